@@ -1,0 +1,115 @@
+"""Plain data between the service and the engine: a job goes in, events come out. No torch here.
+
+Everything is picklable, so that a worker in another process (or on another machine) can take the place of this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from impasto_protocol.geometry import Box, Size
+from numpy.typing import NDArray
+
+from .modes import ModeParams
+
+__all__ = [
+    "Cancelled",
+    "Emit",
+    "Event",
+    "Job",
+    "Layer",
+    "Pixels",
+    "Preview",
+    "PreviewRequest",
+    "Progress",
+    "Result",
+]
+
+Pixels = NDArray[np.uint8]
+"""Pictures are [height, width, 4] RGBA with straight alpha in sRGB; masks are [height, width], 255 = selected."""
+
+
+class Cancelled(Exception):
+    """Raised inside the engine when `cancelled()` turned true; at most one step later."""
+
+
+@dataclass(frozen=True)
+class PreviewRequest:
+    """Previews a client wants: longest side in pixels, and the shortest time between two in seconds."""
+
+    max_size: int = 256
+    interval: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request, complete: nothing else is consulted while it runs.
+
+    `image` covers `box` of the document (box.size equals its extent); `mask` covers the same box. `checkpoint` is the
+    path of the file that the catalogue resolved `params.model` to. A txt2img job has neither image nor mask; its box
+    says where the picture belongs.
+    """
+
+    id: str
+    mode: str
+    params: ModeParams
+    canvas: Size
+    box: Box
+    checkpoint: str
+    image: Pixels | None = None
+    mask: Pixels | None = None
+    preview: PreviewRequest | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`fraction` (0..1) of the whole job never goes back; `step` of `steps` is within the stage."""
+
+    stage: str
+    step: int
+    steps: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A small JPEG of the denoised prediction after `step`."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A finished picture for the document: RGBA pixels that belong at `box`; box.size is their extent.
+
+    `alpha` is "soft" where the alpha shapes the layer, else "opaque". `info` is the recipe: what really ran, ready to
+    be run again (mode, params with the seed that was drawn, model, size, sampler and schedule by name).
+    """
+
+    index: int
+    stage: str
+    name: str
+    pixels: Pixels
+    box: Box
+    alpha: str
+    seed: int
+    info: Mapping[str, Any]
+
+
+Event = Progress | Preview | Layer
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a job that succeeded: seconds by stage, the seeds used, and what really ran (device, dtype, ...)."""
+
+    seeds: tuple[int, ...]
+    timings: Mapping[str, float]
+    ran: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,274 @@
+"""The parameters of every mode: one frozen dataclass each, with metadata in the fields.
+
+The capability schema, validation, CLI options, panels and the tables of the docs are generated from here, so that
+there is one set of names, ranges and defaults. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from impasto_protocol.errors import RequestError
+from impasto_protocol.schema import AUTO, Mode, ModeInput, Param, validate
+
+__all__ = [
+    "MODES",
+    "SAMPLERS",
+    "SCHEDULES",
+    "Img2Img",
+    "Inpaint",
+    "ModeParams",
+    "Txt2Img",
+    "describe",
+    "parse_params",
+]
+
+Number = float | Literal["auto"]
+
+SAMPLERS = ("euler", "euler_a", "dpmpp_2m")
+SCHEDULES = ("automatic", "karras")
+NOISE_SOURCES = ("philox", "torch-cpu")
+
+
+def param(
+    default: Any,
+    title: str,
+    description: str = "",
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    step: float | None = None,
+    auto: bool = False,
+    enum: tuple[str, ...] = (),
+    ui: Mapping[str, Any] | None = None,
+    choices: Mapping[str, Any] | None = None,
+) -> Any:
+    """A dataclass field that carries its description for the schema (see impasto_protocol.schema.Param)."""
+    meta = dict(
+        title=title,
+        description=description,
+        minimum=minimum,
+        maximum=maximum,
+        step=step,
+        auto=auto,
+        enum=enum,
+        ui=ui or {},
+        choices=choices or {},
+    )
+    return dataclasses.field(default=default, metadata={"param": meta})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every diffusion mode takes."""
+
+    prompt: str = param(
+        "",
+        "Prompt",
+        "What to paint. (word:1.2) stresses, [word] weakens.",
+        maximum=10_000,
+        ui={"widget": "prompt", "group": "prompt"},
+    )
+    negative_prompt: str = param(
+        "", "Negative prompt", "What to avoid.", maximum=10_000, ui={"widget": "prompt", "group": "prompt"}
+    )
+    model: str = param(
+        "",
+        "Model",
+        "A checkpoint of the catalogue; empty takes the first one.",
+        ui={"widget": "model", "group": "model"},
+        choices={"from": "models", "kind": "checkpoint"},
+    )
+    seed: int = param(
+        -1,
+        "Seed",
+        "The noise that the picture starts from; -1 draws a new one.",
+        minimum=-1,
+        maximum=2**32 - 1,
+        ui={"widget": "seed", "group": "sampling"},
+    )
+    steps: int = param(
+        20, "Steps", "Denoising steps.", minimum=1, maximum=150, ui={"widget": "slider", "group": "sampling"}
+    )
+    cfg: float = param(
+        7.0,
+        "Guidance scale",
+        "How closely the prompt is followed; 1 ignores the negative prompt and is twice as fast.",
+        minimum=1.0,
+        maximum=30.0,
+        step=0.5,
+        ui={"widget": "slider", "group": "sampling"},
+    )
+    sampler: str = param(
+        "dpmpp_2m", "Sampler", enum=SAMPLERS, ui={"widget": "choice", "group": "sampling", "advanced": True}
+    )
+    schedule: str = param(
+        "automatic",
+        "Schedule",
+        "How the noise levels are spread; automatic takes the sampler's own.",
+        enum=SCHEDULES,
+        ui={"widget": "choice", "group": "sampling", "advanced": True},
+    )
+    noise: str = param(
+        "philox",
+        "Noise source",
+        "philox is what AUTOMATIC1111 draws on a GPU, torch-cpu what diffusers and ComfyUI draw.",
+        enum=NOISE_SOURCES,
+        ui={"widget": "choice", "group": "sampling", "advanced": True},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Txt2Img(Common):
+    """Text to image: a picture of width x height pixels; 0 takes the checkpoint's native size."""
+
+    width: int = param(
+        0,
+        "Width",
+        "0 takes the model's own size.",
+        minimum=0,
+        maximum=4096,
+        step=8,
+        ui={"unit": "px", "group": "size"},
+    )
+    height: int = param(
+        0,
+        "Height",
+        "0 takes the model's own size.",
+        minimum=0,
+        maximum=4096,
+        step=8,
+        ui={"unit": "px", "group": "size"},
+    )
+
+
+STRENGTH = dict(
+    minimum=0.0,
+    maximum=1.0,
+    step=0.01,
+    ui={"widget": "slider", "group": "prompt", "unit": "%"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Img2Img(Common):
+    """Image to image: repaint the whole of a picture by `strength`."""
+
+    strength: float = param(0.75, "Strength", "0 leaves the picture, 1 repaints it.", **STRENGTH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Common):
+    """Repaint what is selected; what is beyond the reach of the mask stays bit-identical."""
+
+    strength: float = param(
+        1.0, "Strength", "1 replaces what is selected, less keeps more of its forms and colours.", **STRENGTH
+    )
+    area: str = param(
+        "masked",
+        "Context",
+        "masked: the model sees the selection and its surroundings at its own best size; whole: the whole picture.",
+        enum=("masked", "whole"),
+        ui={"widget": "choice", "group": "mask"},
+    )
+    grow: Number = param(
+        AUTO,
+        "Grow",
+        "Pixels by which the mask is grown.",
+        minimum=0,
+        maximum=512,
+        auto=True,
+        ui={"unit": "px", "group": "mask", "advanced": True},
+    )
+    feather: Number = param(
+        AUTO,
+        "Feather",
+        "Pixels over which repainting fades out.",
+        minimum=0,
+        maximum=512,
+        auto=True,
+        ui={"unit": "px", "group": "mask", "advanced": True},
+    )
+    blend: Number = param(
+        AUTO,
+        "Blend",
+        "Pixels over which the layer fades into the picture.",
+        minimum=0,
+        maximum=512,
+        auto=True,
+        ui={"unit": "px", "group": "mask", "advanced": True},
+    )
+    padding: Number = param(
+        AUTO,
+        "Padding",
+        "Pixels of surroundings that the model sees.",
+        minimum=0,
+        maximum=2048,
+        auto=True,
+        ui={"unit": "px", "group": "mask", "advanced": True},
+    )
+    exact: bool = param(
+        False,
+        "Exact selection",
+        "Change only what is selected, with the selection's own softness.",
+        ui={"group": "mask", "advanced": True},
+    )
+    match_color: bool = param(
+        True,
+        "Match colours",
+        "Bring the colours of the result to those around it.",
+        ui={"group": "mask", "advanced": True},
+    )
+
+
+ModeParams = Txt2Img | Img2Img | Inpaint
+
+_IMAGE = ModeInput("image", "image", "Picture")
+_MASK = ModeInput("mask", "mask", "Selection")
+
+MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
+    "txt2img": (Txt2Img, "Text to image", ()),
+    "img2img": (Img2Img, "Image to image", (_IMAGE,)),
+    "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK)),
+}
+"""Name -> (parameter dataclass, title, inputs)."""
+
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "Number": "number"}
+
+
+def params_of(cls: type[ModeParams]) -> tuple[Param, ...]:
+    """The schema of a parameter dataclass, in the order of its fields."""
+    described = []
+    for f in dataclasses.fields(cls):
+        described.append(
+            Param(name=f.name, type=_TYPES[str(f.type)], default=f.default, **f.metadata["param"])
+        )
+    return tuple(described)
+
+
+def describe() -> tuple[Mode, ...]:
+    """All modes with their schema, for the catalogue."""
+    return tuple(
+        Mode(name, title, (cls.__doc__ or "").strip(), inputs, params_of(cls))
+        for name, (cls, title, inputs) in MODES.items()
+    )
+
+
+def parse_params(
+    mode: str, values: Mapping[str, Any], *, hints: Mapping[str, Any] | None = None
+) -> ModeParams:
+    """Checked parameters of `mode`; `hints` of the checkpoint go before the schema's defaults.
+
+    Raises RequestError `request.unknown_mode` or `request.invalid_param`.
+    """
+    if mode not in MODES:
+        raise RequestError(
+            "request.unknown_mode",
+            f"This server has no mode {mode[:40]!r}; it has {', '.join(MODES)}.",
+            path="mode",
+        )
+    cls = MODES[mode][0]
+    return cls(**validate(params_of(cls), values, defaults=hints))
