@@ -1,1 +1,1 @@
-"""The wire of Impasto: messages, codec, connection state, capability schema, errors. See SPEC.md beside this package."""
+"""The wire of Impasto: messages, codec, connection state, capability schema, errors (see SPEC.md)."""

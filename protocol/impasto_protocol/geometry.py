@@ -46,12 +46,7 @@ class Box(NamedTuple):
         return Box(0, 0, size.width, size.height)
 
     def contains(self, other: Box) -> bool:
-        return (
-            self.x <= other.x
-            and self.y <= other.y
-            and self.right >= other.right
-            and self.bottom >= other.bottom
-        )
+        return self.x <= other.x and self.y <= other.y and self.right >= other.right and self.bottom >= other.bottom
 
     def intersect(self, other: Box) -> Optional[Box]:
         """The common part, or None where the two do not overlap."""

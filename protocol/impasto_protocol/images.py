@@ -46,7 +46,7 @@ class ImageFormat:
         if self.width * self.height > max_pixels:
             raise AssetError(
                 "asset.too_large",
-                f"A picture of {self.width} x {self.height} pixels is above this server's limit of {max_pixels} pixels; "
+                f"A picture of {self.width} x {self.height} pixels is above the limit of {max_pixels} pixels; "
                 "send a smaller box.",
                 path=path,
                 data={"limit": max_pixels},

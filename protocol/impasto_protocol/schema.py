@@ -149,7 +149,7 @@ def validate(
     defaults: Optional[Mapping[str, Any]] = None,
     path: str = "params",
 ) -> Dict[str, Any]:
-    """All values of `params`, checked and with defaults filled in; `defaults` (a checkpoint's hints) go before the schema's.
+    """All values of `params`, checked and filled in; `defaults` (a checkpoint's hints) go before the schema's.
 
     Raises RequestError `request.invalid_param` with the path of the first wrong value, the nearest right name for an
     unknown one, and the allowed range.

@@ -145,7 +145,7 @@ class Txt2Img(Common):
     )
 
 
-STRENGTH = dict(
+STRENGTH: dict[str, Any] = dict(
     minimum=0.0,
     maximum=1.0,
     step=0.01,
@@ -243,9 +243,7 @@ def params_of(cls: type[ModeParams]) -> tuple[Param, ...]:
     """The schema of a parameter dataclass, in the order of its fields."""
     described = []
     for f in dataclasses.fields(cls):
-        described.append(
-            Param(name=f.name, type=_TYPES[str(f.type)], default=f.default, **f.metadata["param"])
-        )
+        described.append(Param(name=f.name, type=_TYPES[str(f.type)], default=f.default, **f.metadata["param"]))
     return tuple(described)
 
 
@@ -257,9 +255,7 @@ def describe() -> tuple[Mode, ...]:
     )
 
 
-def parse_params(
-    mode: str, values: Mapping[str, Any], *, hints: Mapping[str, Any] | None = None
-) -> ModeParams:
+def parse_params(mode: str, values: Mapping[str, Any], *, hints: Mapping[str, Any] | None = None) -> ModeParams:
     """Checked parameters of `mode`; `hints` of the checkpoint go before the schema's defaults.
 
     Raises RequestError `request.unknown_mode` or `request.invalid_param`.
