@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from impasto_protocol.errors import RequestError
 from impasto_protocol.schema import AUTO, Mode, ModeInput, Param, validate
@@ -243,7 +243,9 @@ def params_of(cls: type[ModeParams]) -> tuple[Param, ...]:
     """The schema of a parameter dataclass, in the order of its fields."""
     described = []
     for f in dataclasses.fields(cls):
-        described.append(Param(name=f.name, type=_TYPES[str(f.type)], default=f.default, **f.metadata["param"]))
+        described.append(
+            Param(name=f.name, type=_TYPES[str(f.type)], default=cast(Any, f.default), **f.metadata["param"])
+        )
     return tuple(described)
 
 
