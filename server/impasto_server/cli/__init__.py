@@ -1,0 +1,1 @@
+"""The command line: `impasto serve`, one verb a mode, models, plug-ins, doctor."""

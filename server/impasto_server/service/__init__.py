@@ -1,0 +1,1 @@
+"""The websocket shell around the engine: connections, jobs, journal, catalogue, blobs, workers."""
