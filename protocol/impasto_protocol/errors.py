@@ -12,6 +12,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── JobError         job.unknown  job.conflict  job.queue_full  job.cancelled
     ├── ModelError       model.unknown  model.unidentified  model.unsupported  model.corrupt  model.unsafe
     ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died
+    │                    resource.connection_lost  resource.server_start
     └── InternalError    internal.failure
 
 `path` names the parameter or field at fault ("params.steps"), `data` holds plain values for machines.
@@ -93,9 +94,14 @@ def _rebuild(cls: Type[ImpastoError], wire: Mapping[str, Any]) -> ImpastoError:
 
 
 class ProtocolError(ImpastoError):
-    """A frame or a message that breaks the rules of the wire."""
+    """A frame or a message that breaks the rules of the wire.
+
+    `request_id` and `job` are those of the message at fault where they could be read; they travel in the envelope.
+    """
 
     namespace = "protocol"
+    request_id: Optional[int] = None
+    job: Optional[str] = None
 
 
 class AuthError(ImpastoError):

@@ -1,0 +1,515 @@
+"""The messages of the wire, one frozen dataclass each; SPEC.md tells what each one means and when it is sent.
+
+A message type may exist in both directions with other fields (`catalog`), so `parse` is told which table holds:
+`CLIENT_MESSAGES` are those that a client sends, `SERVER_MESSAGES` those that a server sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Type
+
+from .errors import ImpastoError, ProtocolError
+from .geometry import Box, Size
+from .images import Buffer
+from .schema import Mode
+from .version import Limits
+from .wire import from_map, to_map
+
+__all__ = [
+    "CLIENT_MESSAGES",
+    "DIGEST_PATTERN",
+    "JOB_PATTERN",
+    "SERVER_MESSAGES",
+    "Accepted",
+    "Attach",
+    "Cancel",
+    "Cancelled",
+    "Catalog",
+    "CatalogChanged",
+    "CatalogRequest",
+    "ClientInfo",
+    "Data",
+    "Error",
+    "ErrorInfo",
+    "Failed",
+    "Finished",
+    "Get",
+    "Have",
+    "HaveOk",
+    "Hello",
+    "InputPicture",
+    "JobEntry",
+    "Jobs",
+    "JobsOk",
+    "Message",
+    "NotModified",
+    "Ok",
+    "Output",
+    "Plan",
+    "PlanOk",
+    "Preview",
+    "PreviewWish",
+    "Progress",
+    "Put",
+    "PutOk",
+    "Queued",
+    "ServerInfo",
+    "Shutdown",
+    "Started",
+    "Submit",
+    "Welcome",
+    "parse",
+]
+
+JOB_PATTERN = r"[0-9A-Za-z_-]{1,64}"
+"""A job id is chosen by the client (a UUID in hex is right); these characters are safe in any file name."""
+DIGEST_PATTERN = r"[0-9a-f]{32}"
+
+_UINT = {"minimum": 0}
+_JOB = {"pattern": JOB_PATTERN, "need": "a job id of 1 to 64 letters, digits, - and _"}
+_DIGEST = {"pattern": DIGEST_PATTERN, "need": "a digest of 32 lowercase hex digits"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """What every message can do. `TYPE` is the field `type` on the wire."""
+
+    TYPE: ClassVar[str] = ""
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The plain map for the codec; fields that are None are left out."""
+        fields = {"type": self.TYPE}
+        fields.update(to_map(self))
+        return fields
+
+
+# ---- parts of messages
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """Who connects: program and version, and the editor around it ("krita 5.2.9")."""
+
+    name: str
+    version: str
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """Who answers. `device` is what jobs run on, in words."""
+
+    name: str
+    version: str
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class InputPicture:
+    """A picture or mask of a job: the digest of its bytes, what they are, and where its top left corner lies."""
+
+    digest: str = field(metadata=_DIGEST)
+    width: int = field(metadata=_UINT)
+    height: int = field(metadata=_UINT)
+    format: str
+    x: int = 0
+    y: int = 0
+
+
+@dataclass(frozen=True)
+class PreviewWish:
+    """Previews of at most `max_size` pixels on the longer side, at most one every `interval_ms`."""
+
+    max_size: int = field(default=256, metadata={"minimum": 1})
+    interval_ms: int = field(default=0, metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class JobEntry:
+    """One job in the answer to `jobs`. `created` is seconds since 1970."""
+
+    job: str = field(metadata=_JOB)
+    state: str
+    mode: str
+    created: float
+    last_seq: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class ErrorInfo:
+    """An error as data."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    path: Optional[str] = None
+    data: Optional[Dict[str, Any]] = None
+
+    @staticmethod
+    def of(error: ImpastoError) -> ErrorInfo:
+        return ErrorInfo(error.code, error.message, error.retryable, error.path, error.data or None)
+
+    def exception(self) -> ImpastoError:
+        return ImpastoError.from_wire(to_map(self))
+
+
+# ---- client -> server
+
+
+@dataclass(frozen=True)
+class Hello(Message):
+    TYPE = "hello"
+    protocol: Tuple[int, int] = field(metadata=_UINT)
+    client: ClientInfo
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class CatalogRequest(Message):
+    """`rev` is the revision that the client has; the same one is answered with `not_modified`."""
+
+    TYPE = "catalog"
+    id: int = field(metadata=_UINT)
+    rev: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Plan(Message):
+    """What would this job need? `selection` holds the bounds of the mask, in document pixels."""
+
+    TYPE = "plan"
+    id: int = field(metadata=_UINT)
+    mode: str
+    params: Dict[str, Any]
+    canvas: Size
+    selection: Optional[Box] = None
+
+
+@dataclass(frozen=True)
+class Have(Message):
+    TYPE = "have"
+    id: int = field(metadata=_UINT)
+    assets: Tuple[str, ...] = field(metadata=_DIGEST)
+
+
+@dataclass(frozen=True)
+class Put(Message):
+    """One chunk of `size` bytes in all; chunks of a digest come in order, without gaps."""
+
+    TYPE = "put"
+    digest: str = field(metadata=_DIGEST)
+    size: int = field(metadata=_UINT)
+    offset: int = field(metadata=_UINT)
+    data: Buffer
+
+
+@dataclass(frozen=True)
+class Submit(Message):
+    TYPE = "submit"
+    id: int = field(metadata=_UINT)
+    job: str = field(metadata=_JOB)
+    mode: str
+    params: Dict[str, Any]
+    canvas: Size
+    inputs: Dict[str, InputPicture] = field(default_factory=dict)
+    output_format: str = "rgba8"
+    preview: Optional[PreviewWish] = None
+
+
+@dataclass(frozen=True)
+class Cancel(Message):
+    TYPE = "cancel"
+    id: int = field(metadata=_UINT)
+    job: str = field(metadata=_JOB)
+
+
+@dataclass(frozen=True)
+class Jobs(Message):
+    TYPE = "jobs"
+    id: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Attach(Message):
+    """Send the lasting events of `job` with seq > `after_seq` to this connection, then the live ones."""
+
+    TYPE = "attach"
+    id: int = field(metadata=_UINT)
+    job: str = field(metadata=_JOB)
+    after_seq: int = field(default=0, metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Get(Message):
+    TYPE = "get"
+    id: int = field(metadata=_UINT)
+    digest: str = field(metadata=_DIGEST)
+    offset: int = field(metadata=_UINT)
+    length: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Shutdown(Message):
+    TYPE = "shutdown"
+    id: int = field(metadata=_UINT)
+
+
+# ---- server -> client: answers
+
+
+@dataclass(frozen=True)
+class Welcome(Message):
+    TYPE = "welcome"
+    protocol: Tuple[int, int] = field(metadata=_UINT)
+    server: ServerInfo
+    limits: Limits
+    catalog_rev: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog(Message):
+    """All that the server can do. A model is a map with at least id, kind and title (SPEC.md)."""
+
+    TYPE = "catalog"
+    id: int = field(metadata=_UINT)
+    rev: str
+    modes: Tuple[Mode, ...]
+    models: Tuple[Dict[str, Any], ...]
+    samplers: Tuple[str, ...]
+    schedules: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NotModified(Message):
+    TYPE = "not_modified"
+    id: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class PlanOk(Message):
+    """The box to send, the size it is worked at, how far the mask reaches, and an estimate of the time."""
+
+    TYPE = "plan_ok"
+    id: int = field(metadata=_UINT)
+    box: Box
+    working: Size
+    reach: int = 0
+    steps: int = 0
+    seconds: Optional[float] = None
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HaveOk(Message):
+    TYPE = "have_ok"
+    id: int = field(metadata=_UINT)
+    missing: Tuple[str, ...] = field(metadata=_DIGEST)
+
+
+@dataclass(frozen=True)
+class PutOk(Message):
+    """`received` bytes of `digest` have arrived."""
+
+    TYPE = "put_ok"
+    digest: str = field(metadata=_DIGEST)
+    received: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Accepted(Message):
+    TYPE = "accepted"
+    id: int = field(metadata=_UINT)
+    job: str = field(metadata=_JOB)
+    position: int = field(default=0, metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Ok(Message):
+    TYPE = "ok"
+    id: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class JobsOk(Message):
+    TYPE = "jobs_ok"
+    id: int = field(metadata=_UINT)
+    jobs: Tuple[JobEntry, ...]
+
+
+@dataclass(frozen=True)
+class Data(Message):
+    """A piece of `digest`, whose whole is `size` bytes."""
+
+    TYPE = "data"
+    id: int = field(metadata=_UINT)
+    digest: str = field(metadata=_DIGEST)
+    offset: int = field(metadata=_UINT)
+    size: int = field(metadata=_UINT)
+    data: Buffer
+
+
+@dataclass(frozen=True)
+class Error(Message):
+    """A refusal: of the request `id`, of something about `job`, or of a frame that could not be read at all."""
+
+    TYPE = "error"
+    code: str
+    message: str
+    retryable: bool = False
+    id: Optional[int] = field(default=None, metadata=_UINT)
+    job: Optional[str] = None
+    path: Optional[str] = None
+    data: Optional[Dict[str, Any]] = None
+
+    @staticmethod
+    def of(error: ImpastoError, *, id: Optional[int] = None, job: Optional[str] = None) -> Error:
+        return Error(
+            error.code, error.message, error.retryable, id=id, job=job, path=error.path, data=error.data or None
+        )
+
+    def exception(self) -> ImpastoError:
+        return ImpastoError.from_wire(to_map(self))
+
+
+# ---- server -> client: events of a job
+
+
+@dataclass(frozen=True)
+class Queued(Message):
+    """`position` jobs are before this one."""
+
+    TYPE = "queued"
+    job: str = field(metadata=_JOB)
+    seq: int = field(metadata=_UINT)
+    position: int = field(default=0, metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Started(Message):
+    TYPE = "started"
+    job: str = field(metadata=_JOB)
+    seq: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Progress(Message):
+    """`fraction` (0..1) of the whole job never goes back. Not replayed, the latest holds."""
+
+    TYPE = "progress"
+    job: str = field(metadata=_JOB)
+    stage: str
+    step: int = field(metadata=_UINT)
+    steps: int = field(metadata=_UINT)
+    fraction: float = field(metadata={"minimum": 0, "maximum": 1})
+
+
+@dataclass(frozen=True)
+class Preview(Message):
+    """A JPEG of what the picture looks like after `step`. Not replayed, the latest holds."""
+
+    TYPE = "preview"
+    job: str = field(metadata=_JOB)
+    image: bytes
+    width: int = field(metadata=_UINT)
+    height: int = field(metadata=_UINT)
+    step: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class Output(Message):
+    """A result, ready to be fetched by `get`, and where it belongs in the document."""
+
+    TYPE = "output"
+    job: str = field(metadata=_JOB)
+    seq: int = field(metadata=_UINT)
+    index: int = field(metadata=_UINT)
+    digest: str = field(metadata=_DIGEST)
+    width: int = field(metadata=_UINT)
+    height: int = field(metadata=_UINT)
+    format: str
+    placement: Box
+    name: str
+    stage: str
+    alpha: str
+    seed: int
+    info: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished(Message):
+    """The job succeeded: digests of its outputs, seeds, seconds by stage, and what really ran. Terminal."""
+
+    TYPE = "finished"
+    job: str = field(metadata=_JOB)
+    seq: int = field(metadata=_UINT)
+    outputs: Tuple[str, ...] = field(default=(), metadata=_DIGEST)
+    seeds: Tuple[int, ...] = ()
+    timings: Dict[str, float] = field(default_factory=dict)
+    ran: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed(Message):
+    """Terminal."""
+
+    TYPE = "failed"
+    job: str = field(metadata=_JOB)
+    seq: int = field(metadata=_UINT)
+    error: ErrorInfo
+
+
+@dataclass(frozen=True)
+class Cancelled(Message):
+    """Terminal."""
+
+    TYPE = "cancelled"
+    job: str = field(metadata=_JOB)
+    seq: int = field(metadata=_UINT)
+
+
+@dataclass(frozen=True)
+class CatalogChanged(Message):
+    TYPE = "catalog_changed"
+    rev: str
+
+
+def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
+    return {cls.TYPE: cls for cls in classes}
+
+
+CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
+    Hello, CatalogRequest, Plan, Have, Put, Submit, Cancel, Jobs, Attach, Get, Shutdown
+)
+SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
+    *(Welcome, Catalog, NotModified, PlanOk, HaveOk, PutOk, Accepted, Ok, JobsOk, Data, Error),
+    *(Queued, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
+)
+
+
+def parse(fields: Mapping[str, Any], table: Mapping[str, Type[Message]]) -> Message:
+    """The message of a decoded map.
+
+    Raises ProtocolError `protocol.unknown_type` or `protocol.bad_message`; its `request_id` and `job` are those of the
+    map where they can be read, and its data names the digest of a put, so that the refusal reaches who asked.
+    """
+    kind = fields.get("type")
+    try:
+        if not isinstance(kind, str):
+            raise ProtocolError("protocol.bad_message", "The message has no string field `type`.", path="type")
+        if kind not in table:
+            raise ProtocolError(
+                "protocol.unknown_type",
+                f"The message type {kind[:60]!r} is not known; known are {', '.join(table)}.",
+                path="type",
+            )
+        return from_map(table[kind], fields)
+    except ProtocolError as error:
+        number, job, digest = fields.get("id"), fields.get("job"), fields.get("digest")
+        if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            error.request_id = number
+        if isinstance(job, str) and len(job) <= 64:
+            error.job = job
+        if kind == Put.TYPE and isinstance(digest, str) and len(digest) <= 64:
+            error.data["digest"] = digest
+        raise
