@@ -1,0 +1,200 @@
+"""Results on disk before they are announced, so that a crash loses no finished picture.
+
+A result is first raw RGBA pixels and its recipe (temporary file, fsync, rename); `finish` then makes the PNG with
+AUTOMATIC1111's `parameters` text and an XMP note of the digital source type, which replaces the raw file. The names
+sort by time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from impasto_protocol.errors import ResourceError
+from impasto_protocol.images import digest_of
+
+from ..engine.jobs import Pixels
+from .metadata import parameters_text, xmp_packet
+from .pixels import from_wire, to_wire
+
+__all__ = ["Entry", "Journal"]
+
+log = logging.getLogger("impasto.journal")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One result on disk. `digest` is that of the bytes as announced, in `format`; `box` is [x, y, width, height]."""
+
+    name: str
+    job: str
+    index: int
+    mode: str
+    created: float
+    width: int
+    height: int
+    format: str
+    digest: str
+    box: tuple[int, int, int, int]
+    layer: str
+    alpha: str
+    seed: int
+    recipe: Mapping[str, Any]
+
+
+class Journal:
+    """The history folder. Calls touch the disk: run them off the event loop."""
+
+    def __init__(self, folder: Path, quota: int) -> None:
+        self.folder = folder
+        self.quota = quota
+
+    def write(
+        self,
+        *,
+        job: str,
+        index: int,
+        mode: str,
+        pixels: Pixels,
+        format: str,
+        digest: str,
+        box: tuple[int, int, int, int],
+        layer: str,
+        alpha: str,
+        seed: int,
+        recipe: Mapping[str, Any],
+    ) -> Entry:
+        """Keep RGBA `pixels` [height, width, 4]; on return they survive a crash.
+
+        Raises ResourceError `resource.disk_full`.
+        """
+        now = time.time()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now * 1e6) % 1_000_000:06d}"
+        safe = re.sub(r"[^0-9A-Za-z_-]", "_", job)[:32]
+        name = f"{stamp}-{safe}-{index}"
+        entry = Entry(
+            name=name,
+            job=job,
+            index=index,
+            mode=mode,
+            created=now,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            format=format,
+            digest=digest,
+            box=box,
+            layer=layer,
+            alpha=alpha,
+            seed=seed,
+            recipe=recipe,
+        )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # The recipe comes last: without it there is no entry, so a crash between the two leaves no half result.
+            _write(self.folder / f"{name}.rgba", pixels.tobytes())
+            _write(self.folder / f"{name}.json", json.dumps(asdict(entry), default=str).encode())
+        except OSError as e:
+            raise ResourceError(
+                "resource.disk_full",
+                f"The result could not be saved in {self.folder} ({e.strerror}); free some space and try again.",
+                retryable=True,
+            ) from e
+        return entry
+
+    def finish(self, entry: Entry) -> None:
+        """Replace the raw file by the PNG, then keep to the quota."""
+        from PIL import Image, PngImagePlugin
+
+        raw = self.folder / f"{entry.name}.rgba"
+        pixels = np.frombuffer(raw.read_bytes(), np.uint8).reshape(entry.height, entry.width, 4)
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", parameters_text(entry.recipe))
+        info.add_text("impasto", json.dumps(entry.recipe, default=str))
+        info.add_itxt("XML:com.adobe.xmp", xmp_packet(entry.mode))
+        temporary = raw.with_suffix(".png.tmp")
+        with open(temporary, "wb") as file:
+            Image.fromarray(pixels, "RGBA").save(file, "PNG", pnginfo=info, compress_level=4)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, raw.with_suffix(".png"))
+        raw.unlink()
+        self.keep_to_quota()
+
+    def entries(self) -> Iterator[Entry]:
+        """All results, newest first; a damaged recipe is skipped and logged."""
+        for path in sorted(self.folder.glob("*.json"), reverse=True):
+            try:
+                raw = json.loads(path.read_text(encoding="utf-8"))
+                raw["box"] = tuple(raw["box"])
+                yield Entry(**raw)
+            except (OSError, ValueError, TypeError, KeyError) as e:
+                log.warning("the recipe %s cannot be read: %s", path.name, e)
+
+    def path(self, entry: Entry) -> Path | None:
+        """The picture's file: the PNG, or the raw pixels while that is not made yet; None where it is gone."""
+        for suffix in (".png", ".rgba"):
+            path = self.folder / f"{entry.name}{suffix}"
+            if path.exists():
+                return path
+        return None
+
+    def read(self, digest: str) -> bytes | None:
+        """The bytes that were announced under `digest`, or None where the history no longer has them."""
+        for entry in self.entries():
+            if entry.digest == digest:
+                data = self._announced(entry)
+                return data if data is not None and digest_of(data) == digest else None
+        return None
+
+    def _announced(self, entry: Entry) -> bytes | None:
+        from PIL import Image
+
+        path = self.path(entry)
+        try:
+            if path is None:
+                return None
+            if path.suffix == ".png":
+                with Image.open(path) as image:
+                    rgba = np.asarray(image.convert("RGBA"))
+            else:
+                rgba = from_wire(path.read_bytes(), entry.width, entry.height, "rgba8")
+        except (OSError, ValueError) as e:
+            log.warning("the result %s cannot be read: %s", entry.name, e)
+            return None
+        return to_wire(rgba, entry.format)
+
+    def keep_to_quota(self) -> None:
+        """Remove the oldest results until the folder is within its quota; the newest always stays."""
+        sizes: dict[str, int] = {}
+        for path in self.folder.iterdir():
+            if path.suffix in (".png", ".rgba", ".json"):
+                sizes[path.stem] = sizes.get(path.stem, 0) + path.stat().st_size
+        total = sum(sizes.values())
+        for name in sorted(sizes)[:-1]:
+            if total <= self.quota:
+                return
+            # The recipe goes first: without it the rest is no entry.
+            for suffix in (".json", ".png", ".rgba"):
+                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+            total -= sizes[name]
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,53 @@
+"""Between the bytes on the wire and the engine's arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from impasto_protocol.errors import AssetError
+from impasto_protocol.images import BYTES_PER_PIXEL, Buffer
+
+from ..engine.jobs import Pixels
+
+__all__ = ["from_wire", "mask_from_wire", "to_wire"]
+
+
+def from_wire(data: Buffer, width: int, height: int, format: str, path: str = "inputs.image") -> Pixels:
+    """Bytes -> RGBA [height, width, 4]. Raises AssetError `asset.bad_image` where their number does not fit."""
+    channels = _channels(data, width, height, format, path)
+    if format == "rgba8":
+        return channels
+    out = np.empty((height, width, 4), np.uint8)
+    if format == "bgra8":
+        out[:] = channels[..., [2, 1, 0, 3]]
+        return out
+    out[..., :3] = channels  # rgb8; one grey channel spreads over three
+    out[..., 3] = 255
+    return out
+
+
+def mask_from_wire(data: Buffer, width: int, height: int, format: str, path: str = "inputs.mask") -> Pixels:
+    """Bytes -> mask [height, width], 255 = selected. A mask has one channel (l8)."""
+    if format != "l8":
+        raise AssetError(
+            "asset.bad_image", f"A mask has one channel: send it as l8, not as {format[:20]!r}.", path=path
+        )
+    return _channels(data, width, height, format, path)[..., 0]
+
+
+def to_wire(pixels: Pixels, format: str) -> bytes:
+    """RGBA [height, width, 4] -> bytes in `format` (rgba8 or bgra8)."""
+    if format == "bgra8":
+        pixels = pixels[..., [2, 1, 0, 3]]
+    return np.ascontiguousarray(pixels).tobytes()
+
+
+def _channels(data: Buffer, width: int, height: int, format: str, path: str) -> Pixels:
+    depth = BYTES_PER_PIXEL[format]
+    if len(data) != width * height * depth:
+        raise AssetError(
+            "asset.bad_image",
+            f"{width} x {height} pixels of {format} are {width * height * depth} bytes, but the picture has "
+            f"{len(data)}; check its size and format.",
+            path=path,
+        )
+    return np.frombuffer(data, np.uint8).reshape(height, width, depth)

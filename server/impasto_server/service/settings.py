@@ -1,0 +1,71 @@
+"""Everything that `impasto serve` takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from impasto_protocol.home import home_folder
+from impasto_protocol.version import Limits
+
+__all__ = ["LOOPBACK", "Settings"]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one server runs. Bytes, seconds and pixels; every default is what a painter gets without options."""
+
+    home: Path = field(default_factory=home_folder)
+    """The user's folder: records, token, log, own models, history."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free port; the endpoint record tells which."""
+
+    allow_remote: bool = False
+    """Listen beyond loopback. The wire is not encrypted there yet."""
+
+    models: tuple[Path, ...] = ()
+    """Further folders with checkpoints; the home's models/ is always one."""
+
+    a1111: tuple[Path, ...] = ()
+    """Folders of an AUTOMATIC1111 web UI, whose models are used where they lie."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    memory_budget: int | None = None
+    """Bytes of models kept loaded; None leaves it to the engine."""
+
+    engine: str = "impasto_server.engine.run:Engine"
+    """`module:callable`, called in the worker as (device, precision, memory_budget); gives an object with `run`."""
+
+    worker: str = "process"
+    """"process", or "thread" for tests and for a single job on the command line."""
+
+    starter: bool = True
+    """Install the starter model where no checkpoint is found."""
+
+    limits: Limits = field(default_factory=Limits)
+    blob_bytes: int = 2 << 30
+    """Pictures kept in memory: uploads and results."""
+
+    history_bytes: int = 4 << 30
+    """Results kept on disk; the oldest go first."""
+
+    finished_jobs: int = 200
+    """Ended jobs whose events can still be replayed."""
+
+    cancel_grace: float = 10.0
+    """Seconds after which a worker that does not hear a cancel is killed."""
+
+    slow_client: float = 30.0
+    """Seconds after which a client that does not read is closed; it may attach again."""
+
+    rescan: float = 5.0
+    """Seconds between two looks at the model folders."""
+
+    idle_exit: float = math.inf
+    """Seconds without a connection or a job after which the server stops."""

@@ -1,0 +1,355 @@
+"""The engine as the service sees it: a worker that takes one job at a time and yields its events.
+
+Two implementations behind one interface: a spawned process (a crash of torch or a lack of memory takes only the job,
+and a cancel that is not heard can still end it), and a thread in this process for tests and single jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any, Protocol
+
+from impasto_protocol.errors import ImpastoError, InternalError, ResourceError
+
+from ..engine.jobs import Cancelled, Event, Job, Layer, Result
+from .share import copy_in, copy_out, discard
+from .worker_main import (
+    OFFLINE,
+    Cancel,
+    EngineLike,
+    EngineSpec,
+    Failed,
+    Ready,
+    Reply,
+    SharedJob,
+    SharedLayer,
+    Stopped,
+    Taken,
+    create_engine,
+    device_of,
+    main,
+    run_job,
+    start_failure,
+)
+
+__all__ = ["ProcessWorker", "ThreadWorker", "Worker"]
+
+log = logging.getLogger("impasto.worker")
+
+
+class Worker(Protocol):
+    """Runs one job at a time."""
+
+    @property
+    def device(self) -> str:
+        """What the engine runs on; "starting" until that is known."""
+
+    async def start(self) -> None:
+        """Begin to make the engine ready, so that the first job need not wait for all of it."""
+
+    def run(self, job: Job) -> AsyncIterator[Event | Result]:
+        """The job's events, last its Result. Raises Cancelled, or the ImpastoError that it failed with."""
+
+    def cancel(self, job_id: str) -> None:
+        """End that job soon; nothing where it does not run."""
+
+    async def close(self) -> None:
+        """End the worker, with the job that may be running."""
+
+
+def _raise_end(reply: Failed | Stopped) -> None:
+    if isinstance(reply, Stopped):
+        raise Cancelled()
+    if isinstance(reply.error, InternalError):
+        incident = reply.error.data.setdefault("incident", secrets.token_hex(4))
+        log.error("incident %s: %s\n%s", incident, reply.error.message, reply.traceback)
+    elif reply.traceback:
+        log.warning("%s\n%s", reply.error, reply.traceback)
+    raise reply.error
+
+
+def _is_end(reply: Reply | None) -> bool:
+    return reply is None or isinstance(reply, Result | Failed | Stopped)
+
+
+class _Link:
+    """One worker process: its pipe, and a thread that reads it."""
+
+    def __init__(self, spec: EngineSpec, loop: asyncio.AbstractEventLoop) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.prefix = f"impasto-{os.getpid()}-{secrets.token_hex(4)}"
+        self.loop = loop
+        self.inbox: asyncio.Queue[Reply | None] = asyncio.Queue()
+        self.connection: Connection
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=main, args=(theirs, f"{self.prefix}-out", spec), name="impasto-worker", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self.sending = threading.Lock()
+        self.received = 0
+        self.jobs = 0
+        self.device = ""
+        self.broken = False
+        """The engine could not be made; the process is ending."""
+        self.reader = threading.Thread(target=self._read, name="impasto-worker-reader", daemon=True)
+        self.reader.start()
+
+    def send(self, message: Any) -> None:
+        """Raises OSError where the process is gone."""
+        with self.sending:
+            self.connection.send(message)
+
+    def send_job(self, job: Job) -> list[SharedMemory]:
+        """Hand over a job; the segments are to be closed and unlinked when it has ended."""
+        self.jobs += 1
+        kept: list[SharedMemory] = []
+        parts: dict[str, Any] = {}
+        try:
+            for key in ("image", "mask"):
+                pixels = getattr(job, key)
+                if pixels is not None:
+                    parts[key], memory = copy_in(pixels, f"{self.prefix}-{key[:2]}-{self.jobs}")
+                    kept.append(memory)
+            self.send(SharedJob(replace(job, image=None, mask=None), **parts))
+        except BaseException:
+            release(kept)
+            raise
+        return kept
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message: Any = self.connection.recv()
+                if isinstance(message, SharedLayer):
+                    self.received += 1
+                    pixels = copy_out(message.pixels, unlink=True)
+                    message = replace(message.layer, pixels=pixels)
+                    self._post(message)
+                    self.send(Taken(f"{self.prefix}-out-{self.received - 1}"))
+                    continue
+            except (EOFError, OSError):
+                break
+            if isinstance(message, Ready):
+                self.device = message.device
+                continue
+            if isinstance(message, Failed) and not self.device:
+                self.broken = True
+            self._post(message)
+        self.process.join()
+        # Segments that the process made and could no longer announce.
+        while discard(f"{self.prefix}-out-{self.received}"):
+            self.received += 1
+        self._post(None)
+
+    def _post(self, message: Reply | None) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.inbox.put_nowait, message)
+        except RuntimeError:
+            log.info("the event loop closed before the worker's last message")
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    async def join(self) -> None:
+        await asyncio.to_thread(self.reader.join)
+        self.connection.close()
+
+
+def release(segments: list[SharedMemory]) -> None:
+    """Close and unlink the segments of a job that has ended."""
+    for memory in segments:
+        memory.close()
+        memory.unlink()
+
+
+class ProcessWorker:
+    """A spawned process; one that died is replaced when the next job comes."""
+
+    def __init__(self, spec: EngineSpec, cancel_grace: float = 10.0) -> None:
+        self.spec = spec
+        self.cancel_grace = cancel_grace
+        self._link: _Link | None = None
+        self._current: str | None = None
+        self._cancelled = False
+        self._killer: asyncio.TimerHandle | None = None
+        self._device = "starting"
+
+    @property
+    def device(self) -> str:
+        if self._link is not None and self._link.device:
+            self._device = self._link.device
+        return self._device
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None while there is no process."""
+        return self._link.process.pid if self._link is not None else None
+
+    async def start(self) -> None:
+        self._link = await asyncio.to_thread(_Link, self.spec, asyncio.get_running_loop())
+
+    async def run(self, job: Job) -> AsyncIterator[Event | Result]:
+        self._current, self._cancelled = job.id, False
+        kept: list[SharedMemory] = []
+        link, running = None, False
+        try:
+            link = await self._living_link()
+            if self._cancelled:
+                raise Cancelled()
+            running = True
+            try:
+                kept = await asyncio.to_thread(link.send_job, job)
+                if self._cancelled:
+                    link.send(Cancel(job.id))
+            except OSError:
+                log.warning("the worker process was gone when a job was handed over")
+            while True:
+                reply = await link.inbox.get()
+                running = not _is_end(reply)
+                if reply is None:
+                    raise await self._died(link)
+                if isinstance(reply, Failed | Stopped):
+                    _raise_end(reply)
+                elif not isinstance(reply, Ready):
+                    yield reply
+                    if isinstance(reply, Result):
+                        return
+        finally:
+            if running and link is not None:
+                # The caller gave up in mid-job; what is left of its events must not reach the next job.
+                self.cancel(job.id)
+                while not _is_end(await link.inbox.get()):
+                    pass
+            self._current = None
+            if self._killer is not None:
+                self._killer.cancel()
+                self._killer = None
+            release(kept)
+
+    def cancel(self, job_id: str) -> None:
+        if job_id != self._current or self._cancelled:
+            return
+        self._cancelled = True
+        link = self._link
+        if link is None:
+            return
+        try:
+            link.send(Cancel(job_id))
+        except OSError:
+            log.info("the worker process was gone when a job was cancelled")
+        self._killer = asyncio.get_running_loop().call_later(self.cancel_grace, self._kill, link)
+
+    async def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.kill()
+            await link.join()
+
+    def _kill(self, link: _Link) -> None:
+        log.warning("the worker did not hear a cancel within %g s and is killed", self.cancel_grace)
+        link.kill()
+
+    async def _living_link(self) -> _Link:
+        if self._link is not None and (self._link.broken or not self._link.process.is_alive()):
+            await self._link.join()
+            self._link = None
+        if self._link is None:
+            await self.start()
+        assert self._link is not None
+        return self._link
+
+    async def _died(self, link: _Link) -> ImpastoError | Cancelled:
+        code = link.process.exitcode
+        await link.join()
+        if self._link is link:
+            self._link = None
+        if self._cancelled:
+            return Cancelled()
+        log.error("the worker process ended with code %s while it ran a job", code)
+        return ResourceError(
+            "resource.worker_died",
+            "The process that computes the picture ended unexpectedly (often the machine ran out of memory); "
+            "it is started again with the next job. Try again, perhaps at a smaller size.",
+            retryable=True,
+            data={"exit_code": code if code is not None else 0},
+        )
+
+
+class ThreadWorker:
+    """The engine in a thread of this process: the same behaviour, except that nothing can be killed."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._pool = ThreadPoolExecutor(1, "impasto-engine")
+        self._engine: EngineLike | None = None
+        self._current: str | None = None
+        self._stop = threading.Event()
+        """Of the running job; each job has its own."""
+
+    @property
+    def device(self) -> str:
+        return device_of(self._engine) if self._engine is not None else "starting"
+
+    async def start(self) -> None:
+        """The engine is made with the first job: a thread would slow the start of a single one."""
+
+    async def run(self, job: Job) -> AsyncIterator[Event | Result]:
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Queue[Reply] = asyncio.Queue()
+        self._current, stop = job.id, threading.Event()
+        self._stop = stop
+
+        def post(reply: Reply) -> None:
+            try:
+                loop.call_soon_threadsafe(inbox.put_nowait, reply)
+            except RuntimeError:
+                log.info("the event loop closed before the engine ended")
+
+        self._pool.submit(self._work, job, post, stop)
+        try:
+            while True:
+                reply = await inbox.get()
+                if isinstance(reply, Failed | Stopped):
+                    _raise_end(reply)
+                elif not isinstance(reply, Ready):
+                    yield reply
+                    if isinstance(reply, Result):
+                        return
+        finally:
+            stop.set()
+            self._current = None
+
+    def _work(self, job: Job, post: Any, stop: threading.Event) -> None:
+        if self._engine is None:
+            os.environ.update(OFFLINE)
+            try:
+                self._engine = create_engine(self.spec)
+            except Exception as e:  # told to the client, logged with its traceback
+                post(start_failure(e))
+                return
+        # The layer's pixels are the caller's own from here on, as they are with a process.
+        post(run_job(self._engine, job, lambda e: post(_own(e)), stop.is_set))
+
+    def cancel(self, job_id: str) -> None:
+        if job_id == self._current:
+            self._stop.set()
+
+    async def close(self) -> None:
+        self._stop.set()
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+def _own(event: Event) -> Event:
+    return replace(event, pixels=event.pixels.copy()) if isinstance(event, Layer) else event
