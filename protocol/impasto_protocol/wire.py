@@ -12,7 +12,7 @@ import dataclasses
 import re
 import typing
 from functools import lru_cache
-from typing import Any, Dict, List, Mapping, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, Hashable, List, Mapping, Tuple, Type, TypeVar, Union, cast
 
 from .errors import ProtocolError
 from .images import Buffer
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 def from_map(cls: Type[T], fields: Mapping[str, Any], path: str = "") -> T:
     """The dataclass of a map. Raises ProtocolError `protocol.bad_message` with the path of the first wrong field."""
     values: Dict[str, Any] = {}
-    for f, kind in _fields_of(cls):
+    for f, kind in _fields_of(cast(Hashable, cls)):
         at = f"{path}.{f.name}" if path else f.name
         value = fields.get(f.name)
         if value is None:

@@ -1,0 +1,132 @@
+"""What a `Runner` tells its editor. Delivered on a thread of the runner; the editor hands them to its main thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Tuple, Union
+
+from impasto_protocol.errors import ImpastoError
+from impasto_protocol.geometry import Box, Size
+from impasto_protocol.schema import Mode
+
+from .document import ResultLayer
+
+__all__ = [
+    "TERMINAL_STATES",
+    "CatalogChanged",
+    "ConnectionChanged",
+    "Event",
+    "Failed",
+    "JobChanged",
+    "PlanResult",
+    "Planned",
+    "PreviewReady",
+    "ResultReady",
+    "ServerCatalog",
+]
+
+TERMINAL_STATES = frozenset(("finished", "failed", "cancelled"))
+"""A job has exactly one `JobChanged` with one of these states, and no event after it."""
+
+
+@dataclass(frozen=True)
+class ConnectionChanged:
+    """`state` is "starting" (the server program), "connecting", "connected", "failed" (tried again later) or "lost".
+
+    `message` is a sentence for the painter; `server` names the server and its device once connected.
+    """
+
+    state: str
+    message: str = ""
+    server: str = ""
+
+
+@dataclass(frozen=True)
+class ServerCatalog:
+    """What the server can do. Each model is a map with at least id, kind and title."""
+
+    rev: str
+    modes: Tuple[Mode, ...]
+    models: Tuple[Dict[str, Any], ...]
+    samplers: Tuple[str, ...]
+    schedules: Tuple[str, ...]
+
+    def mode(self, name: str) -> Optional[Mode]:
+        """The mode of that name, or None where the server does not have it."""
+        return next((mode for mode in self.modes if mode.name == name), None)
+
+
+@dataclass(frozen=True)
+class CatalogChanged:
+    catalog: ServerCatalog
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """The box to read from the document, the size it is worked at, and what to expect.
+
+    `reach` is how many pixels beyond the mask the result may change; `seconds` is None where nothing is known yet.
+    """
+
+    box: Box
+    working: Size
+    reach: int = 0
+    steps: int = 0
+    seconds: Optional[float] = None
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The answer to `Runner.plan` with this ticket."""
+
+    ticket: str
+    plan: PlanResult
+
+
+@dataclass(frozen=True)
+class Failed:
+    """`Runner.plan` with this ticket could not be answered."""
+
+    ticket: str
+    error: ImpastoError
+
+
+@dataclass(frozen=True)
+class JobChanged:
+    """The present state of a job.
+
+    `state` is "waiting" (for a connection), "uploading", "queued" (with `position` jobs before it), "running" (with
+    `fraction` 0..1, which never goes back, `stage`, `step` of `steps`), "fetching", or one of TERMINAL_STATES.
+    `error` is set when it failed.
+    """
+
+    job_id: str
+    state: str
+    fraction: float = 0.0
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    position: int = 0
+    error: Optional[ImpastoError] = None
+
+
+@dataclass(frozen=True)
+class PreviewReady:
+    """A small JPEG of how the picture looks now."""
+
+    job_id: str
+    jpeg: bytes = field(repr=False)
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class ResultReady:
+    """A result with its pixels; comes before the job's "finished"."""
+
+    job_id: str
+    result: ResultLayer
+
+
+Event = Union[ConnectionChanged, CatalogChanged, Planned, Failed, JobChanged, PreviewReady, ResultReady]
