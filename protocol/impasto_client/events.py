@@ -13,6 +13,7 @@ from .document import ResultLayer
 
 __all__ = [
     "TERMINAL_STATES",
+    "Catalog",
     "CatalogChanged",
     "ConnectionChanged",
     "Event",
@@ -22,7 +23,6 @@ __all__ = [
     "Planned",
     "PreviewReady",
     "ResultReady",
-    "ServerCatalog",
 ]
 
 TERMINAL_STATES = frozenset(("finished", "failed", "cancelled"))
@@ -42,7 +42,7 @@ class ConnectionChanged:
 
 
 @dataclass(frozen=True)
-class ServerCatalog:
+class Catalog:
     """What the server can do. Each model is a map with at least id, kind and title."""
 
     rev: str
@@ -58,7 +58,7 @@ class ServerCatalog:
 
 @dataclass(frozen=True)
 class CatalogChanged:
-    catalog: ServerCatalog
+    catalog: Catalog
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ __all__ = ["JobList", "JobState"]
 
 @dataclass(frozen=True)
 class JobState:
-    """One job as the docker shows it; fields as in `JobChanged`, plus the latest preview and the results so far."""
+    """One job as the docker shows it; fields as in `JobChanged`, plus the latest preview and the number of results."""
 
     job_id: str
     mode: str = ""
@@ -30,7 +30,7 @@ class JobState:
     position: int = 0
     error: Optional[ImpastoError] = None
     preview: Optional[bytes] = field(default=None, repr=False)
-    results: Tuple[ResultLayer, ...] = field(default=(), repr=False)
+    results: int = 0
 
     @property
     def active(self) -> bool:
@@ -39,11 +39,15 @@ class JobState:
 
 
 class JobList:
-    """Active jobs in the order of their submission, and the last results, newest first."""
+    """Active jobs in the order of their submission, and the last results, newest first.
 
-    def __init__(self, keep_results: int = 20, keep_ended: int = 20) -> None:
+    At most `keep_results` results of `keep_bytes` together are kept, and `keep_ended` jobs that have ended.
+    """
+
+    def __init__(self, keep_results: int = 20, keep_ended: int = 20, keep_bytes: int = 256 << 20) -> None:
         self._jobs: Dict[str, JobState] = {}
         self._results: Deque[ResultLayer] = deque(maxlen=keep_results)
+        self._keep_bytes = keep_bytes
         self._keep_ended = keep_ended
 
     def add(self, job_id: str, mode: str = "", title: str = "") -> JobState:
@@ -75,8 +79,8 @@ class JobList:
         elif isinstance(event, PreviewReady):
             new = dataclasses.replace(old, preview=event.jpeg)
         else:
-            new = dataclasses.replace(old, results=(*old.results, event.result))
-            self._results.appendleft(event.result)
+            new = dataclasses.replace(old, results=old.results + 1)
+            self._remember(event.result)
         self._jobs[event.job_id] = new
         self._forget_ended()
         return new
@@ -98,6 +102,11 @@ class JobList:
     def results(self) -> Tuple[ResultLayer, ...]:
         """The last results of all jobs, newest first."""
         return tuple(self._results)
+
+    def _remember(self, result: ResultLayer) -> None:
+        self._results.appendleft(result)
+        while len(self._results) > 1 and sum(len(kept.pixels) for kept in self._results) > self._keep_bytes:
+            self._results.pop()
 
     def _forget_ended(self) -> None:
         for job in self.ended[: -self._keep_ended]:
