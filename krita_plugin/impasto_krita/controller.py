@@ -1,0 +1,229 @@
+"""The glue between docker, runner and document. One controller serves all windows of a Krita.
+
+Everything here runs on Krita's main thread and is short: pixel calls, and handing plain data to the runner, whose
+threads do the hashing and the network. Events come back from them through a queued signal.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional
+
+from impasto_client.document import ResultLayer, Snapshot
+from impasto_client.events import (
+    CatalogChanged,
+    ConnectionChanged,
+    Event,
+    Failed,
+    JobChanged,
+    Planned,
+    ResultReady,
+    ServerCatalog,
+)
+from impasto_client.jobs import JobList, JobState
+from impasto_client.tasks import Runner
+from impasto_protocol.errors import ImpastoError
+from impasto_protocol.geometry import Box, Size
+
+from . import document as pixels
+from .qt import QObject, pyqtSignal
+
+__all__ = ["Controller", "Notice", "Target"]
+
+MODE = "inpaint"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence for the painter; `is_error` gives it the colour of a warning."""
+
+    text: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a job's result belongs: the document that was in front when it was asked for, and its size then."""
+
+    document: Any
+    canvas: Box
+    region: pixels.Region
+    params: Mapping[str, Any]
+
+
+class Controller(QObject):
+    """State and deeds of the plug-in; dockers show the state at every `changed` and `result_added`."""
+
+    changed = pyqtSignal()
+    result_added = pyqtSignal(object)
+    _arrived = pyqtSignal(object)
+
+    def __init__(self, host_name: str, parent: Optional[Any] = None) -> None:
+        super().__init__(parent)
+        self.connection = ConnectionChanged("idle")
+        self.catalog: Optional[ServerCatalog] = None
+        self.jobs = JobList()
+        self.notice: Optional[Notice] = None
+        self._targets: Dict[str, Target] = {}
+        self._started = False
+        # The signal is queued to this object's thread, the main one, whichever thread emits it.
+        self._arrived.connect(self._on_event)
+        self._runner = Runner(host_name, self._arrived.emit)
+
+    # ---- the server
+
+    def start(self) -> None:
+        """Find or start the server, once; further calls do nothing."""
+        if not self._started:
+            self._started = True
+            self._runner.start()
+
+    def try_again(self) -> None:
+        """Connect anew after a failure, starting the server where none runs."""
+        self._say(None)
+        self._started = True
+        self._runner.start()
+
+    def stop(self) -> None:
+        """Krita is closing."""
+        self._runner.stop()
+
+    # ---- what can be done now
+
+    def obstacle(self) -> str:
+        """Why the selection cannot be inpainted now, as a sentence that says what to do; empty where it can."""
+        document = pixels.active_document()
+        if document is None:
+            return "Open a document first."
+        if pixels.selected_box(document) is None:
+            return "Select a region first."
+        if self.catalog is not None:
+            mode = self.catalog.mode(MODE)
+            if mode is None:
+                return "This server cannot inpaint; update it."
+            if not mode.available:
+                return mode.reason or "The server cannot inpaint now."
+        return ""
+
+    def running(self) -> Optional[JobState]:
+        """The job to show: the oldest that has not ended."""
+        active = self.jobs.active
+        return active[0] if active else None
+
+    # ---- deeds
+
+    def inpaint(self, params: Mapping[str, Any]) -> bool:
+        """Plan and submit a job for the selection of the document in front. False where there is an obstacle."""
+        obstacle = self.obstacle()
+        document = pixels.active_document()
+        region = pixels.region_of(document) if not obstacle else None
+        if region is None:
+            self._say(Notice(obstacle or "Select a region first.", is_error=True))
+            return False
+        self.start()
+        job_id = uuid.uuid4().hex
+        self._targets[job_id] = Target(document, pixels.canvas_of(document), region, dict(params))
+        self.jobs.add(job_id, MODE, str(params.get("prompt", "")))
+        self._say(None)
+        canvas = self._targets[job_id].canvas
+        self._runner.plan(job_id, MODE, dict(params), canvas.size, region.box)
+        return True
+
+    def cancel(self) -> None:
+        """Cancel the job that is shown."""
+        job = self.running()
+        if job is not None:
+            self._runner.cancel(job.job_id)
+
+    def add_again(self, result: ResultLayer) -> None:
+        """Add a result once more, into the document it came from or, where that is closed, the one in front."""
+        target = self._targets.get(result.job_id)
+        document = target.document if target is not None and pixels.is_open(target.document) else None
+        document = document or pixels.active_document()
+        if document is None:
+            self._say(Notice("Open a document first; the picture is added at its place there.", is_error=True))
+            return
+        self._paste(document, result)
+
+    # ---- events
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, ConnectionChanged):
+            self.connection = event
+        elif isinstance(event, CatalogChanged):
+            self.catalog = event.catalog
+        elif isinstance(event, Planned):
+            self._capture(event)
+        elif isinstance(event, Failed):
+            self._end(event.ticket, "failed", event.error)
+        elif self.jobs.get(event.job_id) is not None:
+            self.jobs.apply(event)
+            if isinstance(event, ResultReady):
+                self._receive(event.result)
+            elif isinstance(event, JobChanged) and event.error is not None:
+                self._say(Notice(event.error.message, is_error=True))
+        self.changed.emit()
+
+    def _capture(self, event: Planned) -> None:
+        """Read the planned box from the document and submit the job. The only pixel reads of a job."""
+        target = self._targets.get(event.ticket)
+        job = self.jobs.get(event.ticket)
+        if target is None or job is None or not job.active:
+            return
+        if not pixels.is_open(target.document):
+            self._end(event.ticket, "cancelled")
+            self._say(Notice("The document was closed before its picture could be read; nothing was done."))
+            return
+        box = event.plan.box
+        if pixels.canvas_of(target.document) != target.canvas:
+            self._end(event.ticket, "cancelled")
+            self._say(Notice("The document changed its size just now; inpaint once more.", is_error=True))
+            return
+        snapshot = Snapshot(
+            canvas=Size(target.canvas.width, target.canvas.height),
+            box=box,
+            pixels=bytes(pixels.read_box(target.document, box)),
+            format="bgra8",
+            mask=bytes(pixels.read_mask(target.region, box)),
+        )
+        if event.plan.warnings:
+            self._say(Notice(" ".join(event.plan.warnings)))
+        self._runner.submit(event.ticket, MODE, dict(target.params), snapshot)
+
+    def _receive(self, result: ResultLayer) -> None:
+        target = self._targets.get(result.job_id)
+        self.result_added.emit(result)
+        if target is None:
+            return
+        if not pixels.is_open(target.document):
+            self._say(Notice("The document was closed meanwhile; the picture is kept below."))
+            return
+        canvas = pixels.canvas_of(target.document)
+        if canvas.intersect(result.box) is None:
+            self._say(Notice("The document was cropped meanwhile and the place is gone; the picture is kept below."))
+            return
+        self._paste(target.document, result)
+        if canvas != target.canvas:
+            self._say(Notice("The document changed its size meanwhile; the layer lies where its region was."))
+
+    def _paste(self, document: Any, result: ResultLayer) -> None:
+        node_id = pixels.paste(document, result.name, result.box, result.pixels)
+        recipe = {"mode": MODE, "seed": result.seed, "box": list(result.box), **result.recipe}
+        pixels.keep_recipe(document, node_id, json.dumps(recipe, default=str).encode())
+
+    def _end(self, job_id: str, state: str, error: Optional[ImpastoError] = None) -> None:
+        if self.jobs.get(job_id) is None:
+            return
+        self.jobs.apply(JobChanged(job_id, state, error=error))
+        if error is not None:
+            self._say(Notice(error.message, is_error=True))
+
+    def _say(self, notice: Optional[Notice]) -> None:
+        self.notice = notice
+        self.changed.emit()
+
+    def models(self) -> List[Mapping[str, Any]]:
+        """The checkpoints of the catalogue."""
+        return [m for m in self.catalog.models if m.get("kind") == "checkpoint"] if self.catalog is not None else []

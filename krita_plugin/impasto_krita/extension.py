@@ -1,0 +1,68 @@
+"""What Krita loads: the actions of the menu, and the docker's factory."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Optional
+
+from krita import DockWidgetFactory, DockWidgetFactoryBase, Extension, Krita
+
+from .controller import Controller
+from .docker import DOCKER_ID, ImpastoDocker
+from .qt import QTimer
+
+__all__ = ["ImpastoExtension", "register"]
+
+
+class ImpastoExtension(Extension):
+    """Owns the one controller of this Krita."""
+
+    def __init__(self, parent: Any) -> None:
+        super().__init__(parent)
+        self.controller = Controller(f"krita {parent.version()}", self)
+
+    def setup(self) -> None:
+        """Krita calls this once, before there is a window."""
+        notifier = Krita.instance().notifier()
+        notifier.setActive(True)
+        notifier.applicationClosing.connect(self.controller.stop)
+
+    def createActions(self, window: Any) -> None:
+        """Krita calls this for every main window. Texts and shortcuts are in impasto_krita.action."""
+        for name, deed in (
+            ("impasto_inpaint_selection", ImpastoDocker.inpaint),
+            ("impasto_cancel", _cancel),
+            ("impasto_show_docker", _show),
+        ):
+            action = window.createAction(name, "", "tools/scripts")
+            action.triggered.connect(functools.partial(_with_docker, window, deed))
+
+
+def register() -> None:
+    """Hand extension and docker to Krita."""
+    app = Krita.instance()
+    extension = ImpastoExtension(app)
+    app.addExtension(extension)
+    make = functools.partial(ImpastoDocker, extension.controller)
+    app.addDockWidgetFactory(DockWidgetFactory(DOCKER_ID, DockWidgetFactoryBase.DockRight, make))
+
+
+def _with_docker(window: Any, deed: Callable[[ImpastoDocker], None], *_: Any) -> None:
+    docker = docker_of(window)
+    if docker is not None:
+        deed(docker)
+
+
+def docker_of(window: Any) -> Optional[ImpastoDocker]:
+    """The docker of one main window."""
+    return window.qwindow().findChild(ImpastoDocker)
+
+
+def _cancel(docker: ImpastoDocker) -> None:
+    docker.controller.cancel()
+
+
+def _show(docker: ImpastoDocker) -> None:
+    docker.show()
+    docker.raise_()
+    QTimer.singleShot(0, docker.prompt.setFocus)

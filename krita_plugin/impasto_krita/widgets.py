@@ -1,0 +1,220 @@
+"""Small building blocks of the docker; none of them knows jobs, documents or the server."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .icons import icon
+from .qt import (
+    QEvent,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPalette,
+    QPixmap,
+    QPlainTextEdit,
+    QRegularExpression,
+    QRegularExpressionValidator,
+    QSize,
+    QSizePolicy,
+    Qt,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+    pyqtSignal,
+)
+
+__all__ = ["Fold", "Picture", "PromptEdit", "SeedField", "quiet_color", "warning_color"]
+
+MAX_SEED = 2**32 - 1
+
+
+def quiet_color(palette: Any) -> Any:
+    """The colour of secondary texts: between the text and the ground, in light and dark themes."""
+    text, ground = palette.color(QPalette.ColorRole.WindowText), palette.color(QPalette.ColorRole.Window)
+    mixed = palette.color(QPalette.ColorRole.WindowText)
+    mixed.setRgb(*[round(0.65 * a + 0.35 * b) for a, b in zip(text.getRgb()[:3], ground.getRgb()[:3])])
+    return mixed
+
+
+def warning_color(palette: Any) -> str:
+    """An amber that can be read on the ground of the theme."""
+    return "#e0a030" if palette.color(QPalette.ColorRole.Window).lightness() < 128 else "#8a5200"
+
+
+class PromptEdit(QPlainTextEdit):
+    """A text field that grows with its text. Ctrl+Return asks for the job; Return makes a line."""
+
+    submitted = pyqtSignal()
+
+    def __init__(self, placeholder: str, lines: int, most: int, parent: Optional[Any] = None) -> None:
+        super().__init__(parent)
+        self.lines, self.most = lines, most
+        self.setPlaceholderText(placeholder)
+        self.setTabChangesFocus(True)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.document().documentLayout().documentSizeChanged.connect(self._fit)
+        self._fit()
+
+    def _fit(self, *_: Any) -> None:
+        # A plain text document counts its height in (wrapped) lines.
+        wanted = min(max(self.lines, int(self.document().size().height())), self.most)
+        margins = 2 * int(self.document().documentMargin()) + 2 * self.frameWidth()
+        self.setFixedHeight(wanted * self.fontMetrics().lineSpacing() + margins + 2)
+
+    def keyPressEvent(self, event: Any) -> None:
+        enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if enter and event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.submitted.emit()
+            return
+        super().keyPressEvent(event)
+
+    def event(self, event: Any) -> bool:
+        # Krita's one-key shortcuts must not take the letters that are typed here.
+        if event.type() == QEvent.Type.ShortcutOverride and not (
+            event.modifiers() & Qt.KeyboardModifier.ControlModifier
+        ):
+            event.accept()
+            return True
+        return bool(super().event(event))
+
+
+class Fold(QWidget):
+    """A heading that shows or hides what is below it."""
+
+    toggled = pyqtSignal(bool)
+
+    def __init__(self, title: str, parent: Optional[Any] = None) -> None:
+        super().__init__(parent)
+        self.button = QToolButton()
+        self.button.setText(title)
+        self.button.setCheckable(True)
+        self.button.setAutoRaise(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setArrowType(Qt.ArrowType.RightArrow)
+        self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.button.setStyleSheet("QToolButton { border: none; text-align: left; padding: 2px 0; }")
+        self.button.toggled.connect(self.set_open)
+        self.body = QWidget()
+        self.body.setVisible(False)
+        self.inside = QVBoxLayout(self.body)
+        self.inside.setContentsMargins(0, 2, 0, 4)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.button)
+        layout.addWidget(self.body)
+
+    def set_open(self, is_open: bool) -> None:
+        self.button.setChecked(is_open)
+        self.button.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
+        self.body.setVisible(is_open)
+        self.toggled.emit(is_open)
+
+    def is_open(self) -> bool:
+        return bool(self.button.isChecked())
+
+
+class SeedField(QWidget):
+    """The seed: new for every picture (an empty field), or locked to the number that is shown."""
+
+    changed = pyqtSignal()
+
+    def __init__(self, parent: Optional[Any] = None) -> None:
+        super().__init__(parent)
+        self.edit = QLineEdit()
+        self.edit.setObjectName("impasto_seed")
+        self.edit.setPlaceholderText("new for every picture")
+        self.edit.setValidator(QRegularExpressionValidator(QRegularExpression("[0-9]{0,10}"), self.edit))
+        self.edit.setToolTip("The noise that a picture starts from. The same seed and settings give the same picture.")
+        self.edit.textChanged.connect(self._changed)
+        self.dice = QToolButton()
+        self.dice.setObjectName("impasto_seed_random")
+        self.dice.setAutoRaise(True)
+        self.dice.setToolTip("A new seed for every picture")
+        self.dice.clicked.connect(self.edit.clear)
+        self.lock = QToolButton()
+        self.lock.setObjectName("impasto_seed_lock")
+        self.lock.setAutoRaise(True)
+        self.lock.setToolTip("Keep the seed of the last picture")
+        self.lock.clicked.connect(self._lock_last)
+        self.last: Optional[int] = None
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.edit, 1)
+        layout.addWidget(self.lock)
+        layout.addWidget(self.dice)
+        self.refresh()
+
+    def seed(self) -> int:
+        """The number in the field, or -1 for a new one."""
+        text = self.edit.text()
+        return min(int(text), MAX_SEED) if text else -1
+
+    def set_seed(self, seed: int) -> None:
+        self.edit.setText("" if seed < 0 else str(seed))
+
+    def set_last(self, seed: int) -> None:
+        """Remember the seed of the newest picture for the lock."""
+        self.last = seed
+        self.refresh()
+
+    def _lock_last(self) -> None:
+        if self.last is not None:
+            self.set_seed(self.last)
+
+    def _changed(self) -> None:
+        self.refresh()
+        self.changed.emit()
+
+    def refresh(self) -> None:
+        self.dice.setIcon(icon("dice", self.palette()))
+        self.lock.setIcon(icon("lock", self.palette()))
+        self.dice.setEnabled(bool(self.edit.text()))
+        self.lock.setEnabled(self.last is not None and self.seed() != self.last)
+
+
+class Picture(QFrame):
+    """A picture that fits its width, sharp on every screen; clicking it is a signal."""
+
+    clicked = pyqtSignal()
+
+    def __init__(self, most: int, parent: Optional[Any] = None) -> None:
+        super().__init__(parent)
+        self.most = most
+        self.image: Optional[Any] = None
+        self.label = QLabel()
+        self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.label)
+        self.setVisible(False)
+
+    def show_image(self, image: Optional[Any]) -> None:
+        """A QImage, or None to hide."""
+        self.image = image if image is not None and not image.isNull() else None
+        self.setVisible(self.image is not None)
+        self._fit()
+
+    def resizeEvent(self, event: Any) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        if self.image is None:
+            self.label.clear()
+            return
+        ratio = self.devicePixelRatioF()
+        room = QSize(max(16, self.width()), self.most) * ratio
+        scaled = self.image.scaled(room, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation)
+        pixmap = QPixmap.fromImage(scaled)
+        pixmap.setDevicePixelRatio(ratio)
+        self.label.setPixmap(pixmap)
+        self.label.setFixedHeight(round(scaled.height() / ratio))
+
+    def mousePressEvent(self, event: Any) -> None:
+        self.clicked.emit()

@@ -1,0 +1,174 @@
+"""`impasto plugin build|install krita`: the plug-in as a zip that Krita's importer accepts, or put in its place."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from impasto_protocol.errors import ImpastoError, RequestError, ResourceError
+
+from .vendor import vendor
+
+__all__ = ["add_arguments", "build_krita", "install_krita", "krita_folders", "run"]
+
+NAME = "impasto_krita"
+SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", "_vendor", "*.desktop", "*.action")
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The oldest time a zip can hold: the same sources give the same bytes."""
+
+
+def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb `plugin` to the command line."""
+    plugin = subparsers.add_parser("plugin", help="build or install an editor's plug-in")
+    verbs = plugin.add_subparsers(dest="plugin_verb", required=True, metavar="build|install")
+    build = verbs.add_parser("build", help="make the zip that the editor can import")
+    build.add_argument("editor", choices=("krita",))
+    build.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="where the zip goes")
+    install = verbs.add_parser("install", help="put the plug-in into the editor's folder and switch it on")
+    install.add_argument("editor", choices=("krita",))
+    install.add_argument("--home", type=Path, metavar="DIR", help="another home folder than yours")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `plugin`; 0, or 1 with a sentence on stderr."""
+    try:
+        if args.plugin_verb == "build":
+            print(build_krita(args.output))
+        else:
+            folder = install_krita(args.home)
+            print(folder)
+            print("Restart Krita; the docker is under Settings > Dockers > Impasto.", file=sys.stderr)
+    except ImpastoError as error:
+        print(f"impasto: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_krita(folder: Path) -> Path:
+    """Write `impasto-krita.zip` into `folder` and return its path. Same sources, same bytes.
+
+    Raises ResourceError `resource.vendor_failed` where the vendored packages cannot be built.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "impasto-krita.zip"
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch) / "tree"
+        _assemble(tree)
+        written = Path(scratch) / target.name
+        _zip(tree, written)
+        shutil.copyfile(written, target)
+    return target
+
+
+def install_krita(home: Path | None = None) -> Path:
+    """Put the plug-in into Krita's folder below `home` (default: the user's), replacing an older one; enable it.
+
+    Returns the plug-in's folder. Krita must be restarted, and should not run meanwhile: it writes its settings when
+    it ends. Raises ResourceError `resource.vendor_failed`, or RequestError `request.bad_home` where the folder cannot
+    be written.
+    """
+    resources, kritarc = krita_folders(home)
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch) / "tree"
+        _assemble(tree)
+        try:
+            plugins, actions = resources / "pykrita", resources / "actions"
+            plugins.mkdir(parents=True, exist_ok=True)
+            actions.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(plugins / NAME, ignore_errors=True)
+            shutil.copytree(tree / NAME, plugins / NAME)
+            shutil.copy(tree / f"{NAME}.desktop", plugins)
+            shutil.copy(tree / "actions" / f"{NAME}.action", actions)
+            enable(kritarc)
+        except OSError as error:
+            raise RequestError(
+                "request.bad_home", f"Krita's folder {resources} cannot be written ({error}); name another by --home."
+            ) from error
+    return plugins / NAME
+
+
+def krita_folders(
+    home: Path | None = None, platform: str = sys.platform, environ: Mapping[str, str] = os.environ
+) -> tuple[Path, Path]:
+    """(resource folder, kritarc) of the Krita whose user has this `home`.
+
+    A Flatpak's Krita has its own below `~/.var/app/org.kde.krita`; name that as the home, with `data` and `config` in
+    it, to install there.
+    """
+    if home is not None and (home / "data" / "krita").is_dir() and (home / "config").is_dir():
+        return home / "data" / "krita", home / "config" / "kritarc"
+    base = Path.home() if home is None else home
+    if platform == "win32":
+        roaming = Path(environ["APPDATA"]) if home is None and "APPDATA" in environ else base / "AppData" / "Roaming"
+        local = Path(environ["LOCALAPPDATA"]) if home is None and "LOCALAPPDATA" in environ else base / "AppData/Local"
+        return roaming / "krita", local / "kritarc"
+    if platform == "darwin":
+        return base / "Library" / "Application Support" / "krita", base / "Library" / "Preferences" / "kritarc"
+    data = Path(environ.get("XDG_DATA_HOME", "") if home is None else "")
+    config = Path(environ.get("XDG_CONFIG_HOME", "") if home is None else "")
+    return (
+        (data if data.is_absolute() else base / ".local" / "share") / "krita",
+        (config if config.is_absolute() else base / ".config") / "kritarc",
+    )
+
+
+def enable(kritarc: Path) -> None:
+    """Set `[python] enable_impasto_krita=true` and leave every other line of Krita's settings as it is."""
+    lines = kritarc.read_text(encoding="utf-8").splitlines() if kritarc.exists() else []
+    setting = f"enable_{NAME}=true"
+    section = next((i for i, line in enumerate(lines) if line.strip() == "[python]"), None)
+    if section is None:
+        lines += ["", "[python]", setting] if lines else ["[python]", setting]
+    else:
+        end = next((i for i in range(section + 1, len(lines)) if lines[i].startswith("[")), len(lines))
+        body = [line for line in lines[section + 1 : end] if not line.startswith(f"enable_{NAME}=")]
+        lines[section + 1 : end] = [setting, *body]
+    kritarc.parent.mkdir(parents=True, exist_ok=True)
+    kritarc.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _assemble(tree: Path) -> None:
+    """Lay out the content of the zip: NAME.desktop, NAME/ with _vendor/, actions/NAME.action."""
+    source = _package(NAME)
+    shutil.copytree(source, tree / NAME, ignore=SKIPPED)
+    shutil.copy(source / f"{NAME}.desktop", tree)
+    (tree / "actions").mkdir()
+    shutil.copy(source / f"{NAME}.action", tree / "actions")
+    vendored = tree / NAME / "_vendor"
+    vendor(vendored)
+    for name in ("impasto_protocol", "impasto_client"):
+        shutil.copytree(_package(name), vendored / name, ignore=SKIPPED)
+
+
+def _package(name: str) -> Path:
+    """Where the sources of a package of this project are, without importing it."""
+    spec = importlib.util.find_spec(name)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise ResourceError(
+            "resource.incomplete_install", f"The package {name} is missing; install Impasto once more (pip install)."
+        )
+    return Path(places[0])
+
+
+def _zip(tree: Path, target: Path) -> None:
+    """Pack `tree` with an entry for every directory: Krita's importer finds a plug-in by them."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(tree.rglob("*"), key=lambda p: p.relative_to(tree).as_posix()):
+            name = path.relative_to(tree).as_posix()
+            if path.is_dir():
+                entry = zipfile.ZipInfo(name + "/", EPOCH)
+                entry.external_attr = (0o40755 << 16) | 0x10
+                archive.writestr(entry, b"")
+            else:
+                entry = zipfile.ZipInfo(name, EPOCH)
+                entry.external_attr = 0o100644 << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
