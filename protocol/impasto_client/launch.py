@@ -23,24 +23,11 @@ OnStatus = Callable[[str, str], None]
 # What editors (and the AppImage, Flatpak or Snap around them) set for themselves and would break another Python.
 _SCRUB_PREFIXES = ("PYTHON", "QT_", "QML", "DYLD_", "GTK_", "GDK_", "GIMP", "GEGL_", "BABL_", "GST_", "KRITA", "PYENV_")
 _SCRUB_NAMES = frozenset(
-    [
-        "LD_LIBRARY_PATH",
-        "LD_PRELOAD",
-        "APPDIR",
-        "APPIMAGE",
-        "ARGV0",
-        "OWD",
-        "VIRTUAL_ENV",
-        "GI_TYPELIB_PATH",
-        "GIO_MODULE_DIR",
-        "GIO_EXTRA_MODULES",
-        "FONTCONFIG_FILE",
-        "FONTCONFIG_PATH",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "TCL_LIBRARY",
-        "TK_LIBRARY",
-    ]
+    (
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "APPDIR", "APPIMAGE", "ARGV0", "OWD", "VIRTUAL_ENV"),
+        *("GI_TYPELIB_PATH", "GIO_MODULE_DIR", "GIO_EXTRA_MODULES", "FONTCONFIG_FILE", "FONTCONFIG_PATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "TCL_LIBRARY", "TK_LIBRARY"),
+    )
 )
 _TAIL_LINES = 12
 _ALREADY_RUNNING = "resource.already_running"

@@ -1,0 +1,310 @@
+"""One connection to the server as plain blocking calls: requests and answers, uploads, downloads, events of jobs."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar
+
+from impasto_protocol import messages as wire
+from impasto_protocol.connection import ClientConnection
+from impasto_protocol.errors import AssetError, ImpastoError, JobError, ProtocolError, ResourceError
+from impasto_protocol.geometry import Box, Size
+from impasto_protocol.images import Buffer, digest_of
+from impasto_protocol.uploads import chunks
+from impasto_protocol.version import Limits
+
+from .endpoint import Endpoint
+from .transport import Transport
+
+__all__ = ["CHUNK", "Client"]
+
+CHUNK = 1024 * 1024
+"""Bytes of a chunk at most: small enough that a cancel overtakes a picture within milliseconds."""
+
+REQUEST_SECONDS = 60.0
+
+_log = logging.getLogger("impasto.client")
+
+M = TypeVar("M", bound=wire.Message)
+
+
+class _Waiter:
+    """Where an answer, or the bytes received of an upload, arrive from the reading thread."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.answer: Optional[wire.Message] = None
+        self.received = 0
+        self.error: Optional[ImpastoError] = None
+
+    def put(
+        self,
+        answer: Optional[wire.Message] = None,
+        received: Optional[int] = None,
+        error: Optional[ImpastoError] = None,
+    ) -> None:
+        with self.changed:
+            self.answer = answer or self.answer
+            self.received = max(self.received, received or 0)
+            self.error = error or self.error
+            self.changed.notify_all()
+
+    def wait(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Until `ready()`, or raise the error that arrived, or `resource.no_answer`."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.error is not None or ready(), timeout):
+                raise ResourceError(
+                    "resource.no_answer", f"The Impasto server did not answer within {timeout:.0f} s.", retryable=True
+                )
+            if self.error is not None:
+                raise self.error
+
+
+class Client:
+    """A connection after its welcome. All methods may be called from any thread and block until answered.
+
+    `on_event` gets the messages that no request asked for (events of jobs, `catalog_changed`); `on_lost` is called
+    once when the connection ends, also by `close`. Both run on the reading thread: they must not call the client.
+    Every method raises the error that the server answered, ResourceError `resource.connection_lost` when the
+    connection ends and `resource.no_answer` when it stays silent.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        connection: ClientConnection,
+        welcome: wire.Welcome,
+        on_event: Callable[[wire.Message], None],
+        on_lost: Callable[[ImpastoError], None],
+    ) -> None:
+        self.welcome = welcome
+        self._transport = transport
+        self._connection = connection
+        self._on_event = on_event
+        self._on_lost = on_lost
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+        self._waiting: Dict[int, _Waiter] = {}
+        self._uploading: Dict[str, _Waiter] = {}
+        self._upload_lock = threading.Lock()
+        self._end: Optional[ImpastoError] = None
+        self._reader = threading.Thread(target=self._read, name="impasto-read", daemon=True)
+
+    @staticmethod
+    def connect(
+        endpoint: Endpoint,
+        client: wire.ClientInfo,
+        on_event: Callable[[wire.Message], None],
+        on_lost: Callable[[ImpastoError], None],
+        timeout: float = 15.0,
+    ) -> Client:
+        """Open the connection and say hello.
+
+        Raises AuthError `auth.denied`, ProtocolError `protocol.version`, ResourceError `resource.connection_lost`.
+        """
+        transport = Transport.connect(endpoint, timeout)
+        connection = ClientConnection(client, endpoint.token)
+        try:
+            transport.send(connection.hello())
+            while connection.welcome is None:
+                connection.receive(transport.recv(timeout))
+        except ImpastoError:
+            transport.close()
+            raise
+        opened = Client(transport, connection, connection.welcome, on_event, on_lost)
+        opened._reader.start()
+        return opened
+
+    @property
+    def limits(self) -> Limits:
+        """What the server accepts."""
+        return self.welcome.limits
+
+    # ---- requests
+
+    def catalog(self, rev: Optional[str] = None) -> Optional[wire.Catalog]:
+        """What the server can do; None where `rev` is still its revision."""
+        answer = self._ask(lambda id: wire.CatalogRequest(id, rev), wire.Message)
+        if isinstance(answer, wire.NotModified):
+            return None
+        return _expect(answer, wire.Catalog)
+
+    def plan(self, mode: str, params: Mapping[str, Any], canvas: Size, selection: Optional[Box] = None) -> wire.PlanOk:
+        """The box to send for a job, and what to expect. RequestError for parameters that cannot work."""
+        return self._ask(lambda id: wire.Plan(id, mode, dict(params), canvas, selection), wire.PlanOk)
+
+    def have(self, digests: Iterable[str]) -> Tuple[str, ...]:
+        """Those of the digests that the server does not hold."""
+        return self._ask(lambda id: wire.Have(id, tuple(digests)), wire.HaveOk).missing
+
+    def submit(
+        self,
+        job: str,
+        mode: str,
+        params: Mapping[str, Any],
+        canvas: Size,
+        inputs: Optional[Mapping[str, wire.InputPicture]] = None,
+        output_format: str = "rgba8",
+        preview: Optional[wire.PreviewWish] = None,
+    ) -> int:
+        """Hand in a job whose pictures are uploaded; the number of jobs before it. The same job again is harmless."""
+        answer = self._ask(
+            lambda id: wire.Submit(id, job, mode, dict(params), canvas, dict(inputs or {}), output_format, preview),
+            wire.Accepted,
+        )
+        return answer.position
+
+    def cancel(self, job: str) -> None:
+        """Ask for the end of a job; its terminal event follows."""
+        self._ask(lambda id: wire.Cancel(id, job), wire.Ok)
+
+    def jobs(self) -> Tuple[wire.JobEntry, ...]:
+        """The jobs that the server knows."""
+        return self._ask(wire.Jobs, wire.JobsOk).jobs
+
+    def attach(self, job: str, after_seq: int = 0) -> None:
+        """Have the events of a job sent here: those after `after_seq` again, then new ones. JobError `job.unknown`."""
+        self._ask(lambda id: wire.Attach(id, job, after_seq), wire.Ok)
+
+    def shutdown(self) -> None:
+        """Stop the server after its running step."""
+        self._ask(wire.Shutdown, wire.Ok)
+
+    # ---- pixels
+
+    def upload(self, data: Buffer, stop: Optional[threading.Event] = None) -> str:
+        """Make sure that the server holds `data`; its digest. Only what is missing is sent.
+
+        At most `limits.window` chunks are on their way at a time, so that other messages get between them. Raises
+        AssetError, and JobError `job.cancelled` soon after `stop` was set.
+        """
+        digest = digest_of(data)
+        with self._upload_lock:
+            if self.have((digest,)):
+                self._put(digest, data, stop or threading.Event())
+        return digest
+
+    def fetch(self, digest: str, size: Optional[int] = None) -> bytes:
+        """The bytes of a digest, checked; `size` is what they are expected to be."""
+        pieces: List[bytes] = []
+        have = 0
+        while True:
+            piece = self._ask(lambda id, at=have: wire.Get(id, digest, at, self._chunk), wire.Data)  # type: ignore[misc]
+            if size is not None and piece.size != size:
+                raise AssetError("asset.bad_image", f"The result has {piece.size} bytes, announced were {size}.")
+            if piece.offset != have or not piece.data or have + len(piece.data) > piece.size:
+                raise ProtocolError("protocol.bad_message", "The server sent another piece than was asked for.")
+            pieces.append(bytes(piece.data))
+            have += len(piece.data)
+            if have == piece.size:
+                break
+        whole = b"".join(pieces)
+        if digest_of(whole) != digest:
+            raise AssetError(
+                "asset.digest_mismatch", "The result arrived damaged; fetch it again.", retryable=True, path=digest
+            )
+        return whole
+
+    def close(self) -> None:
+        """End the connection; calls that wait raise `resource.connection_lost`. May be repeated."""
+        self._transport.close()
+
+    # ---- inside
+
+    @property
+    def _chunk(self) -> int:
+        return min(CHUNK, self.limits.chunk)
+
+    def _ask(self, build: Callable[[int], wire.Message], kind: Type[M]) -> M:
+        id = next(self._ids)
+        waiter = _Waiter()
+        with self._lock:
+            if self._end is not None:
+                raise self._end
+            self._waiting[id] = waiter
+        try:
+            self._transport.send(self._connection.send(build(id)))
+            waiter.wait(lambda: waiter.answer is not None, REQUEST_SECONDS)
+        finally:
+            with self._lock:
+                self._waiting.pop(id, None)
+        return _expect(waiter.answer, kind)
+
+    def _put(self, digest: str, data: Buffer, stop: threading.Event) -> None:
+        waiter = _Waiter()
+        with self._lock:
+            if self._end is not None:
+                raise self._end
+            self._uploading[digest] = waiter
+        window = self._chunk * max(1, self.limits.window)
+        try:
+            for put in chunks(digest, data, self._chunk):
+                end = put.offset + len(put.data)
+                waiter.wait(lambda end=end: stop.is_set() or end - waiter.received <= window, REQUEST_SECONDS)  # type: ignore[misc]
+                if stop.is_set():
+                    raise JobError("job.cancelled", "The upload was given up.")
+                self._transport.send(self._connection.send(put))
+            size = memoryview(data).nbytes
+            waiter.wait(lambda: waiter.received >= size, REQUEST_SECONDS)
+        finally:
+            with self._lock:
+                self._uploading.pop(digest, None)
+
+    def _read(self) -> None:
+        error: ImpastoError = ResourceError("resource.connection_lost", "The connection was ended.", retryable=True)
+        try:
+            while True:
+                message = self._connection.receive(self._transport.recv())
+                if message is not None:
+                    self._dispatch(message)
+        except ImpastoError as ended:
+            error = ended
+        finally:
+            # Also when a callback raised: whoever waits must not wait for ever.
+            self._connection.closed()
+            with self._lock:
+                self._end = error
+                waiters = [*self._waiting.values(), *self._uploading.values()]
+            for waiter in waiters:
+                waiter.put(error=error)
+            self._transport.close()
+            self._on_lost(error)
+
+    def _dispatch(self, message: wire.Message) -> None:
+        id = getattr(message, "id", None)
+        with self._lock:
+            waiter = self._waiting.get(id) if id is not None else None
+            upload = self._uploading.get(_digest_of(message))
+        if isinstance(message, wire.Error):
+            error = message.exception()
+            if waiter is not None:
+                waiter.put(error=error)
+            elif upload is not None:
+                upload.put(error=error)
+            else:
+                _log.warning("the server reports: %s", error)
+        elif isinstance(message, wire.PutOk):
+            if upload is not None:
+                upload.put(received=message.received)
+        elif id is not None:
+            if waiter is not None:
+                waiter.put(answer=message)
+        else:
+            self._on_event(message)
+
+
+def _digest_of(message: wire.Message) -> str:
+    """The digest that an answer to `put` is about, or ""."""
+    if isinstance(message, wire.PutOk):
+        return message.digest
+    if isinstance(message, wire.Error) and message.data is not None:
+        return str(message.data.get("digest", ""))
+    return ""
+
+
+def _expect(answer: Optional[wire.Message], kind: Type[M]) -> M:
+    if not isinstance(answer, kind):
+        raise ProtocolError("protocol.bad_message", f"The server answered with {getattr(answer, 'TYPE', None)!r}.")
+    return answer
