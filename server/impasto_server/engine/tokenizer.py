@@ -90,7 +90,7 @@ def _words(text: str) -> list[str]:
     while i < len(text):
         kind = classes[i]
         end = i + 1
-        special = ()
+        special: tuple[str, ...] = ()
         if text[i] == "<":
             special = tuple(mark for mark in _MARKS if text.startswith(mark, i))
         elif text[i] == "'":

@@ -1,0 +1,271 @@
+"""Model files: the safetensors header, lazily mapped tensors, and pickles read safely.
+
+Reading a header needs neither torch nor safetensors, so that thousands of files are listed in seconds; the functions
+that give tensors import them when they are called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import pickletools
+import re
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from impasto_protocol.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Header", "TensorInfo", "Tensors", "corrupt", "open_tensors", "read_header", "read_pickle"]
+
+MAX_HEADER = 100 * 1024 * 1024
+"""Longest header in bytes that is read; the largest real ones have a few MB."""
+
+_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file: its dtype as safetensors names it, its shape, and where its bytes begin and end."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself: its tensors by name and its free-form metadata."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
+
+def corrupt(path: str | Path, reason: str) -> ModelError:
+    """The error for a damaged file; `reason` completes the sentence 'NAME cannot be read: ...'."""
+    name = Path(path).name
+    return ModelError(
+        "model.corrupt",
+        f"{name} cannot be read: {reason}. Download or copy the file again.",
+        data={"file": name, "reason": reason},
+    )
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of a safetensors file and check that it describes exactly the bytes that follow.
+
+    Raises ModelError `model.corrupt` for anything else: truncated, overlong, overlapping, of wrong size, not JSON;
+    `model.unknown` where there is no readable file.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            if len(start) < 8:
+                raise corrupt(path, "it is shorter than 8 bytes")
+            (length,) = struct.unpack("<Q", start)
+            if length > MAX_HEADER:
+                raise corrupt(path, "it does not begin like a safetensors file")
+            if not 2 <= length <= size - 8:
+                raise corrupt(path, "its header is cut off; the download may not have finished")
+            raw = file.read(length)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _parse(path, raw, size - 8 - length)
+
+
+def _unreadable(path: str | Path, error: OSError) -> ModelError:
+    name = Path(path).name
+    reason = error.strerror or type(error).__name__
+    return ModelError("model.unknown", f"The model file {name} cannot be opened: {reason}.", data={"file": name})
+
+
+def _parse(path: str | Path, raw: bytes, data_size: int) -> Header:
+    try:
+        header = json.loads(raw, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise corrupt(path, "its header is not valid JSON") from error
+    if not isinstance(header, dict):
+        raise corrupt(path, "its header is not a table of tensors")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise corrupt(path, "its metadata are not texts")
+    tensors = {name: _tensor(path, name, entry) for name, entry in header.items()}
+    at = 0
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if info.begin != at:
+            raise corrupt(path, f"the bytes of {_short(name)} overlap others or leave a hole")
+        at = info.end
+    if at > data_size:
+        raise corrupt(path, "the end of the file is missing; the download may not have finished")
+    if at < data_size:
+        raise corrupt(path, f"{data_size - at} bytes behind the last tensor belong to nothing")
+    return Header(tensors, metadata)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name twice")
+    return table
+
+
+def _tensor(path: str | Path, name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict):
+        raise corrupt(path, f"the entry of {_short(name)} is not a table")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise corrupt(path, f"{_short(name)} has an unknown number format")
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
+        raise corrupt(path, f"the shape or the place of {_short(name)} makes no sense")
+    begin, end = offsets
+    if (end - begin) * 8 != prod(shape) * _BITS[dtype]:
+        raise corrupt(path, f"the size of {_short(name)} does not fit its shape")
+    return TensorInfo(dtype, tuple(shape), begin, end)
+
+
+def _sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else name[:77] + "...")
+
+
+class Tensors(Protocol):
+    """Tensors of an open file, read when they are asked for."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_tensor(self, name: str) -> torch.Tensor: ...
+
+
+@contextmanager
+def open_tensors(path: str | Path) -> Iterator[Tensors]:
+    """Map a safetensors file; a tensor is a view of the mapping, on the CPU, and costs nothing until it is touched.
+
+    The tensors stay valid after the context. They must never be written to, and the file must not be changed in
+    place while they live (replace it by renaming, as downloads do). Raises ModelError like `read_header`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    read_header(path)  # its errors are sentences
+    try:
+        opened = safe_open(str(path), framework="pt", device="cpu")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except SafetensorError as error:
+        raise corrupt(path, f"safetensors says {error}") from error
+    with opened as tensors:
+        yield tensors
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Read a .pt, .pth, .bin or .ckpt file without running code from it: tensors in plain containers only.
+
+    Raises ModelError `model.unsafe`, which names the forbidden global, `model.corrupt` or `model.unknown`.
+    """
+    import warnings
+
+    import torch
+
+    name = Path(path).name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        forbidden = named.group(1) if named else _foreign_global(path)
+        if forbidden is None:
+            raise corrupt(path, "it is not a complete pickle of tensors") from error
+        raise ModelError(
+            "model.unsafe",
+            f"{name} was refused: reading it would run {forbidden}, which the numbers of a model do not need. "
+            "Use a .safetensors version of this model.",
+            data={"file": name, "global": forbidden},
+        ) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except _BROKEN_PICKLE as error:
+        raise corrupt(path, "it is not a complete pickle of tensors") from error
+
+
+# What torch's reader runs into on bytes that are no pickle, or half of one.
+_BROKEN_PICKLE = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_HARMLESS = ("torch", "collections", "numpy", "_codecs")
+
+
+def _foreign_global(path: str | Path) -> str | None:
+    """The first name outside torch that the pickle asks for; torch's reader stops earlier at newer protocols."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                raw = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        else:
+            raw = Path(path).read_bytes()
+        texts: list[str] = []
+        for operation, argument, _ in pickletools.genops(raw):
+            if operation.name == "STACK_GLOBAL":
+                found = ".".join(texts[-2:])
+            elif operation.name in ("GLOBAL", "INST"):
+                found = str(argument).replace(" ", ".")
+            else:
+                if isinstance(argument, str):
+                    texts.append(argument)
+                continue
+            if found.split(".")[0] not in _HARMLESS:
+                return found
+    except (*_BROKEN_PICKLE, StopIteration, OSError):
+        return None
+    return None
