@@ -56,6 +56,10 @@ class Blobs:
         self._data.move_to_end(digest)
         return self._data[digest]
 
+    def peek(self, digests: Iterable[str]) -> dict[str, bytes]:
+        """Those of them that are here."""
+        return {digest: self._data[digest] for digest in digests if digest in self._data}
+
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those that are not here; the others count as used, so that they are not the next to go."""
         absent = []

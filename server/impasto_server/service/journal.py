@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -56,6 +57,8 @@ class Journal:
     def __init__(self, folder: Path, quota: int) -> None:
         self.folder = folder
         self.quota = quota
+        self._swap = threading.Lock()
+        """Held while a raw file gives way to its PNG, and while a picture is read."""
 
     def write(
         self,
@@ -124,8 +127,9 @@ class Journal:
             Image.fromarray(pixels, "RGBA").save(file, "PNG", pnginfo=info, compress_level=4)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, raw.with_suffix(".png"))
-        raw.unlink()
+        with self._swap:
+            os.replace(temporary, raw.with_suffix(".png"))
+            raw.unlink()
         self.keep_to_quota()
 
     def entries(self) -> Iterator[Entry]:
@@ -150,7 +154,8 @@ class Journal:
         """The bytes that were announced under `digest`, or None where the history no longer has them."""
         for entry in self.entries():
             if entry.digest == digest:
-                data = self._announced(entry)
+                with self._swap:
+                    data = self._announced(entry)
                 return data if data is not None and digest_of(data) == digest else None
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,8 +63,5 @@ class Settings:
     slow_client: float = 30.0
     """Seconds after which a client that does not read is closed; it may attach again."""
 
-    rescan: float = 5.0
+    rescan: float = 10.0
     """Seconds between two looks at the model folders."""
-
-    idle_exit: float = math.inf
-    """Seconds without a connection or a job after which the server stops."""

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -57,7 +57,7 @@ class Worker(Protocol):
     async def start(self) -> None:
         """Begin to make the engine ready, so that the first job need not wait for all of it."""
 
-    def run(self, job: Job) -> AsyncIterator[Event | Result]:
+    def run(self, job: Job) -> AsyncGenerator[Event | Result, None]:
         """The job's events, last its Result. Raises Cancelled, or the ImpastoError that it failed with."""
 
     def cancel(self, job_id: str) -> None:
@@ -185,6 +185,7 @@ class ProcessWorker:
         self._cancelled = False
         self._killer: asyncio.TimerHandle | None = None
         self._device = "starting"
+        self._starting = asyncio.Lock()
 
     @property
     def device(self) -> str:
@@ -198,9 +199,9 @@ class ProcessWorker:
         return self._link.process.pid if self._link is not None else None
 
     async def start(self) -> None:
-        self._link = await asyncio.to_thread(_Link, self.spec, asyncio.get_running_loop())
+        await self._living_link()
 
-    async def run(self, job: Job) -> AsyncIterator[Event | Result]:
+    async def run(self, job: Job) -> AsyncGenerator[Event | Result, None]:
         self._current, self._cancelled = job.id, False
         kept: list[SharedMemory] = []
         link, running = None, False
@@ -262,13 +263,13 @@ class ProcessWorker:
         link.kill()
 
     async def _living_link(self) -> _Link:
-        if self._link is not None and (self._link.broken or not self._link.process.is_alive()):
-            await self._link.join()
-            self._link = None
-        if self._link is None:
-            await self.start()
-        assert self._link is not None
-        return self._link
+        async with self._starting:
+            if self._link is not None and (self._link.broken or not self._link.process.is_alive()):
+                await self._link.join()
+                self._link = None
+            if self._link is None:
+                self._link = await asyncio.to_thread(_Link, self.spec, asyncio.get_running_loop())
+            return self._link
 
     async def _died(self, link: _Link) -> ImpastoError | Cancelled:
         code = link.process.exitcode
@@ -305,7 +306,7 @@ class ThreadWorker:
     async def start(self) -> None:
         """The engine is made with the first job: a thread would slow the start of a single one."""
 
-    async def run(self, job: Job) -> AsyncIterator[Event | Result]:
+    async def run(self, job: Job) -> AsyncGenerator[Event | Result, None]:
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[Reply] = asyncio.Queue()
         self._current, stop = job.id, threading.Event()

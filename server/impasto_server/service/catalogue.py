@@ -1,0 +1,228 @@
+"""The models on this machine: folders -> entries that a client chooses by name, never by path.
+
+Files are identified from their headers; what was found is kept in an index by path, size and time, so that a folder of
+thousands is read once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from impasto_protocol.errors import ImpastoError, ModelError
+from impasto_protocol.home import write_private
+from impasto_protocol.schema import Mode
+
+from .. import __version__
+from ..engine.modes import describe
+from .facts import Facts
+
+__all__ = ["NO_CHECKPOINT", "STARTER", "Catalogue", "Model", "a1111_folders"]
+
+log = logging.getLogger("impasto.catalogue")
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
+STARTER = "impasto-starter"
+"""File stem of the starter model; any other checkpoint goes before it."""
+
+NO_CHECKPOINT = "There is no checkpoint yet: run `impasto models starter`, or point --models at a folder with some."
+
+_A1111 = ("models/Stable-diffusion", "models/VAE", "models/Lora", "models/ControlNet", "models/ESRGAN", "embeddings")
+
+
+def a1111_folders(root: Path) -> tuple[Path, ...]:
+    """The model folders of an AUTOMATIC1111 web UI."""
+    return tuple(root / part for part in _A1111)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One file: its stable name, where it lies, and what it was found to be."""
+
+    id: str
+    path: Path
+    facts: Facts
+
+    @property
+    def native_size(self) -> int:
+        return self.facts.native_size
+
+    @property
+    def hints(self) -> Mapping[str, Any]:
+        return self.facts.hints
+
+    def to_wire(self) -> dict[str, Any]:
+        """The entry of the catalogue: without the path, which is nobody's business."""
+        wire = asdict(self.facts)
+        del wire["code"]
+        return {"id": self.id, **wire, "title": self.facts.title or self.id}
+
+
+@dataclass(frozen=True)
+class _Known:
+    size: int
+    mtime_ns: int
+    facts: Facts
+
+
+@dataclass
+class Catalogue:
+    """The entries of some folders, as of the last `scan`. `identify` reads a header; it never raises."""
+
+    folders: Sequence[Path]
+    identify: Callable[[Path], Facts]
+    index_file: Path | None = None
+    models: tuple[Model, ...] = ()
+    rev: str = ""
+    no_checkpoint: str = NO_CHECKPOINT
+    """What is told to who needs a checkpoint while there is none."""
+    _index: dict[str, _Known] = field(default_factory=dict)
+    _loaded: bool = False
+
+    def scan(self) -> bool:
+        """Look at the folders again; tells whether anything changed. Touches the disk: run it off the event loop."""
+        if not self._loaded:
+            self._index = _load_index(self.index_file)
+            self._loaded = True
+        found: dict[str, _Known] = {}
+        fresh = False
+        for path in _files(self.folders):
+            try:
+                stat = path.stat()
+            except OSError as e:
+                log.warning("%s cannot be read: %s", path, e.strerror)
+                continue
+            known = self._index.get(str(path))
+            if known is None or (known.size, known.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+                known = _Known(stat.st_size, stat.st_mtime_ns, self.identify(path))
+                fresh = True
+            found[str(path)] = known
+        changed = fresh or found.keys() != self._index.keys() or not self.rev
+        self._index = found
+        if changed:
+            self.models = _name(found)
+            self.rev = _rev(self.models)
+            _save_index(self.index_file, found)
+        return changed
+
+    def checkpoints(self) -> tuple[Model, ...]:
+        """Those that can be used now; the starter model last."""
+        usable = [m for m in self.models if m.facts.kind == "checkpoint" and m.facts.usable]
+        return tuple(sorted(usable, key=lambda m: m.id.startswith(STARTER)))
+
+    def checkpoint(self, name: str, mode: str) -> Model:
+        """The checkpoint of that name; for an empty one the first that suits `mode`.
+
+        Raises ModelError `model.unknown` with the nearest name, or what was found wrong with that file.
+        """
+        usable = self.checkpoints()
+        if not name:
+            suited = [m for m in usable if m.facts.variant == "inpaint"] if mode == "inpaint" else []
+            suited += [m for m in usable if m.facts.variant != "inpaint"]
+            if not suited:
+                raise ModelError("model.unknown", self.no_checkpoint, path="params.model")
+            # An inpainting checkpoint of the starter does not go before the user's own ordinary one.
+            return min(suited, key=lambda m: m.id.startswith(STARTER))
+        for model in self.models:
+            if model.id == name:
+                return _usable(model)
+        near = difflib.get_close_matches(name, [m.id for m in self.models], 1, 0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else (" `impasto models list` shows all." if usable else "")
+        raise ModelError(
+            "model.unknown",
+            f"There is no model {name[:80]!r}.{hint}" + ("" if usable else f" {self.no_checkpoint}"),
+            path="params.model",
+            data={"nearest": near},
+        )
+
+    def modes(self) -> tuple[Mode, ...]:
+        """What can be asked for, and where it cannot be done now, why."""
+        if self.checkpoints():
+            return describe()
+        return tuple(dataclasses.replace(mode, available=False, reason=self.no_checkpoint) for mode in describe())
+
+
+def _usable(model: Model) -> Model:
+    facts = model.facts
+    if not facts.usable:
+        raise ModelError(facts.code, f"The model {model.id!r} cannot be used: {facts.reason}", path="params.model")
+    if facts.kind != "checkpoint":
+        raise ModelError(
+            "model.unsupported",
+            f"{model.id!r} is a {facts.kind}, not a checkpoint; choose a checkpoint.",
+            path="params.model",
+        )
+    return model
+
+
+def _files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Model files, each once, in a stable order; links are followed, but not in circles."""
+    seen: set[str] = set()
+    for folder in folders:
+        for root, folders_here, names in os.walk(folder, followlinks=True):
+            real = os.path.realpath(root)
+            if real in seen:
+                folders_here.clear()
+                continue
+            seen.add(real)
+            folders_here.sort()
+            for name in sorted(names):
+                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                    path = Path(root, name)
+                    where = os.path.realpath(path)
+                    if where not in seen:
+                        seen.add(where)
+                        yield path
+
+
+def _name(found: Mapping[str, _Known]) -> tuple[Model, ...]:
+    """File stems; where two are equal the later one says its path by a few digits of a hash."""
+    taken: set[str] = set()
+    models = []
+    for path, known in found.items():
+        name = Path(path).stem
+        if name in taken:
+            name = f"{name}~{hashlib.blake2b(path.encode(), digest_size=3).hexdigest()}"
+        taken.add(name)
+        models.append(Model(name, Path(path), known.facts))
+    return tuple(models)
+
+
+def _rev(models: Iterable[Model]) -> str:
+    text = json.dumps([[m.id, str(m.path), asdict(m.facts)] for m in models], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _load_index(file: Path | None) -> dict[str, _Known]:
+    """The index of an earlier run; an old or damaged one is made anew."""
+    if file is None or not file.exists():
+        return {}
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if raw["version"] != __version__:
+            return {}
+        return {
+            path: _Known(int(entry["size"]), int(entry["mtime_ns"]), Facts(**entry["facts"]))
+            for path, entry in raw["files"].items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+        log.warning("the index of models is made anew: %s", e)
+        return {}
+
+
+def _save_index(file: Path | None, found: Mapping[str, _Known]) -> None:
+    if file is None:
+        return
+    text = json.dumps({"version": __version__, "files": {path: asdict(known) for path, known in found.items()}})
+    try:
+        write_private(file, text)
+    except (OSError, ImpastoError) as e:
+        log.warning("the index of models could not be saved: %s", e)

@@ -1,0 +1,171 @@
+"""From a submit to a job that can run: everything is checked here, before it is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from impasto_protocol.errors import AssetError, RequestError
+from impasto_protocol.geometry import Box, Size
+from impasto_protocol.images import ImageFormat
+from impasto_protocol.messages import InputPicture, Submit
+from impasto_protocol.version import Limits
+
+from ..engine.jobs import Job, Pixels, PreviewRequest
+from ..engine.modes import MODES, ModeParams, parse_params
+from ..engine.planning import Plan, check_box, plan
+from .catalogue import Catalogue, Model
+from .pixels import from_wire, mask_from_wire
+
+__all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "resolve_params", "to_engine_job"]
+
+OUTPUT_FORMATS = ("rgba8", "bgra8")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A submit that has been checked."""
+
+    submit: Submit
+    params: ModeParams
+    model: Model
+    box: Box
+    plan: Plan
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The pictures it needs."""
+        return tuple(picture.digest for picture in self.submit.inputs.values())
+
+
+def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]) -> tuple[ModeParams, Model]:
+    """Checked parameters and the checkpoint, whose hints are the defaults.
+
+    Raises RequestError and ModelError; a wrong type is told before a wrong name.
+    """
+    first = parse_params(mode, values)
+    model = catalogue.checkpoint(first.model, mode)
+    return parse_params(mode, {**values, "model": model.id}, hints=model.hints), model
+
+
+def plan_for(
+    catalogue: Catalogue, mode: str, values: Mapping[str, object], canvas: Size, selection: Box | None
+) -> tuple[Plan, Model]:
+    """What the job would need; see engine.planning.plan for what it raises."""
+    params, model = resolve_params(catalogue, mode, values)
+    return plan(mode, params, canvas, selection, model.native_size), model
+
+
+def check_inputs(submit: Submit, limits: Limits) -> None:
+    """Names, formats and sizes of the pictures, before their bytes are looked at. Raises RequestError, AssetError."""
+    if submit.mode not in MODES:
+        return  # resolve_params tells it
+    if submit.output_format not in OUTPUT_FORMATS:
+        raise RequestError(
+            "request.invalid_param",
+            f"The output format {submit.output_format[:20]!r} is not known; ask for {' or '.join(OUTPUT_FORMATS)}.",
+            path="output_format",
+        )
+    taken = {i.name: i for i in MODES[submit.mode][2]}
+    for name, picture in submit.inputs.items():
+        path = f"inputs.{name[:40]}"
+        if name not in taken:
+            needs = ", ".join(taken) or "no pictures"
+            raise RequestError(
+                "request.invalid_param", f"{submit.mode} takes no input {name[:40]!r}; it takes {needs}.", path=path
+            )
+        ImageFormat(picture.width, picture.height, picture.format).check(limits.pixels, path)
+    for name, need in taken.items():
+        if need.required and name not in submit.inputs:
+            raise RequestError(
+                "request.missing_input",
+                f"{submit.mode} needs the input {name!r} ({need.title}); send it with the job.",
+                path=f"inputs.{name}",
+            )
+    image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
+    if image is not None and mask is not None and box_of(mask) != box_of(image):
+        raise RequestError(
+            "request.bad_geometry",
+            f"The mask covers {tuple(box_of(mask))} and the picture {tuple(box_of(image))} "
+            "[x, y, width, height]; send both for the same box.",
+            path="inputs.mask",
+        )
+
+
+def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, bytes]) -> Order:
+    """The whole submit, `check_inputs` done; looks at all pixels of the mask, so run it off the event loop.
+
+    `pictures` holds the bytes by digest. Raises RequestError, AssetError, ModelError.
+    """
+    params, model = resolve_params(catalogue, submit.mode, submit.params)
+    image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
+    if image is None:
+        planned = plan(submit.mode, params, submit.canvas, None, model.native_size)
+        return Order(submit, params, model, planned.box, planned)
+    box = box_of(image)
+    _pixels(image, pictures, "inputs.image")
+    selection = None
+    if mask is not None:
+        selection = _selected(_mask(mask, pictures), box)
+        if selection is None:
+            raise RequestError(
+                "request.empty_selection",
+                "Nothing is selected inside the picture that was sent; select what is to be repainted.",
+                path="inputs.mask",
+            )
+    planned = check_box(submit.mode, params, submit.canvas, selection, model.native_size, box)
+    return Order(submit, params, model, box, planned)
+
+
+def to_engine_job(order: Order, pictures: Mapping[str, bytes]) -> Job:
+    """The engine's job: pictures as arrays, nothing left to look up."""
+    submit = order.submit
+    image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
+    wish = submit.preview
+    return Job(
+        id=submit.job,
+        mode=submit.mode,
+        params=order.params,
+        canvas=submit.canvas,
+        box=order.box,
+        checkpoint=str(order.model.path),
+        image=_pixels(image, pictures, "inputs.image") if image is not None else None,
+        mask=_mask(mask, pictures) if mask is not None else None,
+        preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
+    )
+
+
+def box_of(picture: InputPicture) -> Box:
+    return Box(picture.x, picture.y, picture.width, picture.height)
+
+
+def _bytes(picture: InputPicture, pictures: Mapping[str, bytes], path: str) -> bytes:
+    if picture.digest not in pictures:
+        raise AssetError(
+            "asset.missing",
+            "The server does not have this picture (any more); send it again.",
+            retryable=True,
+            path=path,
+            data={"digests": [picture.digest]},
+        )
+    return pictures[picture.digest]
+
+
+def _pixels(picture: InputPicture, pictures: Mapping[str, bytes], path: str) -> Pixels:
+    return from_wire(_bytes(picture, pictures, path), picture.width, picture.height, picture.format, path)
+
+
+def _mask(picture: InputPicture, pictures: Mapping[str, bytes]) -> Pixels:
+    data = _bytes(picture, pictures, "inputs.mask")
+    return mask_from_wire(data, picture.width, picture.height, picture.format)
+
+
+def _selected(mask: Pixels, box: Box) -> Box | None:
+    """Bounds of what is > 0, in document pixels."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return Box(box.x + x, box.y + y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)

@@ -1,0 +1,329 @@
+"""The jobs: queued -> running -> finished | failed | cancelled, with exactly one terminal event each.
+
+A job keeps its lasting events (all but progress and previews), numbered by `seq`, so that a client that lost its
+connection can attach again. All of it belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from impasto_protocol.errors import ImpastoError, JobError, ResourceError
+from impasto_protocol.images import digest_of
+from impasto_protocol.messages import (
+    Cancelled,
+    ErrorInfo,
+    Failed,
+    Finished,
+    JobEntry,
+    Message,
+    Output,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+    Submit,
+)
+
+from ..engine import jobs as engine
+from .blobs import Blobs
+from .incidents import as_impasto_error
+from .journal import Entry, Journal
+from .orders import Order, to_engine_job
+from .pixels import to_wire
+from .worker import Worker
+
+__all__ = ["JobQueue", "Listener", "Record"]
+
+log = logging.getLogger("impasto.queue")
+
+Listener = Callable[[Message], None]
+"""Takes each event of a job; never blocks and never raises."""
+
+Measured = Callable[[Order, float], None]
+"""Told the seconds that a finished job took, without loading."""
+
+ACTIVE = ("queued", "running")
+
+
+@dataclass
+class Record:
+    """One job and what has happened to it."""
+
+    order: Order
+    created: float
+    state: str = "queued"
+    cancel_asked: bool = False
+    events: list[Message] = field(default_factory=list)
+    """The lasting ones; event n has seq n + 1."""
+    listeners: set[Listener] = field(default_factory=set)
+    outputs: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.order.submit.job
+
+    @property
+    def next_seq(self) -> int:
+        return len(self.events) + 1
+
+    def tell(self, message: Message, *, lasting: bool = True) -> None:
+        if lasting:
+            self.events.append(message)
+        for listener in tuple(self.listeners):
+            listener(message)
+
+
+class JobQueue:
+    """Runs one job after the other on a worker."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        blobs: Blobs,
+        journal: Journal,
+        *,
+        limit: int,
+        keep_ended: int,
+        measured: Measured = lambda order, seconds: None,
+    ) -> None:
+        self.worker = worker
+        self.blobs = blobs
+        self.journal = journal
+        self.limit = limit
+        self.keep_ended = keep_ended
+        self.measured = measured
+        self._records: dict[str, Record] = {}
+        self._waiting: deque[Record] = deque()
+        self._running: Record | None = None
+        self._work = asyncio.Event()
+        self._closing = False
+        # One thread for the disk: results are written in order, and PNGs are made beside the next job.
+        self._disk = ThreadPoolExecutor(1, "impasto-journal")
+
+    @property
+    def busy(self) -> bool:
+        return self._running is not None or bool(self._waiting)
+
+    def known(self, submit: Submit) -> Record | None:
+        """The record of a submit that was here before, or None.
+
+        Raises JobError `job.conflict` where that one asked for other things.
+        """
+        record = self._records.get(submit.job)
+        if record is not None and dataclasses.replace(record.order.submit, id=submit.id) != submit:
+            raise JobError(
+                "job.conflict",
+                "This job id was used for another job; choose a new id for each job.",
+                data={"job": submit.job},
+            )
+        return record
+
+    def add(self, order: Order) -> Record:
+        """Queue a new job; its pictures are pinned until it ends. Raises JobError `job.queue_full`."""
+        if self._closing:
+            raise ResourceError("resource.stopping", "The server is stopping; start it again.", retryable=True)
+        if len(self._waiting) >= self.limit:
+            raise JobError(
+                "job.queue_full",
+                f"{self.limit} jobs are waiting already; cancel some, or wait for one to end.",
+                retryable=True,
+            )
+        record = Record(order, time.time())
+        self.blobs.pin(order.digests)
+        self._records[record.id] = record
+        self._waiting.append(record)
+        record.tell(Queued(record.id, record.next_seq, self.position(record)))
+        self._work.set()
+        return record
+
+    def position(self, record: Record) -> int:
+        """How many jobs run or wait before this one."""
+        if record not in self._waiting:
+            return 0
+        return self._waiting.index(record) + (1 if self._running is not None else 0)
+
+    def record(self, job: str) -> Record:
+        """Raises JobError `job.unknown`."""
+        if job not in self._records:
+            raise JobError(
+                "job.unknown",
+                "The server does not know this job (any more); finished pictures are in the history.",
+                data={"job": job},
+            )
+        return self._records[job]
+
+    def attach(self, record: Record, after_seq: int, listener: Listener) -> None:
+        """Replay the lasting events with seq > `after_seq`, then send the live ones."""
+        record.listeners.add(listener)
+        for event in record.events[after_seq:]:
+            listener(event)
+
+    def forget_listener(self, listener: Listener) -> None:
+        for record in self._records.values():
+            record.listeners.discard(listener)
+
+    def cancel(self, job: str) -> None:
+        """Ask a job to end; nothing where it has ended. Raises JobError `job.unknown`."""
+        record = self.record(job)
+        if record.state == "queued":
+            self._waiting.remove(record)
+            self._end(record, "cancelled", Cancelled(record.id, record.next_seq))
+        elif record.state == "running" and not record.cancel_asked:
+            record.cancel_asked = True
+            self.worker.cancel(record.id)
+
+    def entries(self) -> tuple[JobEntry, ...]:
+        """All jobs that are still known, oldest first."""
+        return tuple(
+            JobEntry(r.id, r.state, r.order.submit.mode, r.created, len(r.events)) for r in self._records.values()
+        )
+
+    async def run(self) -> None:
+        """Work until `close`."""
+        while not self._closing:
+            if not self._waiting:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            record = self._running = self._waiting.popleft()
+            try:
+                await self._run_one(record)
+            finally:
+                self._running = None
+
+    async def close(self, reason: str = "The server was stopped.") -> None:
+        """Take no more jobs, cancel what waits and what runs, and finish what is being written."""
+        self._closing = True
+        for record in tuple(self._waiting):
+            self.cancel(record.id)
+        if self._running is not None:
+            self.cancel(self._running.id)
+        self._work.set()
+        log.info("closing: %s", reason)
+
+    def close_disk(self) -> None:
+        """Wait for the pictures that are still being written; blocks."""
+        self._disk.shutdown()
+
+    async def _run_one(self, record: Record) -> None:
+        record.state = "running"
+        record.tell(Started(record.id, record.next_seq))
+        begun = time.monotonic()
+        try:
+            result = await self._work_through(record)
+        except engine.Cancelled:
+            self._end(record, "cancelled", Cancelled(record.id, record.next_seq))
+        except Exception as e:  # ends the job with a typed error; what is not one is logged as an incident
+            error = as_impasto_error(e, f"job {record.id}")
+            self._end(record, "failed", Failed(record.id, record.next_seq, ErrorInfo.of(error)))
+        else:
+            seconds = time.monotonic() - begun - result.timings.get("load", 0.0)
+            self.measured(record.order, seconds)
+            finished = Finished(
+                record.id,
+                record.next_seq,
+                outputs=tuple(record.outputs),
+                seeds=tuple(result.seeds),
+                timings={stage: float(seconds) for stage, seconds in result.timings.items()},
+                ran=_plain(result.ran),
+            )
+            self._end(record, "finished", finished)
+
+    async def _work_through(self, record: Record) -> engine.Result:
+        job = await asyncio.to_thread(to_engine_job, record.order, self.blobs.peek(record.order.digests))
+        if record.cancel_asked:
+            raise engine.Cancelled()
+        async with aclosing(self.worker.run(job)) as events:
+            async for event in events:
+                if isinstance(event, engine.Result):
+                    return event
+                await self._take(record, event)
+        raise AssertionError("a worker ends with a Result or raises")
+
+    async def _take(self, record: Record, event: engine.Event) -> None:
+        if isinstance(event, engine.Progress):
+            fraction = min(max(event.fraction, 0.0), 1.0)
+            record.tell(Progress(record.id, event.stage, event.step, event.steps, fraction), lasting=False)
+        elif isinstance(event, engine.Preview):
+            preview = Preview(record.id, event.jpeg, event.width, event.height, event.step)
+            record.tell(preview, lasting=False)
+        else:
+            await self._save(record, event)
+
+    async def _save(self, record: Record, layer: engine.Layer) -> None:
+        """Onto the disk first, then announced."""
+        submit = record.order.submit
+
+        def write() -> tuple[Entry, bytes]:
+            data = to_wire(layer.pixels, submit.output_format)
+            entry = self.journal.write(
+                job=record.id,
+                index=layer.index,
+                mode=submit.mode,
+                pixels=layer.pixels,
+                format=submit.output_format,
+                digest=digest_of(data),
+                box=(layer.box.x, layer.box.y, layer.box.width, layer.box.height),
+                layer=layer.name,
+                alpha=layer.alpha,
+                seed=layer.seed,
+                recipe=layer.info,
+            )
+            return entry, data
+
+        entry, data = await asyncio.get_running_loop().run_in_executor(self._disk, write)
+        try:
+            self.blobs.add(data, entry.digest)
+        except ResourceError as e:
+            log.info("result %s is kept on disk only: %s", entry.name, e)
+        record.outputs.append(entry.digest)
+        output = Output(
+            record.id,
+            record.next_seq,
+            index=layer.index,
+            digest=entry.digest,
+            width=entry.width,
+            height=entry.height,
+            format=entry.format,
+            placement=layer.box,
+            name=layer.name,
+            stage=layer.stage,
+            alpha=layer.alpha,
+            seed=layer.seed,
+            info=_plain(layer.info),
+        )
+        record.tell(output)
+        self._disk.submit(self._finish, entry)
+
+    def _finish(self, entry: Entry) -> None:
+        try:
+            self.journal.finish(entry)
+        except (OSError, ValueError, ImpastoError):
+            log.exception("the PNG of %s could not be made; its raw pixels stay", entry.name)
+
+    def _end(self, record: Record, state: str, terminal: Message) -> None:
+        assert record.state in ACTIVE, "a job ends once"
+        record.state = state
+        self.blobs.unpin(record.order.digests)
+        record.tell(terminal)
+        record.listeners.clear()
+        ended = [r.id for r in self._records.values() if r.state not in ACTIVE]
+        for job in ended[: max(0, len(ended) - self.keep_ended)]:
+            del self._records[job]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the wire and JSON can hold of a recipe; anything else as its text."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return plain

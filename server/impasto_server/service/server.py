@@ -1,0 +1,212 @@
+"""The server: an asyncio websocket listener around catalogue, blobs, journal, jobs and a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import http
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from impasto_protocol.errors import ModelError, ResourceError
+from impasto_protocol.home import Endpoint, history_folder, models_folder, token_file
+from impasto_protocol.messages import CatalogChanged, ServerInfo, Welcome
+from impasto_protocol.version import PROTOCOL, SUBPROTOCOL
+from websockets.asyncio.server import Server as Listener
+from websockets.asyncio.server import ServerConnection as Socket
+from websockets.asyncio.server import serve as listen
+from websockets.http11 import Request, Response
+
+from .. import __version__
+from . import facts
+from .blobs import Blobs
+from .catalogue import NO_CHECKPOINT, Catalogue, a1111_folders
+from .estimates import Estimates
+from .journal import Journal
+from .queue import JobQueue
+from .session import Session
+from .settings import LOOPBACK, Settings
+from .starter_model import install_starter
+from .worker import ProcessWorker, ThreadWorker, Worker
+from .worker_main import EngineSpec
+
+__all__ = ["Server", "catalogue_of", "make_worker"]
+
+log = logging.getLogger("impasto.server")
+
+MAX_CONNECTIONS = 32
+
+
+def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] = facts.identify) -> Catalogue:
+    """The catalogue of the home's models/ and of the folders in the settings; not scanned yet."""
+    folders = [models_folder(settings.home), *settings.models]
+    for root in settings.a1111:
+        folders += a1111_folders(root)
+    return Catalogue(folders, identify, settings.home / "models.json")
+
+
+def make_worker(settings: Settings) -> Worker:
+    """The worker that the settings ask for; not started yet."""
+    spec = EngineSpec(settings.engine, settings.device, settings.precision, settings.memory_budget)
+    if settings.worker == "thread":
+        return ThreadWorker(spec)
+    return ProcessWorker(spec, settings.cancel_grace)
+
+
+class Server:
+    """One server. `token` is what a hello must show; the records in the user's folder are `serve.serve`'s business."""
+
+    def __init__(
+        self, settings: Settings, token: str, identify: Callable[[Path], facts.Facts] = facts.identify
+    ) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.slow_client = settings.slow_client
+        self.blobs = Blobs(settings.blob_bytes)
+        self.journal = Journal(history_folder(settings.home), settings.history_bytes)
+        self.catalogue = catalogue_of(settings, identify)
+        self.estimates = Estimates()
+        self.worker = make_worker(settings)
+        self.jobs = JobQueue(
+            self.worker,
+            self.blobs,
+            self.journal,
+            limit=settings.limits.queue,
+            keep_ended=settings.finished_jobs,
+            measured=lambda order, seconds: self.estimates.measured(order.model.id, order.plan, seconds),
+        )
+        self._token = token.encode()
+        self._sessions: set[Session] = set()
+        self._stopping = asyncio.Event()
+
+    async def run(self, listening: Callable[[Endpoint], None] = lambda endpoint: None) -> None:
+        """Serve until `stop`; `listening` is told where, once clients can connect.
+
+        Raises ResourceError `resource.cannot_listen`, or `resource.beyond_loopback` without `allow_remote`.
+        """
+        settings = self.settings
+        if settings.host not in LOOPBACK and not settings.allow_remote:
+            raise ResourceError(
+                "resource.beyond_loopback",
+                f"Listening on {settings.host} would open the server to the network, where the wire is not encrypted "
+                "yet; use 127.0.0.1 through a tunnel, or say --allow-remote.",
+            )
+        await asyncio.to_thread(self._scan_first)
+        async with await self._listen() as listener:
+            host, port = listener.sockets[0].getsockname()[:2]
+            log.info("version %s listens on %s port %d, process %d", __version__, host, port, os.getpid())
+            listening(
+                Endpoint(host, port, os.getpid(), sys.executable, str(token_file(settings.home)), __version__, PROTOCOL)
+            )
+            background = [
+                asyncio.create_task(self.jobs.run(), name="impasto-jobs"),
+                asyncio.create_task(self._rescan(), name="impasto-rescan"),
+                asyncio.create_task(self.worker.start(), name="impasto-worker-start"),
+            ]
+            try:
+                stopped = asyncio.create_task(self._stopping.wait())
+                # A defect in the background must stop the server loudly, not leave it half alive.
+                await asyncio.wait([stopped, background[0], background[1]], return_when=asyncio.FIRST_COMPLETED)
+                stopped.cancel()
+                await self._wind_down()
+                for task in background[:2]:
+                    if task.done() and not task.cancelled():
+                        task.result()
+            finally:
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
+                await self.worker.close()
+                await asyncio.to_thread(self.jobs.close_disk)
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """End `run`: the running job at its next step, waiting ones at once."""
+        self._stopping.set()
+
+    def welcome(self) -> Welcome:
+        info = ServerInfo("impasto", __version__, self.worker.device)
+        return Welcome(PROTOCOL, info, self.limits, self.catalogue.rev)
+
+    def check_token(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode("utf-8", "replace"), self._token)
+
+    def _scan_first(self) -> None:
+        self.catalogue.scan()
+        if self.catalogue.checkpoints() or not self.settings.starter:
+            return
+        try:
+            install_starter(models_folder(self.settings.home))
+        except ModelError as e:
+            # The server is useful without it; who asks for a picture is told why there is no model.
+            log.error("%s", e)
+            self.catalogue.no_checkpoint = f"{NO_CHECKPOINT} {e.message}"
+        self.catalogue.scan()
+
+    async def _listen(self) -> Listener:
+        limit = self.limits.frame
+        try:
+            return await listen(
+                self._serve_one,
+                self.settings.host,
+                self.settings.port,
+                origins=[None],  # browsers name their origin; no page may talk to this server
+                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+                process_request=self._admit,
+                compression=None,
+                # Frames a little too long are refused in words; those far too long end the connection.
+                max_size=2 * limit,
+                ping_interval=20,
+                ping_timeout=60,
+                close_timeout=2,
+            )
+        except OSError as e:
+            raise ResourceError(
+                "resource.cannot_listen",
+                f"{self.settings.host} port {self.settings.port} cannot be listened on ({e.strerror}); "
+                "leave --port out to take a free one.",
+            ) from e
+
+    def _admit(self, socket: Socket, request: Request) -> Response | None:
+        if len(self._sessions) >= MAX_CONNECTIONS:
+            return socket.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections; close some.\n")
+        return None
+
+    async def _serve_one(self, socket: Socket) -> None:
+        session = Session(self, socket)
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+    async def _rescan(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.rescan)
+            before = self.catalogue.rev
+            await asyncio.to_thread(self.catalogue.scan)
+            if self.catalogue.rev != before:
+                self.announce_catalogue()
+
+    def announce_catalogue(self) -> None:
+        """Tell every client that the models have changed."""
+        for session in self._sessions:
+            if session.ready:
+                session.send(CatalogChanged(self.catalogue.rev))
+
+    async def _wind_down(self) -> None:
+        """End the jobs, let the clients hear of it, then close."""
+        await self.jobs.close()
+        try:
+            async with asyncio.timeout(self.settings.cancel_grace + 2):
+                while self.jobs.busy:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            log.warning("the running job did not end in time")
+        for _ in range(50):
+            if all(session.outbox.empty for session in self._sessions):
+                return
+            await asyncio.sleep(0.02)

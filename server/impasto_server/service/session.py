@@ -1,0 +1,276 @@
+"""One connection: messages -> calls, answers and events -> outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from impasto_protocol.connection import ServerConnection, State
+from impasto_protocol.errors import AssetError, ProtocolError, RequestError
+from impasto_protocol.messages import (
+    Accepted,
+    Attach,
+    Cancel,
+    Catalog,
+    CatalogRequest,
+    Data,
+    Error,
+    Get,
+    Have,
+    HaveOk,
+    Hello,
+    Jobs,
+    JobsOk,
+    Message,
+    NotModified,
+    Ok,
+    Plan,
+    PlanOk,
+    Put,
+    PutOk,
+    Shutdown,
+    Submit,
+    Welcome,
+)
+from impasto_protocol.uploads import Uploads
+from impasto_protocol.version import Limits
+from websockets.asyncio.server import ServerConnection as Socket
+from websockets.exceptions import ConnectionClosed
+
+from ..engine.modes import SAMPLERS, SCHEDULES
+from .blobs import Blobs
+from .catalogue import Catalogue
+from .estimates import Estimates
+from .incidents import as_impasto_error
+from .journal import Journal
+from .orders import check_inputs, check_order, plan_for
+from .outbox import Outbox
+from .queue import JobQueue
+
+__all__ = ["Services", "Session"]
+
+log = logging.getLogger("impasto.session")
+
+OUTBOX_ROOM = 8 << 20
+HELLO_TIMEOUT = 10.0
+_BIG = 4 << 20
+
+CLOSE_POLICY = 1008
+CLOSE_TRY_LATER = 1013
+
+
+class Services(Protocol):
+    """What a session needs of the server."""
+
+    limits: Limits
+    blobs: Blobs
+    journal: Journal
+    catalogue: Catalogue
+    jobs: JobQueue
+    estimates: Estimates
+    slow_client: float
+
+    def welcome(self) -> Welcome: ...
+
+    def check_token(self, token: str) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+class Session:
+    """A client from its hello to its end."""
+
+    def __init__(self, services: Services, socket: Socket) -> None:
+        self.services = services
+        self.socket = socket
+        self.connection = ServerConnection(services.limits, services.welcome, services.check_token)
+        self.uploads = Uploads(services.limits)
+        self.outbox = Outbox(OUTBOX_ROOM)
+
+    @property
+    def ready(self) -> bool:
+        return self.connection.state is State.READY
+
+    def send(self, message: Message) -> None:
+        """Queue a message for the client; never waits, never raises."""
+        self.outbox.put(message, self.connection.send(message))
+
+    async def run(self) -> None:
+        """Serve until the connection ends."""
+        writer = asyncio.create_task(self._write(), name="impasto-writer")
+        try:
+            await self._read()
+        except ConnectionClosed:
+            pass  # how most connections end
+        finally:
+            self.connection.closed()
+            self.services.jobs.forget_listener(self.send)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                while not self.ready:
+                    if not await self._receive():
+                        return
+        except TimeoutError:
+            await self.socket.close(CLOSE_POLICY, "no hello within 10 seconds")
+            return
+        while await self._receive():
+            await self.outbox.has_room()
+
+    async def _receive(self) -> bool:
+        """Take one frame; False once the connection is over."""
+        received = self.connection.receive(await self.socket.recv())
+        if received.close:
+            if received.reply is not None:
+                await self.socket.send(received.reply)
+            await self.socket.close(CLOSE_POLICY, "the hello was refused")
+            return False
+        if received.reply is not None:
+            # The reply to a frame that was refused has an envelope like any lasting message.
+            self.outbox.put(Ok(0), received.reply)
+        if isinstance(received.message, Hello):
+            client = received.message.client
+            log.info("%s %s (%s) is connected", client.name, client.version, client.host or "no editor")
+        elif received.message is not None:
+            await self._handle(received.message)
+        return True
+
+    async def _write(self) -> None:
+        while True:
+            frame = await self.outbox.get()
+            try:
+                async with asyncio.timeout(self.services.slow_client):
+                    await self.socket.send(frame)
+            except TimeoutError:
+                log.warning("a client did not read for %g s and is closed", self.services.slow_client)
+                # An orderly close would wait for the same client.
+                self.socket.transport.abort()
+                return
+            except ConnectionClosed:
+                return
+
+    async def _handle(self, message: Message) -> None:
+        number = getattr(message, "id", None)
+        try:
+            answer = await self._answer(message)
+        except Exception as e:  # every refusal goes back with its id; a defect becomes an incident in the log
+            error = as_impasto_error(e, f"the message {message.TYPE!r}")
+            if isinstance(message, Put):
+                error.data.setdefault("digest", message.digest)
+            self.send(Error.of(error, id=number, job=getattr(message, "job", None)))
+            return
+        if answer is not None:
+            self.send(answer)
+
+    async def _answer(self, message: Message) -> Message | None:
+        match message:
+            case Put():
+                return await self._put(message)
+            case Have():
+                missing = self.services.blobs.missing(dict.fromkeys(message.assets))
+                return HaveOk(message.id, tuple(missing))
+            case Plan():
+                return self._plan(message)
+            case Submit():
+                await self._submit(message)
+                return None
+            case Get():
+                return await self._get(message)
+            case Cancel():
+                self.services.jobs.cancel(message.job)
+                return Ok(message.id)
+            case Jobs():
+                return JobsOk(message.id, self.services.jobs.entries())
+            case Attach():
+                record = self.services.jobs.record(message.job)
+                self.send(Ok(message.id))
+                self.services.jobs.attach(record, message.after_seq, self.send)
+                return None
+            case CatalogRequest():
+                return self._catalog(message)
+            case Shutdown():
+                log.info("a client asked the server to stop")
+                self.send(Ok(message.id))
+                self.services.stop()
+                return None
+            case _:
+                raise ProtocolError("protocol.bad_message", f"The message {message.TYPE!r} is not for a server.")
+
+    def _catalog(self, message: CatalogRequest) -> Message:
+        catalogue = self.services.catalogue
+        if message.rev is not None and message.rev == catalogue.rev:
+            return NotModified(message.id)
+        return Catalog(
+            message.id,
+            catalogue.rev,
+            catalogue.modes(),
+            tuple(model.to_wire() for model in catalogue.models),
+            SAMPLERS,
+            SCHEDULES,
+        )
+
+    def _plan(self, message: Plan) -> PlanOk:
+        services = self.services
+        planned, model = plan_for(services.catalogue, message.mode, message.params, message.canvas, message.selection)
+        seconds = services.estimates.seconds(model.id, planned)
+        return PlanOk(
+            message.id, planned.box, planned.working, planned.reach, planned.steps, seconds, tuple(planned.warnings)
+        )
+
+    async def _put(self, message: Put) -> PutOk:
+        last = message.offset + len(message.data) >= message.size
+        if last and message.size > _BIG:
+            step = await asyncio.to_thread(self.uploads.add, message)
+        else:
+            step = self.uploads.add(message)
+        if step.data is not None:
+            self.services.blobs.add(step.data, step.digest)
+        return PutOk(step.digest, step.received)
+
+    async def _submit(self, message: Submit) -> None:
+        services = self.services
+        record = services.jobs.known(message)
+        if record is None:
+            check_inputs(message, services.limits)
+            digests = tuple(picture.digest for picture in message.inputs.values())
+            missing = services.blobs.missing(dict.fromkeys(digests))
+            if missing:
+                raise AssetError(
+                    "asset.missing",
+                    "The server does not have these pictures (any more); send them, then submit again.",
+                    retryable=True,
+                    path="inputs",
+                    data={"digests": missing},
+                )
+            pictures = services.blobs.peek(digests)
+            services.blobs.pin(digests)
+            try:
+                order = await asyncio.to_thread(check_order, message, services.catalogue, pictures)
+                # Another connection may have sent the same job while the pixels were looked at.
+                record = services.jobs.known(message) or services.jobs.add(order)
+            finally:
+                services.blobs.unpin(digests)
+        self.send(Accepted(message.id, message.job, services.jobs.position(record)))
+        if self.send not in record.listeners:
+            services.jobs.attach(record, 0, self.send)
+
+    async def _get(self, message: Get) -> Data:
+        services = self.services
+        if message.digest not in services.blobs:
+            data = await asyncio.to_thread(services.journal.read, message.digest)
+            if data is not None:
+                services.blobs.add(data, message.digest)
+        data = services.blobs.get(message.digest)
+        if message.offset > len(data) or not 1 <= message.length <= services.limits.chunk:
+            raise RequestError(
+                "request.invalid_param",
+                f"A piece of at most {services.limits.chunk} bytes within the picture's {len(data)} can be had, "
+                f"not {message.length} at {message.offset}.",
+                path="length" if message.offset <= len(data) else "offset",
+            )
+        piece = memoryview(data)[message.offset : message.offset + message.length]
+        return Data(message.id, message.digest, message.offset, len(data), bytes(piece))
