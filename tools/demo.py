@@ -1,0 +1,221 @@
+"""The demo: a server of its own, a region of a photograph inpainted over the real wire, pictures to look at.
+
+    python3 dev.py demo [--out DIR] [--model FILE] [--keep-server]
+
+Does what the Krita plug-in does, with Pillow in the place of Krita: plan, read the box, upload, submit, follow, fetch,
+paste. Uses a private folder, so that it meets no server and no history of yours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from impasto_client.client import Client
+from impasto_client.launch import find_or_start
+from impasto_protocol import messages as wire
+from impasto_protocol.errors import ImpastoError
+from impasto_protocol.geometry import Box, Size
+from impasto_server.service.home import ensure_home, write_launch
+from PIL import Image, ImageDraw, ImageFilter
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One inpaint of the photograph: an ellipse (left, top, right, bottom) and what shall be in it."""
+
+    name: str
+    ellipse: tuple[int, int, int, int]
+    prompt: str
+    seed: int
+
+
+TASKS = (
+    Task("table", (436, 24, 596, 184), "a red apple", 7),
+    Task("cup", (212, 96, 364, 196), "a sunflower", 3),
+)
+SHEET = (
+    "a red apple", "a sunflower", "a slice of pizza", "a cat face", "a red heart", "a rainbow", "a strawberry",
+    "smiling face with sunglasses",
+)  # fmt: skip
+
+
+class Follower:
+    """The events of one job at a time, printed as a line of progress."""
+
+    def __init__(self) -> None:
+        self.events: queue.Queue[wire.Message | ImpastoError] = queue.Queue()
+
+    def follow(self, job: str) -> tuple[list[wire.Output], wire.Finished, bytes]:
+        """Wait for the end of `job`: its outputs, the terminal event, and the last preview (JPEG)."""
+        outputs: list[wire.Output] = []
+        preview = b""
+        while True:
+            event = self.events.get(timeout=600)
+            if isinstance(event, ImpastoError):
+                raise event
+            if getattr(event, "job", None) != job:
+                continue
+            if isinstance(event, wire.Progress):
+                print(f"\r  {event.stage:<8} {event.fraction:4.0%}", end="", file=sys.stderr, flush=True)
+            elif isinstance(event, wire.Preview):
+                preview = bytes(event.image)
+            elif isinstance(event, wire.Output):
+                outputs.append(event)
+            elif isinstance(event, wire.Finished):
+                print(file=sys.stderr)
+                return outputs, event, preview
+            elif isinstance(event, wire.Failed):
+                raise event.error.exception()
+            elif isinstance(event, wire.Cancelled):
+                raise SystemExit("demo: the job was cancelled")
+
+
+def inpaint(client: Client, follower: Follower, picture: Image.Image, task: Task) -> tuple[Image.Image, Image.Image]:
+    """The RGBA result as large as the picture, and the mask that was selected."""
+    mask = Image.new("L", picture.size, 0)
+    ImageDraw.Draw(mask).ellipse(task.ellipse, fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(2))
+    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
+    params = {"prompt": task.prompt, "seed": task.seed}
+    canvas = Size(*picture.size)
+    plan = client.plan("inpaint", params, canvas, Box(left, top, right - left, bottom - top))
+    box = plan.box
+    area = (box.x, box.y, box.right, box.bottom)
+    inputs = {}
+    for name, image, pixel_format in (("image", picture.convert("RGBA"), "rgba8"), ("mask", mask, "l8")):
+        digest = client.upload(image.crop(area).tobytes())
+        inputs[name] = wire.InputPicture(digest, box.width, box.height, pixel_format, box.x, box.y)
+    job = uuid.uuid4().hex
+    client.submit(job, "inpaint", params, canvas, inputs, preview=wire.PreviewWish(256, 0))
+    outputs, _, _ = follower.follow(job)
+    layer = Image.new("RGBA", picture.size, 0)
+    layer.paste(fetch(client, outputs[0]), tuple(outputs[0].placement[:2]))
+    return layer, mask
+
+
+def generate(client: Client, follower: Follower, prompt: str, seed: int) -> Image.Image:
+    """A picture from words alone, at the model's own size."""
+    job = uuid.uuid4().hex
+    params = {"prompt": prompt, "seed": seed}
+    plan = client.plan("txt2img", params, Size(512, 512))
+    canvas = plan.working
+    client.submit(job, "txt2img", params, canvas)
+    outputs, _, _ = follower.follow(job)
+    return fetch(client, outputs[0])
+
+
+def fetch(client: Client, output: wire.Output) -> Image.Image:
+    pixels = client.fetch(output.digest, output.width * output.height * 4)
+    array = np.frombuffer(pixels, np.uint8).reshape(output.height, output.width, 4)
+    return Image.fromarray(array.copy(), "RGBA")
+
+
+def outlined(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with the selection's outline, as a painter sees it."""
+    shown = picture.copy()
+    edge = mask.point(lambda v: 255 if v > 127 else 0)
+    ring = Image.fromarray(np.asarray(edge.filter(ImageFilter.MaxFilter(3))) - np.asarray(edge))
+    shown.paste((255, 255, 255), mask=ring)
+    return shown
+
+
+def contact_sheet(rows: list[list[tuple[str, Image.Image]]], width: int) -> Image.Image:
+    """Labelled pictures in rows, each row scaled to `width` pixels."""
+    bands = []
+    for row in rows:
+        cell = (width - 8 * (len(row) + 1)) // len(row)
+        height = max(round(cell * image.height / image.width) for _, image in row)
+        band = Image.new("RGB", (width, height + 30), (38, 38, 38))
+        draw = ImageDraw.Draw(band)
+        for i, (label, image) in enumerate(row):
+            x = 8 + i * (cell + 8)
+            band.paste(image.convert("RGB").resize((cell, round(cell * image.height / image.width))), (x, 8))
+            draw.text((x + 2, height + 12), label, fill=(230, 230, 230))
+        bands.append(band)
+    sheet = Image.new("RGB", (width, sum(b.height for b in bands)))
+    y = 0
+    for band in bands:
+        sheet.paste(band, (0, y))
+        y += band.height
+    return sheet
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "demo", help="where the pictures go")
+    parser.add_argument("--model", type=Path, help="a folder of checkpoints to use in place of the starter model")
+    parser.add_argument("--keep-server", action="store_true", help="leave the server running")
+    parser.add_argument("--setup-seconds", type=float, default=0.0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    began = time.monotonic()
+    home = args.out / "home"
+    args.out.mkdir(parents=True, exist_ok=True)
+    ensure_home(home)
+    command = [sys.executable, "-m", "impasto_server.cli.main", "serve"]
+    if args.model:
+        command += ["--models", str(args.model.resolve())]
+    write_launch(home, command)
+    os.environ["IMPASTO_HOME"] = str(home)
+    print("demo: starting a server", file=sys.stderr)
+    endpoint = find_or_start(timeout=120, home=home)
+    follower = Follower()
+    client = Client.connect(
+        endpoint, wire.ClientInfo("impasto-demo", "0.1.0"), follower.events.put, follower.events.put
+    )
+    try:
+        return show(client, follower, args, time.monotonic() - began)
+    finally:
+        if not args.keep_server:
+            client.shutdown()
+        client.close()
+
+
+def show(client: Client, follower: Follower, args: argparse.Namespace, start: float) -> int:
+    timings = {"set-up": args.setup_seconds, "server start": start}
+    catalog = client.catalog()
+    models = [m for m in catalog.models if m["kind"] == "checkpoint" and m["usable"]] if catalog else []
+    if not models:
+        print("demo: no usable checkpoint; see `impasto models list` for the reasons", file=sys.stderr)
+        return 1
+    print(
+        f"demo: {client.welcome.server.device or 'device chosen at the first job'}; model {models[0]['title']}",
+        file=sys.stderr,
+    )
+    photo = Image.open(ROOT / "tools" / "demo" / "coffee.jpg").convert("RGB")
+    photo.save(args.out / "before.png")
+    result, masks = photo, []
+    for task in TASKS:
+        print(f"demo: inpainting {task.prompt!r} into the {task.name}", file=sys.stderr)
+        began = time.monotonic()
+        layer, mask = inpaint(client, follower, result, task)
+        timings[f"inpaint {task.name}"] = time.monotonic() - began
+        layer.save(args.out / f"layer-{task.name}.png")
+        masks.append(mask)
+        result = Image.alpha_composite(result.convert("RGBA"), layer).convert("RGB")
+    result.save(args.out / "after.png")
+    both = Image.fromarray(np.maximum(*(np.asarray(m) for m in masks)))
+    print("demo: pictures from words alone", file=sys.stderr)
+    began = time.monotonic()
+    drawn = [(prompt, generate(client, follower, prompt, 11 + i)) for i, prompt in enumerate(SHEET)]
+    timings[f"{len(SHEET)} pictures"] = time.monotonic() - began
+    sheet = contact_sheet([[("selected", outlined(photo, both)), ("inpainted", result)], drawn], width=1216)
+    sheet.save(args.out / "contact-sheet.png")
+    print("Pictures:")
+    for name in ("before.png", "after.png", *(f"layer-{t.name}.png" for t in TASKS), "contact-sheet.png"):
+        print(f"  {args.out / name}")
+    print("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in timings.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
