@@ -86,6 +86,8 @@ def _typed(kind: Any, value: Any, path: str, rules: Mapping[str, Any]) -> Any:
             return _need(isinstance(value, bytes), value, "bytes", path)
         (inner,) = (arg for arg in args if arg is not type(None))
         return None if value is None else _typed(inner, value, path, rules)
+    if kind is bytes:
+        return _need(isinstance(value, bytes), value, "bytes", path)
     if kind is bool:
         return _need(isinstance(value, bool), value, "true or false", path)
     if kind is int:
