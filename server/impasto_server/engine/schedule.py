@@ -1,0 +1,91 @@
+"""Noise levels: the checkpoint's own table, timesteps between its rows, and how the levels are spread over the steps.
+
+sigma is the standard deviation of the noise in the unscaled ("variance exploding") form x = x0 + sigma * noise of
+Karras et al., "Elucidating the design space of diffusion-based generative models", 2022. A timestep is a row of the
+training table, 0 (least noise) to 999; fractions are allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .planning import model_steps
+
+__all__ = ["NoiseTable", "resolve_schedule", "scaled_linear", "sigmas", "trim"]
+
+_OWN_SCHEDULE = {"dpmpp_2m": "karras"}
+"""What "automatic" means for a sampler, as in A1111; the others take the uniform one."""
+
+_RHO = 7.0
+
+
+@dataclass(frozen=True)
+class NoiseTable:
+    """The noise levels a checkpoint was trained on: `alphas_cumprod`, float32 [steps], falling."""
+
+    alphas_cumprod: torch.Tensor
+
+    @property
+    def sigmas(self) -> torch.Tensor:
+        """sqrt((1 - a) / a), float32 [steps], rising."""
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
+
+    @property
+    def sigma_min(self) -> float:
+        return float(self.sigmas[0])
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.sigmas[-1])
+
+    def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
+        """The fractional timestep of a sigma (0-d), linear in log sigma between rows, held at both ends."""
+        table = self.sigmas.log()
+        wanted = sigma.to(table).log()
+        low = (torch.searchsorted(table, wanted, right=True) - 1).clamp(0, len(table) - 2)
+        weight = ((wanted - table[low]) / (table[low + 1] - table[low])).clamp(0, 1)
+        return low + weight
+
+    def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
+        """The sigma of fractional timesteps from 0 to steps - 1; the inverse of `timestep`."""
+        table = self.sigmas.log()
+        low = timestep.floor().long().clamp(0, len(table) - 2)
+        weight = timestep - low
+        return (table[low] * (1 - weight) + table[low + 1] * weight).exp()
+
+
+def scaled_linear(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> NoiseTable:
+    """The table of Stable Diffusion 1, 2 and XL: betas whose square roots rise linearly."""
+    betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
+    return NoiseTable(torch.cumprod(1.0 - betas, dim=0))
+
+
+def resolve_schedule(schedule: str, sampler: str) -> str:
+    """The schedule that really runs: "automatic" becomes the sampler's own, "karras" or "uniform"."""
+    return _OWN_SCHEDULE.get(sampler, "uniform") if schedule == "automatic" else schedule
+
+
+def sigmas(table: NoiseTable, schedule: str, sampler: str, steps: int) -> torch.Tensor:
+    """Noise levels of `steps` steps and a trailing 0, float32 [steps + 1], falling.
+
+    karras: (max^(1/7) + i / (n - 1) (min^(1/7) - max^(1/7)))^7 (Karras et al., 2022, equation 5)
+    uniform: even in the timestep from the last row to the first, as A1111's Euler
+    """
+    name = resolve_schedule(schedule, sampler)
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    if name == "karras":
+        high, low = table.sigma_max ** (1 / _RHO), table.sigma_min ** (1 / _RHO)
+        levels = (high + ramp * (low - high)) ** _RHO
+    elif name == "uniform":
+        levels = table.sigma((1 - ramp) * (len(table.alphas_cumprod) - 1))
+    else:
+        raise ValueError(f"unknown schedule {schedule!r}")
+    return torch.cat([levels, levels.new_zeros(1)]).float()
+
+
+def trim(levels: torch.Tensor, strength: float) -> torch.Tensor:
+    """The last part of the levels for a strength from 0 to 1: A1111's int(min(strength, .999) * steps) + 1 steps."""
+    steps = len(levels) - 1
+    return levels[steps - model_steps(steps, strength) :]
