@@ -196,7 +196,7 @@ def test_results_survive_eviction_and_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
         # Room for one picture only.
         settings = settings_for(tmp_path, blob_bytes=64 * 48 * 4 + 64 * 48)
-        async with running(settings) as (server, endpoint), connected(endpoint) as peer:
+        async with running(settings) as (_, endpoint), connected(endpoint) as peer:
             inputs = await inpaint_inputs(peer)
             await ask_submit(peer, "j", "inpaint", inputs=inputs)
             await peer.end("j")

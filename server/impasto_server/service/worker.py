@@ -25,6 +25,7 @@ from ..engine.jobs import Cancelled, Event, Job, Layer, Result
 from .share import copy_in, copy_out, discard
 from .worker_main import (
     OFFLINE,
+    Begun,
     Cancel,
     EngineLike,
     EngineSpec,
@@ -207,21 +208,25 @@ class ProcessWorker:
         link, running = None, False
         try:
             link = await self._living_link()
-            if self._cancelled:
-                raise Cancelled()
-            running = True
-            try:
-                kept = await asyncio.to_thread(link.send_job, job)
-                if self._cancelled:
-                    link.send(Cancel(job.id))
-            except OSError:
-                log.warning("the worker process was gone when a job was handed over")
+            kept = await self._hand_over(link, job)
+            running, begun, again = True, False, True
             while True:
                 reply = await link.inbox.get()
                 running = not _is_end(reply)
                 if reply is None:
-                    raise await self._died(link)
-                if isinstance(reply, Failed | Stopped):
+                    gone = await self._died(link)
+                    if begun or not again or self._cancelled:
+                        raise gone
+                    # It died between two jobs, unnoticed: this one was never begun.
+                    again = False
+                    release(kept)
+                    kept = []
+                    link = await self._living_link()
+                    kept = await self._hand_over(link, job)
+                    running = True
+                elif isinstance(reply, Begun):
+                    begun = True
+                elif isinstance(reply, Failed | Stopped):
                     _raise_end(reply)
                 elif not isinstance(reply, Ready):
                     yield reply
@@ -239,18 +244,31 @@ class ProcessWorker:
                 self._killer = None
             release(kept)
 
+    async def _hand_over(self, link: _Link, job: Job) -> list[SharedMemory]:
+        if self._cancelled:
+            raise Cancelled()
+        try:
+            kept = await asyncio.to_thread(link.send_job, job)
+        except OSError:
+            return []  # the process is gone, which the inbox will tell
+        if self._cancelled:
+            self._tell_cancel(link, job.id)
+        return kept
+
     def cancel(self, job_id: str) -> None:
         if job_id != self._current or self._cancelled:
             return
         self._cancelled = True
-        link = self._link
-        if link is None:
-            return
+        if self._link is not None:
+            self._tell_cancel(self._link, job_id)
+
+    def _tell_cancel(self, link: _Link, job_id: str) -> None:
         try:
             link.send(Cancel(job_id))
         except OSError:
             log.info("the worker process was gone when a job was cancelled")
-        self._killer = asyncio.get_running_loop().call_later(self.cancel_grace, self._kill, link)
+        if self._killer is None:
+            self._killer = asyncio.get_running_loop().call_later(self.cancel_grace, self._kill, link)
 
     async def close(self) -> None:
         link, self._link = self._link, None
@@ -324,7 +342,7 @@ class ThreadWorker:
                 reply = await inbox.get()
                 if isinstance(reply, Failed | Stopped):
                     _raise_end(reply)
-                elif not isinstance(reply, Ready):
+                elif not isinstance(reply, Ready | Begun):
                     yield reply
                     if isinstance(reply, Result):
                         return

@@ -21,6 +21,7 @@ from .share import Segment, copy_in, copy_out
 
 __all__ = [
     "OFFLINE",
+    "Begun",
     "EngineSpec",
     "Failed",
     "Ready",
@@ -77,7 +78,12 @@ class Stopped:
     """The job ended because it was cancelled."""
 
 
-Reply = Ready | Event | Result | Failed | Stopped
+@dataclass(frozen=True)
+class Begun:
+    """The process has taken the job: from here on its death is the job's."""
+
+
+Reply = Ready | Begun | Event | Result | Failed | Stopped
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,7 @@ class _Child:
     def work(self, engine: EngineLike) -> None:
         while True:
             shared = self.jobs.get()
+            self.send(Begun())
             job = replace(
                 shared.job,
                 image=copy_out(shared.image, unlink=False) if shared.image else None,
