@@ -13,7 +13,6 @@ from .document import ResultLayer
 
 __all__ = [
     "TERMINAL_STATES",
-    "Catalog",
     "CatalogChanged",
     "ConnectionChanged",
     "Event",
@@ -23,6 +22,7 @@ __all__ = [
     "Planned",
     "PreviewReady",
     "ResultReady",
+    "ServerCatalog",
 ]
 
 TERMINAL_STATES = frozenset(("finished", "failed", "cancelled"))
@@ -42,7 +42,7 @@ class ConnectionChanged:
 
 
 @dataclass(frozen=True)
-class Catalog:
+class ServerCatalog:
     """What the server can do. Each model is a map with at least id, kind and title."""
 
     rev: str
@@ -58,7 +58,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class CatalogChanged:
-    catalog: Catalog
+    catalog: ServerCatalog
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,19 @@ from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Type
 from .errors import ImpastoError, ProtocolError
 from .geometry import Box, Size
 from .images import Buffer
+from .parts import (
+    DIGEST,
+    DIGEST_PATTERN,
+    JOB,
+    JOB_PATTERN,
+    UINT,
+    ClientInfo,
+    ErrorInfo,
+    InputPicture,
+    JobEntry,
+    PreviewWish,
+    ServerInfo,
+)
 from .schema import Mode
 from .version import Limits
 from .wire import from_map, to_map
@@ -62,14 +75,6 @@ __all__ = [
     "parse",
 ]
 
-JOB_PATTERN = r"[0-9A-Za-z_-]{1,64}"
-"""A job id is chosen by the client (a UUID in hex is right); these characters are safe in any file name."""
-DIGEST_PATTERN = r"[0-9a-f]{32}"
-
-_UINT = {"minimum": 0}
-_JOB = {"pattern": JOB_PATTERN, "need": "a job id of 1 to 64 letters, digits, - and _"}
-_DIGEST = {"pattern": DIGEST_PATTERN, "need": "a digest of 32 lowercase hex digits"}
-
 
 @dataclass(frozen=True)
 class Message:
@@ -84,83 +89,13 @@ class Message:
         return fields
 
 
-# ---- parts of messages
-
-
-@dataclass(frozen=True)
-class ClientInfo:
-    """Who connects: program and version, and the editor around it ("krita 5.2.9")."""
-
-    name: str
-    version: str
-    host: str = ""
-
-
-@dataclass(frozen=True)
-class ServerInfo:
-    """Who answers. `device` is what jobs run on, in words."""
-
-    name: str
-    version: str
-    device: str = ""
-
-
-@dataclass(frozen=True)
-class InputPicture:
-    """A picture or mask of a job: the digest of its bytes, what they are, and where its top left corner lies."""
-
-    digest: str = field(metadata=_DIGEST)
-    width: int = field(metadata=_UINT)
-    height: int = field(metadata=_UINT)
-    format: str
-    x: int = 0
-    y: int = 0
-
-
-@dataclass(frozen=True)
-class PreviewWish:
-    """Previews of at most `max_size` pixels on the longer side, at most one every `interval_ms`."""
-
-    max_size: int = field(default=256, metadata={"minimum": 1})
-    interval_ms: int = field(default=0, metadata=_UINT)
-
-
-@dataclass(frozen=True)
-class JobEntry:
-    """One job in the answer to `jobs`. `created` is seconds since 1970."""
-
-    job: str = field(metadata=_JOB)
-    state: str
-    mode: str
-    created: float
-    last_seq: int = field(metadata=_UINT)
-
-
-@dataclass(frozen=True)
-class ErrorInfo:
-    """An error as data."""
-
-    code: str
-    message: str
-    retryable: bool = False
-    path: Optional[str] = None
-    data: Optional[Dict[str, Any]] = None
-
-    @staticmethod
-    def of(error: ImpastoError) -> ErrorInfo:
-        return ErrorInfo(error.code, error.message, error.retryable, error.path, error.data or None)
-
-    def exception(self) -> ImpastoError:
-        return ImpastoError.from_wire(to_map(self))
-
-
 # ---- client -> server
 
 
 @dataclass(frozen=True)
 class Hello(Message):
     TYPE = "hello"
-    protocol: Tuple[int, int] = field(metadata=_UINT)
+    protocol: Tuple[int, int] = field(metadata=UINT)
     client: ClientInfo
     token: str = ""
 
@@ -170,7 +105,7 @@ class CatalogRequest(Message):
     """`rev` is the revision that the client has; the same one is answered with `not_modified`."""
 
     TYPE = "catalog"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
     rev: Optional[str] = None
 
 
@@ -179,7 +114,7 @@ class Plan(Message):
     """What would this job need? `selection` holds the bounds of the mask, in document pixels."""
 
     TYPE = "plan"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
     mode: str
     params: Dict[str, Any]
     canvas: Size
@@ -189,8 +124,8 @@ class Plan(Message):
 @dataclass(frozen=True)
 class Have(Message):
     TYPE = "have"
-    id: int = field(metadata=_UINT)
-    assets: Tuple[str, ...] = field(metadata=_DIGEST)
+    id: int = field(metadata=UINT)
+    assets: Tuple[str, ...] = field(metadata=DIGEST)
 
 
 @dataclass(frozen=True)
@@ -198,17 +133,17 @@ class Put(Message):
     """One chunk of `size` bytes in all; chunks of a digest come in order, without gaps."""
 
     TYPE = "put"
-    digest: str = field(metadata=_DIGEST)
-    size: int = field(metadata=_UINT)
-    offset: int = field(metadata=_UINT)
+    digest: str = field(metadata=DIGEST)
+    size: int = field(metadata=UINT)
+    offset: int = field(metadata=UINT)
     data: Buffer
 
 
 @dataclass(frozen=True)
 class Submit(Message):
     TYPE = "submit"
-    id: int = field(metadata=_UINT)
-    job: str = field(metadata=_JOB)
+    id: int = field(metadata=UINT)
+    job: str = field(metadata=JOB)
     mode: str
     params: Dict[str, Any]
     canvas: Size
@@ -220,14 +155,14 @@ class Submit(Message):
 @dataclass(frozen=True)
 class Cancel(Message):
     TYPE = "cancel"
-    id: int = field(metadata=_UINT)
-    job: str = field(metadata=_JOB)
+    id: int = field(metadata=UINT)
+    job: str = field(metadata=JOB)
 
 
 @dataclass(frozen=True)
 class Jobs(Message):
     TYPE = "jobs"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
@@ -235,24 +170,24 @@ class Attach(Message):
     """Send the lasting events of `job` with seq > `after_seq` to this connection, then the live ones."""
 
     TYPE = "attach"
-    id: int = field(metadata=_UINT)
-    job: str = field(metadata=_JOB)
-    after_seq: int = field(default=0, metadata=_UINT)
+    id: int = field(metadata=UINT)
+    job: str = field(metadata=JOB)
+    after_seq: int = field(default=0, metadata=UINT)
 
 
 @dataclass(frozen=True)
 class Get(Message):
     TYPE = "get"
-    id: int = field(metadata=_UINT)
-    digest: str = field(metadata=_DIGEST)
-    offset: int = field(metadata=_UINT)
-    length: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
+    digest: str = field(metadata=DIGEST)
+    offset: int = field(metadata=UINT)
+    length: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
 class Shutdown(Message):
     TYPE = "shutdown"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
 
 
 # ---- server -> client: answers
@@ -261,7 +196,7 @@ class Shutdown(Message):
 @dataclass(frozen=True)
 class Welcome(Message):
     TYPE = "welcome"
-    protocol: Tuple[int, int] = field(metadata=_UINT)
+    protocol: Tuple[int, int] = field(metadata=UINT)
     server: ServerInfo
     limits: Limits
     catalog_rev: str = ""
@@ -272,7 +207,7 @@ class Catalog(Message):
     """All that the server can do. A model is a map with at least id, kind and title (SPEC.md)."""
 
     TYPE = "catalog"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
     rev: str
     modes: Tuple[Mode, ...]
     models: Tuple[Dict[str, Any], ...]
@@ -283,7 +218,7 @@ class Catalog(Message):
 @dataclass(frozen=True)
 class NotModified(Message):
     TYPE = "not_modified"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
@@ -291,7 +226,7 @@ class PlanOk(Message):
     """The box to send, the size it is worked at, how far the mask reaches, and an estimate of the time."""
 
     TYPE = "plan_ok"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
     box: Box
     working: Size
     reach: int = 0
@@ -303,8 +238,8 @@ class PlanOk(Message):
 @dataclass(frozen=True)
 class HaveOk(Message):
     TYPE = "have_ok"
-    id: int = field(metadata=_UINT)
-    missing: Tuple[str, ...] = field(metadata=_DIGEST)
+    id: int = field(metadata=UINT)
+    missing: Tuple[str, ...] = field(metadata=DIGEST)
 
 
 @dataclass(frozen=True)
@@ -312,28 +247,28 @@ class PutOk(Message):
     """`received` bytes of `digest` have arrived."""
 
     TYPE = "put_ok"
-    digest: str = field(metadata=_DIGEST)
-    received: int = field(metadata=_UINT)
+    digest: str = field(metadata=DIGEST)
+    received: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
 class Accepted(Message):
     TYPE = "accepted"
-    id: int = field(metadata=_UINT)
-    job: str = field(metadata=_JOB)
-    position: int = field(default=0, metadata=_UINT)
+    id: int = field(metadata=UINT)
+    job: str = field(metadata=JOB)
+    position: int = field(default=0, metadata=UINT)
 
 
 @dataclass(frozen=True)
 class Ok(Message):
     TYPE = "ok"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
 class JobsOk(Message):
     TYPE = "jobs_ok"
-    id: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
     jobs: Tuple[JobEntry, ...]
 
 
@@ -342,10 +277,10 @@ class Data(Message):
     """A piece of `digest`, whose whole is `size` bytes."""
 
     TYPE = "data"
-    id: int = field(metadata=_UINT)
-    digest: str = field(metadata=_DIGEST)
-    offset: int = field(metadata=_UINT)
-    size: int = field(metadata=_UINT)
+    id: int = field(metadata=UINT)
+    digest: str = field(metadata=DIGEST)
+    offset: int = field(metadata=UINT)
+    size: int = field(metadata=UINT)
     data: Buffer
 
 
@@ -357,7 +292,7 @@ class Error(Message):
     code: str
     message: str
     retryable: bool = False
-    id: Optional[int] = field(default=None, metadata=_UINT)
+    id: Optional[int] = field(default=None, metadata=UINT)
     job: Optional[str] = None
     path: Optional[str] = None
     data: Optional[Dict[str, Any]] = None
@@ -380,16 +315,16 @@ class Queued(Message):
     """`position` jobs are before this one."""
 
     TYPE = "queued"
-    job: str = field(metadata=_JOB)
-    seq: int = field(metadata=_UINT)
-    position: int = field(default=0, metadata=_UINT)
+    job: str = field(metadata=JOB)
+    seq: int = field(metadata=UINT)
+    position: int = field(default=0, metadata=UINT)
 
 
 @dataclass(frozen=True)
 class Started(Message):
     TYPE = "started"
-    job: str = field(metadata=_JOB)
-    seq: int = field(metadata=_UINT)
+    job: str = field(metadata=JOB)
+    seq: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
@@ -397,10 +332,10 @@ class Progress(Message):
     """`fraction` (0..1) of the whole job never goes back. Not replayed, the latest holds."""
 
     TYPE = "progress"
-    job: str = field(metadata=_JOB)
+    job: str = field(metadata=JOB)
     stage: str
-    step: int = field(metadata=_UINT)
-    steps: int = field(metadata=_UINT)
+    step: int = field(metadata=UINT)
+    steps: int = field(metadata=UINT)
     fraction: float = field(metadata={"minimum": 0, "maximum": 1})
 
 
@@ -409,11 +344,11 @@ class Preview(Message):
     """A JPEG of what the picture looks like after `step`. Not replayed, the latest holds."""
 
     TYPE = "preview"
-    job: str = field(metadata=_JOB)
+    job: str = field(metadata=JOB)
     image: bytes
-    width: int = field(metadata=_UINT)
-    height: int = field(metadata=_UINT)
-    step: int = field(metadata=_UINT)
+    width: int = field(metadata=UINT)
+    height: int = field(metadata=UINT)
+    step: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
@@ -421,12 +356,12 @@ class Output(Message):
     """A result, ready to be fetched by `get`, and where it belongs in the document."""
 
     TYPE = "output"
-    job: str = field(metadata=_JOB)
-    seq: int = field(metadata=_UINT)
-    index: int = field(metadata=_UINT)
-    digest: str = field(metadata=_DIGEST)
-    width: int = field(metadata=_UINT)
-    height: int = field(metadata=_UINT)
+    job: str = field(metadata=JOB)
+    seq: int = field(metadata=UINT)
+    index: int = field(metadata=UINT)
+    digest: str = field(metadata=DIGEST)
+    width: int = field(metadata=UINT)
+    height: int = field(metadata=UINT)
     format: str
     placement: Box
     name: str
@@ -441,9 +376,9 @@ class Finished(Message):
     """The job succeeded: digests of its outputs, seeds, seconds by stage, and what really ran. Terminal."""
 
     TYPE = "finished"
-    job: str = field(metadata=_JOB)
-    seq: int = field(metadata=_UINT)
-    outputs: Tuple[str, ...] = field(default=(), metadata=_DIGEST)
+    job: str = field(metadata=JOB)
+    seq: int = field(metadata=UINT)
+    outputs: Tuple[str, ...] = field(default=(), metadata=DIGEST)
     seeds: Tuple[int, ...] = ()
     timings: Dict[str, float] = field(default_factory=dict)
     ran: Dict[str, Any] = field(default_factory=dict)
@@ -454,8 +389,8 @@ class Failed(Message):
     """Terminal."""
 
     TYPE = "failed"
-    job: str = field(metadata=_JOB)
-    seq: int = field(metadata=_UINT)
+    job: str = field(metadata=JOB)
+    seq: int = field(metadata=UINT)
     error: ErrorInfo
 
 
@@ -464,8 +399,8 @@ class Cancelled(Message):
     """Terminal."""
 
     TYPE = "cancelled"
-    job: str = field(metadata=_JOB)
-    seq: int = field(metadata=_UINT)
+    job: str = field(metadata=JOB)
+    seq: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Tuple
 
-__all__ = ["PROTOCOL", "SUBPROTOCOL", "Limits"]
+__all__ = ["PROTOCOL", "SUBPROTOCOL", "VERSION", "Limits"]
+
+VERSION = "0.1.0"
+"""The version of Impasto, the same in `pyproject.toml`."""
 
 PROTOCOL: Tuple[int, int] = (1, 0)
 """Major and minor version. Another major is refused; a higher minor only adds."""

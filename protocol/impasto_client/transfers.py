@@ -1,0 +1,73 @@
+"""Pixels of a job on their way: a snapshot to the server and submitted, an announced output back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Dict, Mapping, Optional
+
+from impasto_protocol import messages as wire
+from impasto_protocol.errors import AssetError
+from impasto_protocol.images import ImageFormat
+
+from .client import Client
+from .document import ResultLayer, Snapshot
+
+__all__ = ["fetch_result", "send_job"]
+
+
+def send_job(
+    client: Client,
+    job_id: str,
+    mode: str,
+    params: Mapping[str, Any],
+    snapshot: Snapshot,
+    preview: Optional[wire.PreviewWish],
+    stop: threading.Event,
+) -> int:
+    """Upload what the server lacks and submit; the number of jobs before it.
+
+    Raises what the server answers, AssetError `asset.bad_image` for a snapshot whose buffers do not fit its box, and
+    JobError `job.cancelled` where `stop` was set while uploading.
+    """
+    snapshot.check()
+    for last in (False, True):
+        inputs = _upload(client, snapshot, stop)
+        try:
+            return client.submit(job_id, mode, params, snapshot.canvas, inputs, snapshot.format, preview)
+        except AssetError as error:
+            # Evicted between the upload and the submit: once more, then it is an error.
+            if error.code != "asset.missing" or last:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _upload(client: Client, snapshot: Snapshot, stop: threading.Event) -> Dict[str, wire.InputPicture]:
+    box = snapshot.box
+    inputs = {}
+    if snapshot.pixels:
+        digest = client.upload(snapshot.pixels, stop)
+        inputs["image"] = wire.InputPicture(digest, box.width, box.height, snapshot.format, box.x, box.y)
+    if snapshot.mask is not None:
+        digest = client.upload(snapshot.mask, stop)
+        inputs["mask"] = wire.InputPicture(digest, box.width, box.height, "l8", box.x, box.y)
+    return inputs
+
+
+def fetch_result(client: Client, output: wire.Output) -> ResultLayer:
+    """The layer of an announced output. Raises AssetError where its bytes are gone, damaged or of another size."""
+    format = ImageFormat(output.width, output.height, output.format)
+    format.check(client.limits.pixels, "output")
+    if (output.placement.width, output.placement.height) != (output.width, output.height):
+        raise AssetError("asset.bad_image", "The result does not have the size of its place; update the server.")
+    return ResultLayer(
+        job_id=output.job,
+        index=output.index,
+        box=output.placement,
+        pixels=client.fetch(output.digest, format.byte_count),
+        format=output.format,
+        name=output.name,
+        stage=output.stage,
+        alpha=output.alpha,
+        seed=output.seed,
+        recipe=output.info,
+    )
