@@ -86,6 +86,8 @@ def tiny_modules(*, seed: int = 0, channels: int = 4) -> tuple[Any, Any, Any]:
             AutoencoderKL(**VAE),
             CLIPTextModel(CLIPTextConfig(**TEXT)),
         )
+        # A trained CLIP's last norm has a bias, so that its embedding has a mean; attention weights rely on it.
+        torch.nn.init.normal_(modules[2].final_layer_norm.bias, -0.1, 0.05)
     for module in modules:
         module.eval().requires_grad_(False)
     return modules

@@ -151,7 +151,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tensor(path: str | Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict):
         raise corrupt(path, f"the entry of {_short(name)} is not a table")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise corrupt(path, f"{_short(name)} has an unknown number format")
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:

@@ -1,0 +1,190 @@
+"""What a model file is, told from its header alone: names, shapes and metadata. No torch here.
+
+The rules are mutually exclusive: one of them matches, or the file is `Unknown` with a reason. A family is told by
+structure, not by one width, so that small models are recognised too; nothing is assumed that the file does not say,
+unless its widths are exactly the original's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from impasto_protocol.errors import ModelError
+
+from .checkpoint import Header, read_header
+from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config, vae_config
+from .layout import VAE_PREFIX
+from .modelspec import Facts, read_facts
+from .rules import RULES, Found
+
+__all__ = ["ModelInfo", "Unknown", "identify_file", "identify_header"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a file is.
+
+    `kind`: checkpoint, unet, lora, controlnet, vae, embedding, ip-adapter, upscaler, transformer. `family`: sd1, sd2,
+    sdxl, ...; "" where the file does not tell. `variant`: normal, inpaint, instruct-pix2pix, ... `prediction_type`:
+    epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints` are defaults for
+    the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can be loaded, else
+    None. `layout`: ldm (single-file), diffusers, or "".
+    """
+
+    kind: str
+    family: str
+    variant: str = ""
+    prediction_type: str = ""
+    native_size: int = 0
+    vae_scaling_factor: float = 0.0
+    title: str = ""
+    license: str = ""
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, dict[str, Any]] | None = None
+    layout: str = ""
+
+    @property
+    def described(self) -> str:
+        """A few words for a sentence: 'a LoRA for sdxl'."""
+        name = _KINDS.get(self.kind, f"a {self.kind}")
+        return f"{name} for {self.family}" if self.family else name
+
+
+_KINDS = {
+    "checkpoint": "a checkpoint",
+    "unet": "a UNet without text encoder and VAE",
+    "lora": "a LoRA",
+    "controlnet": "a ControlNet",
+    "vae": "a VAE",
+    "embedding": "an embedding",
+    "ip-adapter": "an IP-Adapter",
+    "upscaler": "an upscaler",
+    "transformer": "a diffusion transformer",
+}
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A file that cannot be used, why, and the code of the error that using it would give."""
+
+    reason: str
+    code: str = "model.unidentified"
+
+
+def identify_file(path: str | Path) -> ModelInfo | Unknown:
+    """Say what the file at `path` is. Reads its header and its sidecar NAME.json; never raises for a bad file."""
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        return Unknown(f"{path.suffix or 'this'} files are not identified yet; use a .safetensors version.")
+    try:
+        header = read_header(path)
+    except ModelError as error:
+        return Unknown(error.message, error.code)
+    try:
+        facts = read_facts(path, header.metadata)
+    except ValueError as error:
+        return Unknown(f"What {path.name} says about itself is wrong: {error}.")
+    return identify_header(header, facts)
+
+
+def identify_header(header: Header, facts: Facts) -> ModelInfo | Unknown:
+    """The same for a header that has been read."""
+    shapes = header.shapes
+    matches = [found for rule in RULES if (found := rule(shapes)) is not None]
+    if not matches:
+        first = next(iter(shapes), "none")
+        return Unknown(f"No known kind of model has these {len(shapes)} tensors (the first is {first[:80]!r}).")
+    if len(matches) > 1:
+        named = ", ".join(f"{found.kind} {found.family}".strip() for found in matches)
+        return Unknown(f"It could be several kinds of model: {named}.")
+    title = header.metadata.get("modelspec.title", "")[:200]
+    licence = header.metadata.get("modelspec.license", "")[:200]
+    detail = _DETAILS.get((matches[0].kind, matches[0].family))
+    if detail is not None:
+        return detail(shapes, facts, matches[0], title, licence)
+    return _plain(matches[0], facts, title, licence)
+
+
+def _plain(found: Found, facts: Facts, title: str, licence: str) -> ModelInfo:
+    """What can be named but not loaded yet, or needs no facts."""
+    return ModelInfo(
+        found.kind,
+        found.family,
+        found.variant,
+        prediction_type=facts.prediction_type or "",
+        native_size=facts.native_size or 0,
+        vae_scaling_factor=facts.vae_scaling_factor or 0.0,
+        title=title,
+        license=licence,
+        hints=facts.hints,
+        layout=found.layout,
+    )
+
+
+def _sd1(shapes: Shapes, facts: Facts, found: Found, title: str, licence: str) -> ModelInfo | Unknown:
+    """A whole SD 1.x checkpoint, with everything that loading needs."""
+    if text_prefix(shapes) is None or VAE_PREFIX + "decoder.conv_in.weight" not in shapes:
+        return _plain(Found("unet", found.family, found.variant, found.layout), facts, title, licence)
+    family = SD1
+    try:
+        unet = unet_config(shapes, heads=1, norm_groups=1)
+        vae = vae_config(shapes, norm_groups=1, scaling_factor=0.0)
+        text = text_config(shapes, heads=1, activation="")
+        missing = []
+        if unet["block_out_channels"] != family.unet_widths:
+            missing += [name for name in ("unet_heads", "native_size") if getattr(facts, name) is None]
+        if vae["block_out_channels"] != family.vae_widths and facts.vae_scaling_factor is None:
+            missing.append("vae_scaling_factor")
+        if text["hidden_size"] != family.text_width and facts.text_heads is None:
+            missing.append("text_heads")
+        if missing:
+            return Unknown(
+                "It has the structure of Stable Diffusion 1.x in another size, and its metadata do not say "
+                f"{', '.join(missing)} (impasto.config)."
+            )
+        scaling_factor = facts.vae_scaling_factor or family.vae_scaling_factor
+        config = {
+            "unet": unet_config(
+                shapes,
+                heads=facts.unet_heads or family.unet_heads,
+                norm_groups=facts.unet_norm_groups or family.unet_norm_groups,
+            ),
+            "vae": vae_config(
+                shapes,
+                norm_groups=facts.vae_norm_groups or family.vae_norm_groups,
+                scaling_factor=scaling_factor,
+            ),
+            "text": text_config(
+                shapes,
+                heads=facts.text_heads or family.text_heads,
+                activation=facts.text_activation or family.text_activation,
+            ),
+        }
+        if unet["cross_attention_dim"] != text["hidden_size"]:
+            raise Misfit(
+                f"a UNet that reads text of width {unet['cross_attention_dim']} and an encoder of {text['hidden_size']}"
+            )
+        if vae["latent_channels"] != 4 or unet["out_channels"] != 4:
+            raise Misfit("latents that are not of 4 channels")
+    except Misfit as error:
+        return Unknown(f"It looks like Stable Diffusion 1.x, but it has {error}.")
+    return ModelInfo(
+        found.kind,
+        found.family,
+        found.variant,
+        prediction_type=facts.prediction_type or family.prediction_type,
+        native_size=facts.native_size or family.native_size,
+        vae_scaling_factor=scaling_factor,
+        title=title,
+        license=licence,
+        hints=facts.hints,
+        config=config,
+        layout=found.layout,
+    )
+
+
+_Detail = Callable[[Shapes, Facts, Found, str, str], ModelInfo | Unknown]
+_DETAILS: Mapping[tuple[str, str], _Detail] = {("checkpoint", SD1.id): _sd1}

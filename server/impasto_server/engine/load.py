@@ -1,0 +1,200 @@
+"""A checkpoint file -> network modules, without a hub: built on the meta device, filled from the mapped file.
+
+diffusers and transformers are imported when the first checkpoint is loaded, not before: that costs seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from impasto_protocol.errors import InternalError, ModelError
+from torch import nn
+
+from . import layout
+from .checkpoint import Tensors, open_tensors
+from .families import FAMILIES, Family
+from .identify import ModelInfo, Unknown, identify_file
+from .tokenizer import Tokenizer, load_tokenizer
+
+__all__ = ["Components", "load_checkpoint"]
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """A loaded checkpoint: diffusers' UNet and autoencoder, transformers' CLIP text encoder, all in eval mode.
+
+    `unet` is on `device` in `dtype`; so is the VAE; the text encoder is, too, except on the CPU, where it stays fp32
+    (it runs once a prompt). Parameters on the CPU may be views of the mapped file: replace them, never write to them.
+    `identity` is equal for components of the same file in the same precision on the same device.
+    """
+
+    info: ModelInfo
+    family: Family
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Tokenizer
+    identity: Hashable
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels a side for one latent: 8 in all original models."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parameters and buffers."""
+        modules: tuple[nn.Module, ...] = (self.unet, self.vae, self.text_encoder)
+        return sum(
+            tensor.numel() * tensor.element_size()
+            for module in modules
+            for tensor in (*module.parameters(), *module.buffers())
+        )
+
+
+def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtype) -> Components:
+    """Load a whole checkpoint (UNet, VAE, text encoder) from a single file; reads nothing else and asks no network.
+
+    Raises ModelError: `model.unknown` (no such file), `model.corrupt` (damaged, or tensors missing, too many or of
+    the wrong shape), `model.unidentified`, `model.unsupported` (it is something else, or a family not loaded yet),
+    `model.unsafe` (a pickle that wants to run code).
+    """
+    path = Path(path)
+    info = identify_file(path)
+    if isinstance(info, Unknown):
+        raise _refused(path, info)
+    family = FAMILIES.get(info.family)
+    if info.kind != "checkpoint" or family is None or info.config is None:
+        raise ModelError(
+            "model.unsupported",
+            f"{path.name} is {info.described}; a checkpoint of {_supported()} is needed here.",
+            data={"file": path.name, "kind": info.kind, "family": info.family},
+        )
+    stat = path.stat()
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = info.config
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config["unet"])
+        vae = AutoencoderKL(**config["vae"])
+        text_encoder = CLIPTextModel(CLIPTextConfig(**config["text"]))
+    attention = tuple("CrossAttn" in name for name in config["unet"]["down_block_types"])
+    layers, levels = config["unet"]["layers_per_block"], len(config["vae"]["block_out_channels"])
+
+    with open_tensors(path) as tensors:
+        filler = _Filler(path, tensors, device)
+        nested = f"{layout.TEXT_PREFIX}text_model.final_layer_norm.weight" in filler.names
+        filler.fill(
+            unet,
+            layout.UNET_PREFIX,
+            lambda name: layout.unet_to_file(name, layers_per_block=layers, attention=attention),
+            dtype,
+        )
+        filler.fill(vae, layout.VAE_PREFIX, lambda name: layout.vae_to_file(name, levels=levels), dtype)
+        filler.fill(
+            text_encoder,
+            layout.TEXT_PREFIX,
+            lambda name: layout.text_to_file(name, nested=nested),
+            torch.float32 if device.type == "cpu" else dtype,
+        )
+    return Components(
+        info,
+        family,
+        unet,
+        vae,
+        text_encoder,
+        load_tokenizer(),
+        identity=(str(path.resolve()), stat.st_mtime_ns, stat.st_size, str(device), str(dtype)),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _supported() -> str:
+    return ", ".join(family.title for family in FAMILIES.values())
+
+
+def _refused(path: Path, found: Unknown) -> ModelError:
+    """The error for a file that could not be identified; a pickle is looked into, so that a hostile one is named."""
+    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+        from .checkpoint import read_pickle
+
+        read_pickle(path)
+        return ModelError(
+            "model.unsupported",
+            f"{path.name} is a pickle; checkpoints are loaded from .safetensors files only.",
+            data={"file": path.name},
+        )
+    message = found.reason if path.name in found.reason else f"{path.name}: {found.reason}"
+    return ModelError(found.code, message, data={"file": path.name})
+
+
+_IGNORED = ("model_ema.", "loss.", "position_ids", "text_projection", "logit_scale")
+"""Parts of names under a module's prefix that trainers leave behind and inference has no use for."""
+
+
+class _Filler:
+    """Fills modules from one open file."""
+
+    def __init__(self, path: Path, tensors: Tensors, device: torch.device) -> None:
+        self.path = path
+        self.tensors = tensors
+        self.device = device
+        self.names = set(tensors.keys())
+
+    def fill(self, module: nn.Module, prefix: str, to_file: Callable[[str], str], dtype: torch.dtype) -> None:
+        """Give every parameter of `module` its tensor from the file, cast one by one, and make it ready to run."""
+        expected: dict[str, torch.Tensor] = module.state_dict()
+        sources = {name: prefix + to_file(name) for name in expected}
+        self._compare(set(sources.values()), prefix)
+        state: dict[str, torch.Tensor] = {}
+        for name, source in sources.items():
+            tensor = self.tensors.get_tensor(source)
+            wanted = expected[name].shape
+            if tensor.dim() == 4 and len(wanted) == 2 and tensor.shape[2:] == (1, 1):
+                tensor = tensor[:, :, 0, 0]  # 1 x 1 convolutions of the file that are linear layers here
+            if tensor.shape != wanted or not tensor.is_floating_point():
+                raise self._corrupt(
+                    f"{source} is {tuple(tensor.shape)} {tensor.dtype} where {tuple(wanted)} numbers belong"
+                )
+            state[name] = tensor.to(self.device, dtype)
+        module.load_state_dict(state, strict=True, assign=True)
+        _refill_positions(module, self.device)
+        module.eval().requires_grad_(False)
+        left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
+        if left:
+            raise InternalError("internal.failure", f"{type(module).__name__} was left without {left[0]}.")
+
+    def _compare(self, wanted: set[str], prefix: str) -> None:
+        missing = sorted(wanted - self.names)
+        found = {name for name in self.names if name.startswith(prefix)}
+        surplus = sorted(name for name in found - wanted if not any(part in name for part in _IGNORED))
+        if missing or surplus:
+            parts = []
+            if missing:
+                parts.append(f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")
+            if surplus:
+                parts.append(f"{len(surplus)} do not belong there ({', '.join(surplus[:3])})")
+            raise self._corrupt(" and ".join(parts))
+
+    def _corrupt(self, reason: str) -> ModelError:
+        return ModelError(
+            "model.corrupt",
+            f"{self.path.name} is not a complete checkpoint: {reason}. Download or convert it again.",
+            data={"file": self.path.name},
+        )
+
+
+def _refill_positions(module: nn.Module, device: torch.device) -> None:
+    """CLIP keeps 0, 1, 2, ... in a buffer that no file carries; left on meta, the output is wrong without an error."""
+    for part in module.modules():
+        held = part._buffers.get("position_ids")
+        if held is not None:
+            part._buffers["position_ids"] = torch.arange(held.shape[-1], device=device)[None]

@@ -1,0 +1,209 @@
+"""The rules of identification: names and shapes -> kind, family and variant. No torch here.
+
+Each rule claims one kind of file and gives None for any other; it never misses its own kind and very rarely claims
+another's. The facts about other projects' files come from reading their loaders; `tests/engine/test_identify.py`
+holds a header for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .families import Shapes
+from .layout import UNET_PREFIX
+
+__all__ = ["RULES", "Found"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rule says of a file; `family` is "" where the names and shapes do not tell."""
+
+    kind: str
+    family: str
+    variant: str = ""
+    layout: str = ""
+
+
+CHANNELS = {4: "normal", 9: "inpaint", 8: "instruct-pix2pix", 5: "depth", 7: "upscaler"}
+CONTEXT = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+"""Width of the text embedding -> family, for add-ons that carry nothing else to tell by."""
+
+
+def ldm_unet(shapes: Shapes) -> Found | None:
+    """UNets in the single-file layout: label embedding -> SDXL; conv projections -> SD 1.x; linear ones -> SD 2.x."""
+    for prefix in (UNET_PREFIX, ""):
+        first = shapes.get(prefix + "input_blocks.0.0.weight")
+        if first is None or len(first) != 4 or prefix + "out.2.weight" not in shapes:
+            continue
+        variant = CHANNELS.get(first[1])
+        label = shapes.get(prefix + "label_emb.0.0.weight")
+        projections = {
+            len(shape) for name, shape in shapes.items() if name.startswith(prefix) and name.endswith("proj_in.weight")
+        }
+        if label is not None:
+            family = {2816: "sdxl", 2560: "sdxl-refiner"}.get(label[-1])
+        else:
+            family = "sd1" if projections == {4} else "sd2" if projections == {2} else None
+        if family == "sd1" and variant not in ("normal", "inpaint", "instruct-pix2pix"):
+            return None
+        if family and variant:
+            return Found("checkpoint" if prefix else "unet", family, variant, "ldm")
+    return None
+
+
+def diffusers_unet(shapes: Shapes) -> Found | None:
+    """UNets in diffusers' layout."""
+    first = shapes.get("conv_in.weight")
+    if first is None or "conv_out.weight" not in shapes or "down_blocks.0.resnets.0.conv1.weight" not in shapes:
+        return None
+    projection = shapes.get("mid_block.attentions.0.proj_in.weight")
+    if "add_embedding.linear_1.weight" in shapes:
+        family = "sdxl"
+    else:
+        family = {4: "sd1", 2: "sd2"}.get(len(projection or ()), "")
+    variant = CHANNELS.get(first[1])
+    return Found("unet", family, variant, "diffusers") if variant else None
+
+
+def mmdit(shapes: Shapes) -> Found | None:
+    """SD 3 and 3.5."""
+    for prefix in (UNET_PREFIX, ""):
+        if prefix + "joint_blocks.0.context_block.attn.qkv.weight" in shapes:
+            newer = any(name.endswith(".attn.ln_q.weight") for name in shapes)
+            dual = any(name.endswith(".x_block.attn2.qkv.weight") for name in shapes)
+            size = "medium" if dual or not newer else "large"
+            return Found("transformer", "sd3.5" if newer else "sd3", size, "ldm")
+    return None
+
+
+def flux(shapes: Shapes) -> Found | None:
+    """FLUX.1 and Chroma."""
+    for prefix in (UNET_PREFIX, ""):
+        if prefix + "double_blocks.0.img_attn.norm.key_norm.scale" not in shapes:
+            continue
+        if any(name.startswith(prefix + "distilled_guidance_layer.") for name in shapes):
+            return Found("transformer", "chroma", "", "ldm")
+        if any(name.startswith("controlnet_blocks.") for name in shapes):
+            return None
+        if prefix + "guidance_in.in_layer.weight" not in shapes:
+            return Found("transformer", "flux", "schnell", "ldm")
+        variant = {64: "dev", 384: "fill", 128: "control"}.get(shapes.get(prefix + "img_in.weight", (0,))[-1])
+        return Found("transformer", "flux", variant, "ldm") if variant else None
+    return None
+
+
+def controlnet(shapes: Shapes) -> Found | None:
+    """ControlNets in the single-file layout and in diffusers'."""
+    for prefix in ("control_model.", ""):
+        if prefix + "zero_convs.0.0.weight" in shapes and prefix + "input_hint_block.0.weight" in shapes:
+            if prefix + "label_emb.0.0.weight" in shapes:
+                return Found("controlnet", "sdxl", "", "ldm")
+            projection = shapes.get(prefix + "middle_block.1.proj_in.weight") or shapes.get(
+                prefix + "input_blocks.1.1.proj_in.weight", ()
+            )
+            return Found("controlnet", {4: "sd1", 2: "sd2"}.get(len(projection), ""), "", "ldm")
+    if "controlnet_cond_embedding.conv_in.weight" in shapes:
+        union = "control_add_embedding.linear_1.bias" in shapes
+        if union or "add_embedding.linear_1.weight" in shapes:
+            return Found("controlnet", "sdxl", "union" if union else "", "diffusers")
+        projection = shapes.get("mid_block.attentions.0.proj_in.weight", ())
+        return Found("controlnet", {4: "sd1", 2: "sd2"}.get(len(projection), ""), "", "diffusers")
+    return None
+
+
+_LORA = (
+    ".lora_down.weight",
+    ".lora_A.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".hada_w1_a",
+    ".lokr_w1",
+    ".lokr_w1_a",
+    ".oft_blocks",
+)
+
+
+def lora(shapes: Shapes) -> Found | None:
+    """LoRA and its relatives; the family from the text width that a cross-attention key reads."""
+    names = [name for name in shapes if name.endswith(_LORA)]
+    if not names or any(name.startswith("ip_adapter.") for name in names):
+        return None
+    layout = "diffusers" if any(".lora_A." in name or ".lora.down." in name for name in names) else "kohya"
+    if any(name.startswith(("lora_unet_double_blocks_", "transformer.single_transformer_blocks.")) for name in names):
+        return Found("lora", "flux", "", layout)
+    if any(name.startswith("lora_te2_") for name in names):
+        return Found("lora", "sdxl", "", layout)
+    for name in names:
+        if "attn2" in name and "to_k" in name and name.endswith(("down.weight", "lora_A.weight")):
+            return Found("lora", CONTEXT.get(shapes[name][-1], ""), "", layout)
+    return Found("lora", "", "", layout)
+
+
+def ip_adapter(shapes: Shapes) -> Found | None:
+    """IP-Adapters with their projection."""
+    width = shapes.get("ip_adapter.1.to_k_ip.weight", (0,))[-1]
+    if not width:
+        return None
+    if "image_proj.perceiver_resampler.proj_in.weight" in shapes:
+        variant = "faceid-plus"
+    elif "image_proj.latents" in shapes:
+        variant = "plus"
+    elif "image_proj.proj.3.weight" in shapes:
+        variant = "full-face"
+    elif any(name.endswith(".to_k_lora.down.weight") for name in shapes):
+        variant = "faceid"
+    elif "image_proj.proj.weight" in shapes:
+        variant = "base"
+    else:
+        return None
+    return Found("ip-adapter", CONTEXT.get(width, ""), variant)
+
+
+def vae(shapes: Shapes) -> Found | None:
+    """Autoencoders by themselves; the scale of their latents depends on a family that shapes do not tell."""
+    for prefix in ("", "first_stage_model.", "vae."):
+        shape = shapes.get(prefix + "decoder.conv_in.weight")
+        if shape is not None and len(shape) == 4 and prefix + "encoder.conv_in.weight" in shapes:
+            if any(name.startswith(UNET_PREFIX) for name in shapes):
+                return None
+            layout = "diffusers" if prefix + "decoder.up_blocks.0.resnets.0.norm1.weight" in shapes else "ldm"
+            return Found("vae", "", f"{shape[1]}-channel", layout)
+    return None
+
+
+def embedding(shapes: Shapes) -> Found | None:
+    """Textual inversion embeddings."""
+    if set(shapes) >= {"clip_l", "clip_g"} and len(shapes) <= 4:
+        return Found("embedding", "sdxl")
+    if "emb_params" in shapes:
+        return Found("embedding", {768: "sd1", 1024: "sd2"}.get(shapes["emb_params"][-1], ""))
+    return None
+
+
+def upscaler(shapes: Shapes) -> Found | None:
+    """ESRGAN (RRDB, both spellings) and its compact form."""
+    if "conv_first.weight" in shapes and "body.0.rdb1.conv1.weight" in shapes:
+        return Found("upscaler", "esrgan", "rrdb")
+    if "model.0.weight" in shapes and "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
+        return Found("upscaler", "esrgan", "rrdb-old")
+    weights = {name for name in shapes if name.startswith("body.")}
+    first = shapes.get("body.0.weight", ())
+    if weights and len(weights) == len(shapes) and len(first) == 4 and "body.1.weight" in shapes:
+        return Found("upscaler", "esrgan", "compact")
+    return None
+
+
+RULES: tuple[Callable[[Shapes], Found | None], ...] = (
+    ldm_unet,
+    diffusers_unet,
+    mmdit,
+    flux,
+    controlnet,
+    lora,
+    ip_adapter,
+    vae,
+    embedding,
+    upscaler,
+)
