@@ -28,7 +28,7 @@ from impasto_protocol.errors import ImpastoError
 from impasto_protocol.geometry import Box, Size
 
 from . import document as pixels
-from .qt import QObject, pyqtSignal
+from .qt import QObject, Qt, pyqtSignal
 
 __all__ = ["Controller", "Notice", "Target"]
 
@@ -68,8 +68,8 @@ class Controller(QObject):
         self.notice: Optional[Notice] = None
         self._targets: Dict[str, Target] = {}
         self._started = False
-        # The signal is queued to this object's thread, the main one, whichever thread emits it.
-        self._arrived.connect(self._on_event)
+        # Whichever thread emits it, an event is dealt with in a turn of its own on the main thread.
+        self._arrived.connect(self._on_event, Qt.ConnectionType.QueuedConnection)
         self._runner = Runner(host_name, self._arrived.emit)
 
     # ---- the server
@@ -225,5 +225,8 @@ class Controller(QObject):
         self.changed.emit()
 
     def models(self) -> List[Mapping[str, Any]]:
-        """The checkpoints of the catalogue."""
-        return [m for m in self.catalog.models if m.get("kind") == "checkpoint"] if self.catalog is not None else []
+        """The checkpoints of the catalogue, and after them the files that cannot be used, which say why."""
+        if self.catalog is None:
+            return []
+        usable = [m for m in self.catalog.models if m.get("kind") == "checkpoint" and m.get("usable", True)]
+        return usable + [m for m in self.catalog.models if not m.get("usable", True)]

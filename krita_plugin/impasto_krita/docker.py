@@ -33,7 +33,7 @@ from .qt import (
 )
 from .results import ResultStrip, image_of
 from .slider import FillSlider
-from .widgets import Fold, Picture, PromptEdit, SeedField, quiet_color, warning_color
+from .widgets import Fold, Picture, PromptEdit, SeedField, quiet_color, tint, warning_color
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
@@ -78,7 +78,7 @@ class ImpastoDocker(DockWidget):
         column = QVBoxLayout(page)
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(6)
-        for widget in (*self._settings(), *self._action(), *self._outcome()):
+        for widget in (*self._wishes(), *self._action(), *self._outcome(), *self._settings()):
             column.addWidget(widget)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -95,7 +95,7 @@ class ImpastoDocker(DockWidget):
         outer.addWidget(self._footer())
         return body
 
-    def _settings(self) -> Any:
+    def _wishes(self) -> Any:
         self.model = QComboBox()
         self.model.setObjectName("impasto_model")
         self.model.setMinimumContentsLength(8)
@@ -113,6 +113,14 @@ class ImpastoDocker(DockWidget):
         self.strength.setObjectName("impasto_strength")
         self.strength.setToolTip("100 % replaces what is selected; less keeps more of its forms and colours.")
         self.strength.set_value(1.0)
+        for prompt in (self.prompt, self.negative):
+            prompt.submitted.connect(self.inpaint)
+            prompt.textChanged.connect(self._touched)
+        self.negative.textChanged.connect(self._name_negative)
+        self.strength.changed.connect(self._touched)
+        return self.model, self.prompt, self.negative_fold, self.strength
+
+    def _settings(self) -> Any:
         self.seed = SeedField()
         self.seed_row = QWidget()
         row = QHBoxLayout(self.seed_row)
@@ -125,16 +133,11 @@ class ImpastoDocker(DockWidget):
         self.reset.clicked.connect(self.form.reset)
         self.advanced = Fold("More settings")
         self.advanced.setObjectName("impasto_advanced")
-        self.advanced.inside.addWidget(self.seed_row)
         self.advanced.inside.addWidget(self.form)
         self.advanced.inside.addWidget(self.reset)
-        for prompt in (self.prompt, self.negative):
-            prompt.submitted.connect(self.inpaint)
-            prompt.textChanged.connect(self._touched)
-        self.negative.textChanged.connect(self._name_negative)
-        for signal in (self.strength.changed, self.seed.changed, self.form.changed):
-            signal.connect(self._touched)
-        return self.model, self.prompt, self.negative_fold, self.strength, self.advanced
+        self.seed.changed.connect(self._touched)
+        self.form.changed.connect(self._touched)
+        return self.seed_row, self.advanced
 
     def _action(self) -> Any:
         line = QWidget()
@@ -207,7 +210,7 @@ class ImpastoDocker(DockWidget):
         palette = self.palette()
         quiet = quiet_color(palette).name()
         for label in (self.hint, self.state, self.result_text):
-            label.setStyleSheet(f"color: {quiet};")
+            tint(label, quiet_color(palette))
         high = palette.color(QPalette.ColorRole.Highlight)
         ink = palette.color(QPalette.ColorRole.HighlightedText).name()
         off = palette.color(QPalette.ColorRole.Button).name()
@@ -221,6 +224,11 @@ class ImpastoDocker(DockWidget):
             f"QPushButton:disabled {{ background: {off}; color: {quiet}; border: 1px solid {edge}; }}"
         )
         self.cancel.setStyleSheet("QPushButton { padding: 7px 10px; }")
+        # A style sheet resets the font; Krita's dockers have a smaller one.
+        for button in (self.button, self.cancel, self.negative_fold.button, self.advanced.button):
+            font = self.prompt.font()
+            font.setBold(button is self.button)
+            button.setFont(font)
         self.add_layer.setIcon(icon("layer", palette))
         self.seed.refresh()
 
@@ -323,8 +331,7 @@ class ImpastoDocker(DockWidget):
         self.message.setVisible(notice is not None)
         if notice is not None:
             self.message.setText(notice.text)
-            color = warning_color(self.palette()) if notice.is_error else quiet_color(self.palette()).name()
-            self.message.setStyleSheet(f"color: {color};")
+            tint(self.message, (warning_color if notice.is_error else quiet_color)(self.palette()))
 
     def _refresh_footer(self) -> None:
         connection = self.controller.connection
@@ -355,20 +362,19 @@ class ImpastoDocker(DockWidget):
         self._fill_models()
 
     def _fill_models(self) -> None:
-        wanted = self.model.currentData() or self._wanted_model
+        entries = self.controller.models()
+        usable = [entry for entry in entries if entry.get("usable", True)]
         self.model.clear()
-        for entry in self.controller.models():
-            reason = str(entry.get("reason") or "")
-            usable = bool(entry.get("available", not reason))
+        if len(usable) != 1:
+            self.model.addItem("Automatic" if usable else "No model yet", "")
+            self.model.setItemData(0, "The server takes the model that suits best.", Qt.ItemDataRole.ToolTipRole)
+        for entry in entries:
             self.model.addItem(str(entry.get("title") or entry["id"]), entry["id"])
             row = self.model.count() - 1
-            self.model.setItemData(row, reason or _describe_model(entry), Qt.ItemDataRole.ToolTipRole)
-            self.model.model().item(row).setEnabled(usable)
-        usable_rows = [i for i in range(self.model.count()) if self.model.model().item(i).isEnabled()]
-        found = self.model.findData(wanted)
-        self.model.setCurrentIndex(found if found in usable_rows else (usable_rows or [-1])[0])
-        self.model.setEnabled(bool(usable_rows))
-        self.model.setPlaceholderText("" if usable_rows else "No model yet")
+            self.model.setItemData(row, _describe_model(entry), Qt.ItemDataRole.ToolTipRole)
+            self.model.model().item(row).setEnabled(bool(entry.get("usable", True)))
+        found = self.model.findData(self._wanted_model)
+        self.model.setCurrentIndex(found if found >= 0 and self.model.model().item(found).isEnabled() else 0)
         self._model_chosen(save=False)
 
     def _model_chosen(self, *_: Any, save: bool = True) -> None:
@@ -431,4 +437,6 @@ def describe(job: JobState) -> str:
 
 
 def _describe_model(entry: Mapping[str, Any]) -> str:
-    return ", ".join(str(entry[key]) for key in ("family", "variant", "file") if entry.get(key))
+    if not entry.get("usable", True):
+        return str(entry.get("reason") or "This model cannot be used.")
+    return ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))

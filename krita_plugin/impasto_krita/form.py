@@ -17,6 +17,7 @@ from .qt import (
     QFormLayout,
     QLabel,
     QLineEdit,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -129,6 +130,7 @@ class ParamForm(QWidget):
             field.widget.setObjectName(f"impasto_{p.name}")
             field.widget.setToolTip(p.description)
             field.signal.connect(lambda *_, name=p.name: self._edited(name))
+            field.widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             self._fields[p.name] = field
             if isinstance(field.widget, (FillSlider, QCheckBox)):
                 rows.addRow(field.widget)

@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from .icons import icon
 from .qt import (
+    QColor,
     QEvent,
     QFrame,
     QHBoxLayout,
@@ -25,7 +26,7 @@ from .qt import (
     pyqtSignal,
 )
 
-__all__ = ["Fold", "Picture", "PromptEdit", "SeedField", "quiet_color", "warning_color"]
+__all__ = ["Fold", "Picture", "PromptEdit", "SeedField", "quiet_color", "tint", "warning_color"]
 
 MAX_SEED = 2**32 - 1
 
@@ -38,9 +39,17 @@ def quiet_color(palette: Any) -> Any:
     return mixed
 
 
-def warning_color(palette: Any) -> str:
+def warning_color(palette: Any) -> Any:
     """An amber that can be read on the ground of the theme."""
-    return "#e0a030" if palette.color(QPalette.ColorRole.Window).lightness() < 128 else "#8a5200"
+    return QColor("#e0a030" if palette.color(QPalette.ColorRole.Window).lightness() < 128 else "#8a5200")
+
+
+def tint(label: Any, color: Any) -> None:
+    """Give a label's text this colour and leave its font alone, which a style sheet would not."""
+    palette = label.palette()
+    if palette.color(QPalette.ColorRole.WindowText) != color:
+        palette.setColor(QPalette.ColorRole.WindowText, color)
+        label.setPalette(palette)
 
 
 class PromptEdit(QPlainTextEdit):

@@ -1,0 +1,104 @@
+"""Impasto's real server with an engine that only pretends, as a process of its own that Krita can start and lose.
+
+The pretended engine keeps what it was sent in `received.npz` of the user's folder, and paints the mask in COLOR with
+the mask as alpha. While a file `hold` lies in that folder, it stops before the fourth of its eight steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOR = (200, 30, 180)
+"""RGB of every layer that the stub paints."""
+STEPS = 8
+HELD_BEFORE = 4
+SOURCES = Path(__file__).resolve().parents[2]
+
+
+class StubEngine:
+    device_name = "a stub"
+
+    def __init__(self, device: str, precision: str, memory_budget: int | None) -> None:
+        self.home = Path(os.environ["IMPASTO_HOME"])
+
+    def run(self, job, emit: Callable, cancelled: Callable[[], bool]):  # type: ignore[no-untyped-def]
+        from impasto_protocol.errors import ResourceError
+        from impasto_server.engine.jobs import Cancelled, Layer, Preview, Progress, Result
+
+        params = job.params
+        np.savez(
+            self.home / "received.npz",
+            image=job.image,
+            mask=job.mask,
+            box=job.box,
+            canvas=job.canvas,
+            params=json.dumps({k: getattr(params, k) for k in params.__dataclass_fields__}),
+        )
+        if "no memory" in params.prompt:
+            raise ResourceError("resource.out_of_memory", "There is not enough memory; choose a smaller region.")
+        for step in range(1, STEPS + 1):
+            while step == HELD_BEFORE and (self.home / "hold").exists() and not cancelled():
+                time.sleep(0.02)
+            if cancelled():
+                raise Cancelled
+            emit(Progress("denoise", step, STEPS, step / STEPS))
+            if job.preview is not None:
+                emit(Preview(_jpeg(job.image, step / STEPS), 64, 64, step))
+        layer = np.empty((*job.mask.shape, 4), np.uint8)
+        layer[..., :3] = COLOR
+        layer[..., 3] = job.mask
+        seed = params.seed if params.seed >= 0 else 4711
+        info = {"mode": job.mode, "params": {"prompt": params.prompt, "seed": seed}}
+        emit(Layer(0, "inpaint", f"Impasto: {params.prompt}"[:60], layer, job.box, "soft", seed, info))
+        return Result((seed,), {"denoise": 0.1}, {"device": self.device_name})
+
+
+def _jpeg(image: np.ndarray, done: float) -> bytes:
+    mixed = image[..., :3] * (1 - done) + np.array(COLOR) * done
+    out = io.BytesIO()
+    Image.fromarray(mixed.astype(np.uint8)).resize((64, 64)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def launch_command() -> list[str]:
+    """What goes into launch.json."""
+    return [sys.executable, str(Path(__file__).resolve())]
+
+
+def main() -> None:
+    from impasto_server.service.facts import Facts
+    from impasto_server.service.home import ensure_home, ensure_token, single_instance, write_endpoint
+    from impasto_server.service.server import Server
+    from impasto_server.service.settings import Settings
+
+    home = Path(os.environ["IMPASTO_HOME"])
+    ensure_home(home)
+    for name in ("painterly", "broken"):
+        (home / "models" / f"{name}.safetensors").write_bytes(name.encode())
+
+    def identify(path: Path) -> Facts:
+        if path.stem == "broken":
+            return Facts(
+                "unknown", usable=False, reason="The file ends early; download it again.", code="model.corrupt"
+            )
+        return Facts("checkpoint", "sd1", title="Painterly", native_size=128)
+
+    with single_instance(home):
+        settings = Settings(home=home, engine="stub:StubEngine", worker="thread", starter=False)
+        server = Server(settings, ensure_token(home), identify)
+        asyncio.run(server.run(lambda endpoint: write_endpoint(home, endpoint)))
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(SOURCES / "protocol"), str(SOURCES / "server")]
+    main()
