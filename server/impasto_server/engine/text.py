@@ -54,7 +54,10 @@ def encode(components: Components, text: str, *, cache: TextCache) -> torch.Tens
 def encode_pair(
     components: Components, text: str, negative: str, *, cache: TextCache
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(prompt, negative prompt), both [1, 77 * chunks, width]: the shorter is filled up with the empty prompt's chunk."""
+    """(prompt, negative prompt) as `encode` gives them, of equal length.
+
+    The shorter one is filled up with the chunk of the empty prompt.
+    """
     (empty,) = make_chunks((), components.tokenizer.encode, pad=components.family.token_pad)
     one, other = _chunks(components, text), _chunks(components, negative)
     length = max(len(one), len(other))
