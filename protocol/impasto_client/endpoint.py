@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 from dataclasses import dataclass, field
@@ -15,12 +14,10 @@ from impasto_protocol.errors import AuthError
 
 __all__ = ["Endpoint", "read_endpoint"]
 
-_PROBE_SECONDS = 2.0
-
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server that answers: where it listens, and the token that proves the same user."""
+    """A server: where it listens, and the token that proves the same user."""
 
     host: str
     port: int
@@ -33,7 +30,7 @@ class Endpoint:
 def read_endpoint(home: Optional[Path] = None) -> Optional[Endpoint]:
     """The running server of the user's folder, or None.
 
-    A record that cannot be read, whose process is gone, or whose port nobody listens on is stale and counts as none.
+    A record that cannot be read or whose process is gone is stale and counts as none.
     Raises AuthError `auth.denied` where the server runs but its token file is missing or readable by others.
     """
     record = records.read_endpoint(home or records.home_folder())
@@ -44,12 +41,9 @@ def read_endpoint(home: Optional[Path] = None) -> Optional[Endpoint]:
 
 
 def _alive(record: records.Endpoint) -> bool:
-    try:
-        socket.create_connection((record.host, record.port), timeout=_PROBE_SECONDS).close()
-    except (OSError, OverflowError):
-        return False
-    # Inside a sandbox the processes of the host cannot be seen; there the open port has to do.
-    return _sandboxed() or _process_exists(record.pid)
+    # Inside a sandbox the processes of the host cannot be seen; there the record has to do. The port is not tried
+    # here: a connection without a handshake would be an error in the server's log.
+    return 0 < record.port < 65536 and (_sandboxed() or _process_exists(record.pid))
 
 
 def _sandboxed() -> bool:

@@ -30,6 +30,7 @@ _SCRUB_NAMES = frozenset(
     )
 )
 _TAIL_LINES = 12
+_PATIENCE_SECONDS = 3.0
 _ALREADY_RUNNING = "resource.already_running"
 
 
@@ -96,14 +97,16 @@ def find_or_start(
     home: Optional[Path] = None,
     start: bool = True,
     stop: Optional[threading.Event] = None,
+    stale: Optional[int] = None,
 ) -> Endpoint:
     """The running server, started first where there is none and `start` is true.
 
+    A record of the process `stale`, which was found not to answer, does not count.
     Raises ResourceError `resource.server_start`, with the last lines of the log where the server died, and AuthError
     for a token file that is not private. Gives up after `timeout` seconds or when `stop` is set.
     """
     home = home or home_folder()
-    endpoint = read_endpoint(home)
+    endpoint = _usable(home, stale)
     if endpoint is not None:
         return endpoint
     if not start:
@@ -112,29 +115,43 @@ def find_or_start(
         )
     if on_status is not None:
         on_status("starting", "Starting the Impasto server.")
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return _start_once(home, deadline, stop or threading.Event(), stale)
+        except ResourceError as error:
+            # The lock was held: by a server that another editor is starting, or by one that is about to end.
+            if error.code != _ALREADY_RUNNING or time.monotonic() > deadline:
+                raise
+
+
+def _start_once(home: Path, deadline: float, stop: threading.Event, stale: Optional[int]) -> Endpoint:
     log = log_file(home)
     before = log.stat().st_size if log.exists() else 0
     process = start_server(log, home)
-    return _wait_for(home, process, log, before, timeout, stop or threading.Event())
-
-
-def _wait_for(
-    home: Path, process: subprocess.Popen[bytes], log: Path, before: int, timeout: float, stop: threading.Event
-) -> Endpoint:
-    deadline = time.monotonic() + timeout
+    ended = 0.0
     while time.monotonic() < deadline and not stop.wait(0.1):
         exit_code = process.poll()
-        endpoint = read_endpoint(home)
+        endpoint = _usable(home, stale)
         if endpoint is not None:
             _reap_later(process)
             return endpoint
-        # Another editor's start may hold the lock and be a moment from listening; then that server is awaited.
-        if exit_code is not None and _ALREADY_RUNNING not in "\n".join(_tail(log, before)):
+        if exit_code is None:
+            continue
+        if _ALREADY_RUNNING not in "\n".join(_tail(log, before)):
             raise _died(f"The Impasto server stopped while starting (exit code {exit_code}).", log, before)
+        ended = ended or time.monotonic()
+        if time.monotonic() - ended > _PATIENCE_SECONDS:
+            raise ResourceError(_ALREADY_RUNNING, "Another Impasto server holds the lock but does not answer.")
     _reap_later(process)
     if stop.is_set():
         raise ResourceError("resource.server_start", "The start of the server was given up.", retryable=True)
-    raise _died(f"The Impasto server did not answer within {timeout:.0f} seconds.", log, before)
+    raise _died("The Impasto server did not answer in time.", log, before)
+
+
+def _usable(home: Path, stale: Optional[int]) -> Optional[Endpoint]:
+    endpoint = read_endpoint(home)
+    return endpoint if endpoint is not None and endpoint.pid != stale else None
 
 
 def _reap_later(process: subprocess.Popen[bytes]) -> None:

@@ -21,6 +21,7 @@ from impasto_protocol.geometry import Box, Size
 from impasto_protocol.version import VERSION
 
 from .client import Client
+from .connecting import connect_or_start
 from .document import Snapshot
 from .events import (
     CatalogChanged,
@@ -35,7 +36,6 @@ from .events import (
     ServerCatalog,
 )
 from .lanes import Lane
-from .launch import find_or_start
 from .transfers import fetch_result, send_job
 from .transport import GOING_AWAY
 
@@ -43,7 +43,6 @@ __all__ = ["Runner"]
 
 _log = logging.getLogger("impasto.client")
 
-_START_SECONDS = 90.0
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 15.0
 _STABLE_SECONDS = 10.0
@@ -217,14 +216,14 @@ class Runner:
             self._generation += 1
             generation = self._generation
         try:
-            endpoint = find_or_start(_START_SECONDS, self._status, home=self._home, start=start, stop=self._stopping)
-            if asked:
-                self._status("connecting", "Connecting to the Impasto server.")
-            client = Client.connect(
-                endpoint,
+            client = connect_or_start(
                 self._info,
                 lambda message: self._on_message(generation, message),
                 lambda error: self._questions.put(_Lost(generation, error)),
+                home=self._home,
+                start=start,
+                on_status=self._status if asked else None,
+                stop=self._stopping,
             )
         except ImpastoError as error:
             # A silent look for a server that someone else started is no news when there is still none.

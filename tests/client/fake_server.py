@@ -45,7 +45,7 @@ class FakeJob:
 
 
 class FakeServer:
-    def __init__(self, home: Path, limits: Optional[Limits] = None) -> None:
+    def __init__(self, home: Path, limits: Limits | None = None) -> None:
         self.home = home
         self.limits = limits or Limits()
         self.gate = threading.Event()

@@ -1,4 +1,4 @@
-"""Run by every interpreter that `test_client_interpreters.py` finds: arguments are the protocol folder and the vendored one.
+"""Run by every interpreter that `test_client_interpreters.py` finds: takes the protocol and the vendored folder.
 
 Checks the byte-level vectors of the wire and plays the scenarios, with DeprecationWarning as an error in our code.
 """
