@@ -117,12 +117,13 @@ class Sized(Protocol):
 
 
 T = TypeVar("T", bound=Sized)
+Loaded = TypeVar("Loaded", bound=Sized, covariant=True)
 
 
-class Loader(Protocol[T]):
+class Loader(Protocol[Loaded]):
     """A function like `load.load_checkpoint`."""
 
-    def __call__(self, path: Path, *, device: torch.device, dtype: torch.dtype) -> T: ...
+    def __call__(self, path: Path, *, device: torch.device, dtype: torch.dtype) -> Loaded: ...
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class ComponentCache(Generic[T]):
             released = True
         if released:
             gc.collect()
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
 
