@@ -157,7 +157,7 @@ def _usable(model: Model) -> Model:
     if facts.kind != "checkpoint":
         raise ModelError(
             "model.unsupported",
-            f"{model.id!r} is a {facts.kind}, not a checkpoint; choose a checkpoint.",
+            f"The model {model.id!r} is a {facts.kind}, not a checkpoint; choose a checkpoint.",
             path="params.model",
         )
     return model
@@ -167,6 +167,9 @@ def _files(folders: Iterable[Path]) -> Iterator[Path]:
     """Model files, each once, in a stable order; links are followed, but not in circles."""
     seen: set[str] = set()
     for folder in folders:
+        if folder.is_file():  # `--model FILE` on the command line
+            yield folder
+            continue
         for root, folders_here, names in os.walk(folder, followlinks=True):
             real = os.path.realpath(root)
             if real in seen:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from impasto_protocol.errors import ImpastoError
+
+from ..engine.identify import Unknown, identify_file
 
 __all__ = ["Facts", "identify"]
 
@@ -36,8 +38,6 @@ class Facts:
 
 def identify(path: Path) -> Facts:
     """The facts of a file; whatever is wrong with it is told in them."""
-    from ..engine.identify import Unknown, identify_file
-
     try:
         found = identify_file(path)
     except ImpastoError as e:
@@ -45,10 +45,9 @@ def identify(path: Path) -> Facts:
     except OSError as e:
         return Facts("unknown", usable=False, reason=f"It cannot be read ({e.strerror}).", code="model.corrupt")
     if isinstance(found, Unknown):
-        return Facts("unknown", usable=False, reason=found.reason, code="model.unidentified")
-    return Facts(
-        kind=found.kind,
-        family=found.family,
-        variant=found.variant,
-        native_size=found.native_size,
-    )
+        return Facts("unknown", usable=False, reason=found.reason, code=found.code)
+    facts = Facts(found.kind, found.family, found.variant, found.title, found.native_size, dict(found.hints))
+    if found.kind != "checkpoint" or found.config is None:
+        reason = f"It is {found.described}, which Impasto cannot use yet."
+        return replace(facts, usable=False, reason=reason, code="model.unsupported")
+    return facts

@@ -117,6 +117,8 @@ class Journal:
         from PIL import Image, PngImagePlugin
 
         raw = self.folder / f"{entry.name}.rgba"
+        if not raw.exists():
+            return  # the quota was faster
         pixels = np.frombuffer(raw.read_bytes(), np.uint8).reshape(entry.height, entry.width, 4)
         info = PngImagePlugin.PngInfo()
         info.add_text("parameters", parameters_text(entry.recipe))

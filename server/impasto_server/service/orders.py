@@ -73,14 +73,16 @@ def check_inputs(submit: Submit, limits: Limits) -> None:
         if name not in taken:
             needs = ", ".join(taken) or "no pictures"
             raise RequestError(
-                "request.invalid_param", f"{submit.mode} takes no input {name[:40]!r}; it takes {needs}.", path=path
+                "request.invalid_param",
+                f"The mode {submit.mode} takes no input {name[:40]!r}; it takes {needs}.",
+                path=path,
             )
         ImageFormat(picture.width, picture.height, picture.format).check(limits.pixels, path)
     for name, need in taken.items():
         if need.required and name not in submit.inputs:
             raise RequestError(
                 "request.missing_input",
-                f"{submit.mode} needs the input {name!r} ({need.title}); send it with the job.",
+                f"The mode {submit.mode} needs the input {name!r} ({need.title}); send it with the job.",
                 path=f"inputs.{name}",
             )
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")

@@ -46,8 +46,8 @@ def _channels(data: Buffer, width: int, height: int, format: str, path: str) -> 
     if len(data) != width * height * depth:
         raise AssetError(
             "asset.bad_image",
-            f"{width} x {height} pixels of {format} are {width * height * depth} bytes, but the picture has "
-            f"{len(data)}; check its size and format.",
+            f"A picture of {width} x {height} pixels in {format} has {width * height * depth} bytes, but "
+            f"{len(data)} were sent; check its size and format.",
             path=path,
         )
     return np.frombuffer(data, np.uint8).reshape(height, width, depth)

@@ -98,16 +98,23 @@ class Session:
 
     async def run(self) -> None:
         """Serve until the connection ends."""
-        writer = asyncio.create_task(self._write(), name="impasto-writer")
+        tasks = (
+            asyncio.create_task(self._read(), name="impasto-reader"),
+            asyncio.create_task(self._write(), name="impasto-writer"),
+        )
         try:
-            await self._read()
-        except ConnectionClosed:
-            pass  # how most connections end
+            # Whichever ends first ends the session: a reader may be waiting for room that no writer will make.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.connection.closed()
             self.services.jobs.forget_listener(self.send)
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            # That the connection is closed is how most of them end.
+            if isinstance(end, Exception) and not isinstance(end, ConnectionClosed):
+                raise end
 
     async def _read(self) -> None:
         try:

@@ -1,0 +1,252 @@
+"""`impasto txt2img | img2img | inpaint`: one job, by a running server or by one inside this process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impasto_protocol.errors import ImpastoError, RequestError, ResourceError
+from impasto_protocol.geometry import Box, Size
+from impasto_protocol.messages import (
+    Cancelled,
+    ClientInfo,
+    Failed,
+    Finished,
+    InputPicture,
+    Message,
+    Output,
+    PlanOk,
+    Progress,
+)
+
+from .. import __version__
+from ..engine.modes import MODES
+from .options import add_mode_options, given_values
+from .server import add_engine_options
+
+if TYPE_CHECKING:
+    from impasto_client.client import Client
+    from PIL.Image import Image
+
+__all__ = ["add_arguments", "client_info", "run"]
+
+
+def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add a verb for each mode."""
+    for mode, (_, title, inputs) in MODES.items():
+        parser = subparsers.add_parser(mode, help=title)
+        names = {i.name for i in inputs}
+        if "image" in names:
+            parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture")
+        if "mask" in names:
+            text = "white (or opaque) is repainted; as large as --image"
+            parser.add_argument("--mask", type=Path, required=True, metavar="FILE", help=text)
+        if "image" not in names:
+            parser.add_argument("--size", type=_size, metavar="WxH", help="default: the model's own size")
+        parser.add_argument(
+            "-o", "--output", type=Path, metavar="FILE", help=f"the finished picture (default: {mode}-SEED.png)"
+        )
+        parser.add_argument("--layer", type=Path, metavar="FILE", help="the layer that an editor would paste, as PNG")
+        parser.add_argument("--json", action="store_true", help="tell the results as one JSON object")
+        parser.add_argument("--in-process", action="store_true", help="do not use a server that is running")
+        add_mode_options(parser, mode)
+        add_engine_options(parser)
+
+
+def client_info() -> ClientInfo:
+    """How the command line presents itself."""
+    return ClientInfo("impasto", __version__, "command line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one job to its end."""
+    from .connect import connection
+
+    values = given_values(args)
+    image, mask = _open(args, "image"), _open(args, "mask")
+    if image is not None and mask is not None and image.size != mask.size:
+        raise RequestError(
+            "request.bad_geometry",
+            f"The mask has {mask.width} x {mask.height} pixels and the picture {image.width} x {image.height}; "
+            "they must be of the same size.",
+        )
+    inbox: queue.SimpleQueue[Message | ImpastoError] = queue.SimpleQueue()
+    with connection(args, values, inbox) as client:
+        canvas = _canvas(client, args, values, image)
+        selection = _bounds(mask)
+        plan = client.plan(args.verb, values, canvas, selection)
+        for warning in plan.warnings:
+            print(f"impasto: {warning}", file=sys.stderr)
+        job = uuid.uuid4().hex
+        inputs = _upload(client, image, mask, plan)
+        client.submit(job, args.verb, values, canvas, inputs)
+        try:
+            outputs, end = _follow(inbox, job)
+        except KeyboardInterrupt:
+            client.cancel(job)
+            raise
+        pictures = [client.fetch(output.digest, output.width * output.height * 4) for output in outputs]
+    results = [_save(args, image, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
+    if args.json:
+        told = {"mode": args.verb, "outputs": results, "seeds": list(end.seeds), "timings": end.timings, "ran": end.ran}
+        print(json.dumps(told))
+    else:
+        for result in results:
+            print(*(result[key] for key in ("file", "layer") if key in result), sep="\n")
+    return 0
+
+
+def _follow(inbox: queue.SimpleQueue[Message | ImpastoError], job: str) -> tuple[list[Output], Finished]:
+    """Outputs and end of the job, its progress on stderr. Raises the error that it failed with."""
+    outputs: list[Output] = []
+    shown = _ProgressLine()
+    while True:
+        message = inbox.get()
+        if isinstance(message, ImpastoError):
+            raise message
+        if getattr(message, "job", None) != job:
+            continue
+        if isinstance(message, Progress):
+            shown.show(message)
+        elif isinstance(message, Output):
+            outputs.append(message)
+        elif isinstance(message, Finished):
+            shown.end()
+            return outputs, message
+        elif isinstance(message, Failed):
+            shown.end()
+            raise message.error.exception()
+        elif isinstance(message, Cancelled):
+            shown.end()
+            raise ResourceError("resource.cancelled", "The job was cancelled by the server.", retryable=True)
+
+
+class _ProgressLine:
+    """One line that is written over on a terminal; elsewhere a line a stage."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stage = ""
+
+    def show(self, progress: Progress) -> None:
+        text = f"{progress.fraction:4.0%}  {progress.stage} {progress.step}/{progress.steps}"
+        if self._terminal:
+            print(f"\r{text:<60}", end="", file=sys.stderr, flush=True)
+        elif progress.stage != self._stage:
+            print(text, file=sys.stderr, flush=True)
+        self._stage = progress.stage
+
+    def end(self) -> None:
+        if self._terminal and self._stage:
+            print(file=sys.stderr)
+
+
+def _open(args: argparse.Namespace, name: str) -> Image | None:
+    path: Path | None = getattr(args, name, None)
+    if path is None:
+        return None
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if name == "image":
+                return image.convert("RGBA")
+            if "A" in image.getbands() and image.getchannel("A").getextrema() != (255, 255):
+                return image.getchannel("A")
+            return image.convert("L")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
+        raise RequestError("request.bad_file", f"{path} cannot be opened as a picture ({e}).", path=name) from e
+
+
+def _canvas(client: Client, args: argparse.Namespace, values: dict[str, Any], image: Image | None) -> Size:
+    if image is not None:
+        return Size(*image.size)
+    if args.size is not None:
+        values["width"], values["height"] = args.size
+        return Size(*args.size)
+    catalog = client.catalog()
+    models = [m for m in catalog.models if m["id"] == values.get("model")] if catalog else []
+    if not models and catalog:
+        models = [m for m in catalog.models if m.get("kind") == "checkpoint" and m.get("usable")]
+    native = int(models[0].get("native_size") or 512) if models else 512
+    return Size(native, native)
+
+
+def _bounds(mask: Image | None) -> Box | None:
+    if mask is None:
+        return None
+    found = mask.getbbox()
+    if found is None:
+        raise RequestError("request.empty_selection", "The mask selects nothing; paint white where to repaint.")
+    left, top, right, bottom = found
+    return Box(left, top, right - left, bottom - top)
+
+
+def _upload(client: Client, image: Image | None, mask: Image | None, plan: PlanOk) -> dict[str, InputPicture]:
+    inputs = {}
+    box = plan.box
+    for name, picture, format in (("image", image, "rgba8"), ("mask", mask, "l8")):
+        if picture is not None:
+            data = picture.crop((box.x, box.y, box.right, box.bottom)).tobytes()
+            inputs[name] = InputPicture(client.upload(data), box.width, box.height, format, box.x, box.y)
+    return inputs
+
+
+def _save(args: argparse.Namespace, image: Image | None, output: Output, data: bytes, count: int) -> dict[str, Any]:
+    """Write the files of one result and tell of them."""
+    from PIL import Image, PngImagePlugin
+
+    from ..service.metadata import parameters_text, xmp_packet
+
+    layer = Image.frombytes("RGBA", (output.width, output.height), data)
+    note = PngImagePlugin.PngInfo()
+    note.add_text("parameters", parameters_text(output.info))
+    note.add_itxt("XML:com.adobe.xmp", xmp_packet(args.verb))
+    result: dict[str, Any] = {
+        "placement": list(output.placement),
+        "name": output.name,
+        "seed": output.seed,
+        "alpha": output.alpha,
+        "info": output.info,
+    }
+
+    def write(picture: Image.Image, path: Path) -> str:
+        if count > 1:
+            path = path.with_stem(f"{path.stem}-{output.index + 1}")
+        try:
+            if path.suffix.lower() == ".png":
+                picture.save(path, pnginfo=note)
+            else:
+                picture.save(path)
+        except (OSError, ValueError) as e:
+            raise RequestError("request.bad_file", f"{path} cannot be written ({e}).", path="output") from e
+        return str(path)
+
+    if args.layer is not None:
+        result["layer"] = write(layer, args.layer)
+    if args.output is not None or args.layer is None:
+        target = args.output or Path(f"{args.verb}-{output.seed}.png")
+        finished = layer
+        if image is not None:
+            finished = image.copy()
+            finished.alpha_composite(layer, *_corner(output.placement))
+        opaque = finished.getchannel("A").getextrema() == (255, 255)
+        result["file"] = write(finished.convert("RGB") if opaque else finished, target)
+    return result
+
+
+def _corner(placement: Box) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Destination and source of a layer that may begin beyond the picture's left or top edge."""
+    return (max(placement.x, 0), max(placement.y, 0)), (max(-placement.x, 0), max(-placement.y, 0))
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 512x768")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,74 @@
+"""`impasto VERB ...`: each verb is a module with `add_arguments(subparsers)` and `run(args) -> exit code`.
+
+Exit codes: 0 done, 1 it failed, 2 it was asked for wrongly. Modules are imported when their verb is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from impasto_protocol.errors import ImpastoError
+
+from .. import __version__
+
+__all__ = ["exit_code", "main", "parser_for"]
+
+VERBS = {
+    "serve": ("server", "run the server that the editors talk to"),
+    "stop": ("server", "stop the running server"),
+    "txt2img": ("generate", "paint a picture from a text"),
+    "img2img": ("generate", "repaint a picture"),
+    "inpaint": ("generate", "repaint what a mask selects"),
+    "models": ("models", "list, show and check models; install the starter model"),
+    "history": ("history", "list the results that are kept"),
+    "plugin": ("plugin", "build or install an editor's plug-in"),
+    "doctor": ("doctor", "check this installation and say what to mend"),
+}
+"""Verb -> (module, help)."""
+
+
+def parser_for(verb: str | None) -> argparse.ArgumentParser:
+    """The command line with all verbs named and `verb` complete."""
+    parser = argparse.ArgumentParser(prog="impasto", description="Stable Diffusion for a painter's editor.")
+    parser.add_argument("--version", action="version", version=f"impasto {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    module = VERBS[verb][0] if verb in VERBS else None
+    for name, (home, text) in VERBS.items():
+        if home == module:
+            if name == verb:
+                _module(home).add_arguments(subparsers)
+        else:
+            subparsers.add_parser(name, help=text)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in words if not word.startswith("-")), None)
+    args = parser_for(verb).parse_args(words)
+    try:
+        return int(_module(VERBS[args.verb][0]).run(args))
+    except ImpastoError as error:
+        print(f"impasto: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("impasto: interrupted", file=sys.stderr)
+        return 1
+
+
+def exit_code(error: ImpastoError) -> int:
+    """2 where what was asked for is wrong, else 1."""
+    return 2 if error.code.startswith("request.") or error.code == "model.unknown" else 1
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""`impasto models list | show | check | starter`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from impasto_protocol.errors import ModelError
+from impasto_protocol.home import models_folder
+
+from ..service.catalogue import STARTER, Catalogue
+from ..service.facts import Facts, identify
+from ..service.home import ensure_home
+from ..service.server import catalogue_of
+from ..service.settings import Settings
+from ..service.starter_model import install_starter
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb `models`."""
+    models = subparsers.add_parser("models", help="list, show and check models; install the starter model")
+    verbs = models.add_subparsers(dest="models_verb", required=True, metavar="list|show|check|starter")
+    for name, text in (
+        ("list", "all models that are found"),
+        ("show", "what is known of one"),
+        ("check", "whether files can be used, and if not why"),
+        ("starter", "install the starter model"),
+    ):
+        parser = verbs.add_parser(name, help=text)
+        if name == "show":
+            parser.add_argument("name", help="a name of the list")
+        elif name == "check":
+            parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all that are found")
+        elif name == "starter":
+            parser.add_argument("--repair", action="store_true", help="install it again even if it is there")
+        if name != "starter":
+            parser.add_argument("--models", type=Path, nargs="+", action="extend", default=[], metavar="DIR")
+            parser.add_argument("--a1111", type=Path, action="append", default=[], metavar="DIR")
+            parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `models`; 1 where a checked file cannot be used."""
+    if args.models_verb == "starter":
+        return _starter(args.repair)
+    if args.models_verb == "check" and args.files:
+        return _tell_check([(str(path), _check(path)) for path in args.files], args.json)
+    settings = Settings(models=tuple(args.models), a1111=tuple(args.a1111))
+    ensure_home(settings.home)
+    catalogue = catalogue_of(settings)
+    catalogue.scan()
+    if args.models_verb == "check":
+        return _tell_check([(str(m.path), m.facts) for m in catalogue.models], args.json)
+    if args.models_verb == "show":
+        return _show(catalogue, args.name, args.json)
+    return _list(catalogue, args.json)
+
+
+def _list(catalogue: Catalogue, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps([m.to_wire() for m in catalogue.models]))
+        return 0
+    for model in catalogue.models:
+        facts = model.facts
+        what = " ".join(part for part in (facts.kind, facts.family, facts.variant) if part)
+        print(f"{model.id:<40} {what:<28} {'' if facts.usable else facts.reason}".rstrip())
+    if not catalogue.checkpoints():
+        print(catalogue.no_checkpoint, file=sys.stderr)
+    return 0
+
+
+def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
+    for model in catalogue.models:
+        if model.id == name:
+            told = {**model.to_wire(), "file": str(model.path)}
+            if as_json:
+                print(json.dumps(told))
+            else:
+                for key, value in told.items():
+                    print(f"{key:<12} {value}")
+            return 0
+    catalogue.checkpoint(name, "txt2img")  # raises with the nearest name
+    return 1
+
+
+def _check(path: Path) -> Facts:
+    if not path.is_file():
+        return Facts("unknown", usable=False, reason="There is no such file.", code="model.unknown")
+    return identify(path)
+
+
+def _tell_check(found: list[tuple[str, Facts]], as_json: bool) -> int:
+    if as_json:
+        print(json.dumps([{"file": f, "kind": x.kind, "usable": x.usable, "reason": x.reason} for f, x in found]))
+    else:
+        for file, facts in found:
+            print(f"{'ok  ' if facts.usable else 'BAD '} {file}" + ("" if facts.usable else f": {facts.reason}"))
+    return 0 if all(facts.usable for _, facts in found) else 1
+
+
+def _starter(repair: bool) -> int:
+    home = Settings().home
+    ensure_home(home)
+    path = models_folder(home) / f"{STARTER}.safetensors"
+    if path.exists() and not repair:
+        facts = identify(path)
+        if facts.usable:
+            print(path)
+            return 0
+        raise ModelError("model.corrupt", f"{path} is damaged: {facts.reason} Run `impasto models starter --repair`.")
+    path.unlink(missing_ok=True)
+    print(install_starter(models_folder(home)))
+    return 0

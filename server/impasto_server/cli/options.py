@@ -1,0 +1,64 @@
+"""Command-line options from the parameters of a mode: the same names, ranges and defaults as everywhere."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from impasto_protocol.schema import AUTO, Param
+
+from ..engine.modes import MODES, params_of
+
+__all__ = ["add_mode_options", "given_values"]
+
+_ALIASES = {"negative_prompt": ("--negative",)}
+_SIZES = ("width", "height")
+
+
+def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
+    """One option a parameter; those that are not given are left to the server."""
+    group = parser.add_argument_group("parameters")
+    for param in params_of(MODES[mode][0]):
+        if param.name in _SIZES:
+            continue  # --size says both
+        names = (*_ALIASES.get(param.name, ()), "--" + param.name.replace("_", "-"))
+        text = _help(param)
+        if param.type == "boolean":
+            group.add_argument(
+                *names, dest=f"p_{param.name}", action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            group.add_argument(
+                *names,
+                dest=f"p_{param.name}",
+                type=_kind(param),
+                choices=param.enum or None,
+                default=None,
+                metavar=None if param.enum else param.name.upper(),
+                help=text,
+            )
+
+
+def given_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters that were given."""
+    return {name[2:]: value for name, value in vars(args).items() if name.startswith("p_") and value is not None}
+
+
+def _kind(param: Param) -> Any:
+    plain = {"integer": int, "number": float, "string": str}[param.type]
+    if not param.auto:
+        return plain
+
+    def number_or_auto(text: str) -> Any:
+        return AUTO if text == AUTO else plain(text)
+
+    return number_or_auto
+
+
+def _help(param: Param) -> str:
+    text = (param.description or param.title).rstrip(".")
+    if param.minimum is not None and param.maximum is not None:
+        text += f" ({param.minimum:g} to {param.maximum:g})"
+    if param.default not in ("", None):
+        text += f"; default {param.default}"
+    return text.replace("%", "%%")

@@ -1,0 +1,133 @@
+"""`impasto serve` and `impasto stop`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from impasto_protocol.home import home_folder
+
+if TYPE_CHECKING:
+    from impasto_protocol.home import Endpoint
+
+    from ..service.settings import Settings
+
+__all__ = ["add_arguments", "add_engine_options", "launch_command", "run", "settings_from"]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verbs `serve` and `stop`."""
+    serve = subparsers.add_parser("serve", help="run the server that the editors talk to")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    serve.add_argument(
+        "--allow-remote",
+        action="store_true",
+        help="permit a --host beyond this machine; the connection is not encrypted yet",
+    )
+    add_engine_options(serve)
+    stop = subparsers.add_parser("stop", help="stop the running server")
+    stop.add_argument("--wait", type=float, default=15.0, metavar="SECONDS", help="how long to wait for its end")
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """The options of whatever runs the engine."""
+    group = parser.add_argument_group("models and machine")
+    group.add_argument("--models", type=Path, nargs="+", action="extend", default=[], metavar="DIR")
+    group.add_argument("--a1111", type=Path, action="append", default=[], metavar="DIR", help="an A1111 web UI")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    group.add_argument(
+        "--memory", type=_bytes, default=None, metavar="SIZE", help="memory for loaded models, such as 4G"
+    )
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """The settings of parsed arguments."""
+    from ..service.settings import Settings
+
+    return Settings(
+        host=getattr(args, "host", "127.0.0.1"),
+        port=getattr(args, "port", 0),
+        allow_remote=getattr(args, "allow_remote", False),
+        models=tuple(path.expanduser().absolute() for path in args.models),
+        a1111=tuple(path.expanduser().absolute() for path in args.a1111),
+        device=args.device,
+        precision=args.precision,
+        memory_budget=args.memory,
+    )
+
+
+def launch_command(settings: Settings) -> list[str]:
+    """The command that starts a server with these settings."""
+    command = [sys.executable, "-m", "impasto_server.cli.main", "serve"]
+    for name in ("host", "port", "device", "precision"):
+        value = getattr(settings, name)
+        if value != type(settings).__dataclass_fields__[name].default:
+            command += [f"--{name}", str(value)]
+    if settings.allow_remote:
+        command.append("--allow-remote")
+    if settings.models:
+        command += ["--models", *map(str, settings.models)]
+    for root in settings.a1111:
+        command += ["--a1111", str(root)]
+    if settings.memory_budget is not None:
+        command += ["--memory", str(settings.memory_budget)]
+    return command
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped, or stop the server."""
+    return _stop(args.wait) if args.verb == "stop" else _serve(args)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from ..service.serve import serve
+
+    settings = settings_from(args)
+
+    def listening(endpoint: Endpoint) -> None:
+        print(f"Impasto listens on {endpoint.host} port {endpoint.port}. Ctrl+C stops it.", flush=True)
+
+    serve(settings, launch_command(settings), listening)
+    return 0
+
+
+def _stop(wait: float) -> int:
+    from impasto_client.client import Client
+    from impasto_client.endpoint import read_endpoint
+    from impasto_protocol.errors import ResourceError
+
+    from .generate import client_info
+
+    home = home_folder()
+    endpoint = read_endpoint(home)
+    if endpoint is None:
+        print("No server is running.", file=sys.stderr)
+        return 0
+    client = Client.connect(endpoint, client_info(), lambda message: None, lambda error: None)
+    client.shutdown()
+    client.close()
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline:
+        if read_endpoint(home) is None:
+            print("The server has stopped.")
+            return 0
+        time.sleep(0.1)
+    raise ResourceError(
+        "resource.still_running",
+        f"The server (process {endpoint.pid}) has not ended within {wait:g} s; end it by hand.",
+    )
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 4G or 3500M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
