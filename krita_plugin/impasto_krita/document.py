@@ -31,8 +31,10 @@ __all__ = [
 SRGB = "sRGB-elle-V2-srgbtrc.icc"
 RESTORE_AFTER = 50
 """Milliseconds after which the active layer is put back: Krita selects an added layer by itself one turn later."""
-RESTORE_TRIES = 200
-"""How often that is tried: an added layer waits until the stroke under the painter's pen has ended."""
+RESTORE_TRIES = 10
+"""How often that is tried once the layer is in the image."""
+RESTORE_WAITS = 200
+"""How often it is looked whether it is: an added layer waits for the end of the stroke under the painter's pen."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,10 @@ def paste(document: Any, name: str, box: Box, pixels: bytes) -> str:
         node = _foreign_node(name, box, data)
     document.rootNode().addChildNode(node, None)
     document.refreshProjection()
-    identifier = node.uniqueId()
     if before is not None:
-        _restore_active(document, before.uniqueId(), identifier, RESTORE_TRIES)
-    return identifier.toString()
+        # The nodes themselves are kept: nodeByUniqueID gives Krita 5.1's Python an object that is no Node.
+        _restore_active(document, before, node, RESTORE_WAITS, RESTORE_TRIES)
+    return str(node.uniqueId().toString())
 
 
 def keep_recipe(document: Any, node_id: str, recipe: bytes) -> None:
@@ -155,16 +157,19 @@ def _foreign_node(name: str, box: Box, data: Any) -> Any:
         scratch.close()
 
 
-def _restore_active(document: Any, before: Any, added: Any, tries: int) -> None:
+def _restore_active(document: Any, before: Any, added: Any, waits: int, tries: int) -> None:
+    """Make `before` active again once Krita has made `added` active; leave another choice of the painter alone."""
+
     def restore() -> None:
-        if not is_open(document):
+        active = document.activeNode() if is_open(document) else None
+        if active is None:
             return
-        active = document.activeNode()
-        if active is not None and active.uniqueId() == added:
-            node = document.nodeByUniqueID(before)
-            if node is not None:
-                document.setActiveNode(node)
-        elif document.nodeByUniqueID(added) is None and tries > 1:
-            _restore_active(document, before, added, tries - 1)
+        if active.uniqueId() == added.uniqueId():
+            if before.parentNode() is not None:
+                document.setActiveNode(before)
+        elif active.uniqueId() == before.uniqueId():
+            there = added.parentNode() is not None
+            if (tries if there else waits) > 1:
+                _restore_active(document, before, added, waits - (not there), tries - there)
 
     QTimer.singleShot(RESTORE_AFTER, restore)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from krita import DockWidgetFactory, DockWidgetFactoryBase, Extension, Krita
 
@@ -29,13 +29,15 @@ class ImpastoExtension(Extension):
 
     def createActions(self, window: Any) -> None:
         """Krita calls this for every main window. Texts and shortcuts are in impasto_krita.action."""
+        # Krita deletes `window` after this call; the main window behind it stays.
+        main_window = window.qwindow()
         for name, deed in (
             ("impasto_inpaint_selection", ImpastoDocker.inpaint),
             ("impasto_cancel", _cancel),
             ("impasto_show_docker", _show),
         ):
             action = window.createAction(name, "", "tools/scripts")
-            action.triggered.connect(functools.partial(_with_docker, window, deed))
+            action.triggered.connect(functools.partial(_with_docker, main_window, deed))
 
 
 def register() -> None:
@@ -47,15 +49,10 @@ def register() -> None:
     app.addDockWidgetFactory(DockWidgetFactory(DOCKER_ID, DockWidgetFactoryBase.DockRight, make))
 
 
-def _with_docker(window: Any, deed: Callable[[ImpastoDocker], None], *_: Any) -> None:
-    docker = docker_of(window)
+def _with_docker(main_window: Any, deed: Callable[[ImpastoDocker], None], *_: Any) -> None:
+    docker = main_window.findChild(ImpastoDocker)
     if docker is not None:
         deed(docker)
-
-
-def docker_of(window: Any) -> Optional[ImpastoDocker]:
-    """The docker of one main window."""
-    return window.qwindow().findChild(ImpastoDocker)
 
 
 def _cancel(docker: ImpastoDocker) -> None:

@@ -41,10 +41,12 @@ def idle():
 
 
 def new_document(width=256, height=192, depth="U8", model="RGBA", profile=""):
-    """A document in front, filled with a gradient that tells every pixel apart, without unsaved changes."""
-    for old in app.documents():
-        old.setModified(False)
-        old.close()
+    """A document in front, the only one; 8-bit ones show a gradient that tells every pixel apart.
+
+    To be used as `doc = yield from new_document()`: a document that is closed and another that is opened in one turn of
+    the event loop can crash Krita 5.1.
+    """
+    yield from close_all()
     doc = app.createDocument(width, height, "test", model, depth, profile, 72.0)
     app.activeWindow().addView(doc)
     if (model, depth) == ("RGBA", "U8"):
@@ -57,7 +59,17 @@ def new_document(width=256, height=192, depth="U8", model="RGBA", profile=""):
         doc.rootNode().addChildNode(node, None)
     doc.refreshProjection()
     doc.waitForDone()
+    yield 0.2
     return doc
+
+
+def close_all():
+    for old in app.documents():
+        old.waitForDone()
+        old.setModified(False)
+        yield 0.2
+        old.close()
+        yield 0.2
 
 
 def select(doc, x, y, w, h):
