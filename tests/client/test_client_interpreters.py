@@ -1,4 +1,4 @@
-"""The wire and the client on every Python from 3.8 to 3.13 that this machine has, with the plug-ins' vendored packages."""
+"""The wire and the client on every Python from 3.8 to 3.13 that is here, with the plug-ins' vendored packages."""
 
 from __future__ import annotations
 
