@@ -21,6 +21,15 @@ UNETS: dict[str, dict[str, Any]] = {
         norm_num_groups=16,
         attention_head_dim=4,
     ),
+    "attention on every level": dict(
+        block_out_channels=(64, 128, 176),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        norm_num_groups=16,
+        attention_head_dim=4,
+        cross_attention_dim=128,
+    ),
     "one level": dict(
         block_out_channels=(64,),
         layers_per_block=1,

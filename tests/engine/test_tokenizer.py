@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import time
 from functools import cache
 from importlib import resources
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from impasto_server.engine.tokenizer import COMMA, load_tokenizer
 
+MERGES_SHA256 = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
 # What OpenAI's CLIP gives for these sentences, without the marks at both ends.
 RECORDED = {
     "a photo of a cat": (320, 1125, 539, 320, 2368),
@@ -71,6 +73,11 @@ def test_same_ids_as_transformers_on_any_latin_text(text: str) -> None:
 @given(st.text())
 def test_any_text_has_ids(text: str) -> None:
     assert all(0 <= token < 49408 for token in load_tokenizer().encode(text + "\ud800"))
+
+
+def test_the_shipped_merges_are_those_that_the_tool_makes() -> None:
+    data = resources.files("impasto_server.engine").joinpath("data/clip_merges.txt.gz").read_bytes()
+    assert hashlib.sha256(gzip.decompress(data)).hexdigest() == MERGES_SHA256
 
 
 def test_one_endless_word_is_quick() -> None:
