@@ -19,6 +19,9 @@ MERGES_SHA256 = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4
 RECORDED = {
     "a photo of a cat": (320, 1125, 539, 320, 2368),
     "a photo of an astronaut riding a horse": (320, 1125, 539, 550, 18376, 6765, 320, 4558),
+    "a photograph of an astronaut riding a horse": (320, 8853, 539, 550, 18376, 6765, 320, 4558),
+    "a photo of a dog": (320, 1125, 539, 320, 1929),
+    "a diagram": (320, 22697),
     ",": (COMMA,),
     "": (),
     " \n\t ": (),

@@ -55,7 +55,7 @@ class ModelInfo:
 
 _KINDS = {
     "checkpoint": "a checkpoint",
-    "unet": "a UNet without text encoder and VAE",
+    "unet": "a UNet without text encoder or VAE",
     "lora": "a LoRA",
     "controlnet": "a ControlNet",
     "vae": "a VAE",
