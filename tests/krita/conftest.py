@@ -38,6 +38,10 @@ class Painter:
         assert endpoint is not None, "no server is running"
         return endpoint.pid
 
+    def focus(self) -> None:
+        """Give Krita's main window the keyboard: there is no window manager that would."""
+        self.krita.xdotool("windowfocus", "--sync", str(self.run("result = int(window.winId())")))
+
     @property
     def hold(self) -> Path:
         """While this file exists, the stub's engine waits in the middle of a job."""
