@@ -199,14 +199,11 @@ def _upload(client: Client, image: Image | None, mask: Image | None, plan: PlanO
 
 def _save(args: argparse.Namespace, image: Image | None, output: Output, data: bytes, count: int) -> dict[str, Any]:
     """Write the files of one result and tell of them."""
-    from PIL import Image, PngImagePlugin
+    from PIL import Image
 
-    from ..service.metadata import parameters_text, xmp_packet
+    from ..service.metadata import png_info
 
     layer = Image.frombytes("RGBA", (output.width, output.height), data)
-    note = PngImagePlugin.PngInfo()
-    note.add_text("parameters", parameters_text(output.info))
-    note.add_itxt("XML:com.adobe.xmp", xmp_packet(args.verb))
     result: dict[str, Any] = {
         "placement": list(output.placement),
         "name": output.name,
@@ -215,12 +212,12 @@ def _save(args: argparse.Namespace, image: Image | None, output: Output, data: b
         "info": output.info,
     }
 
-    def write(picture: Image.Image, path: Path) -> str:
+    def write(picture: Image.Image, path: Path, *, composite: bool = False) -> str:
         if count > 1:
             path = path.with_stem(f"{path.stem}-{output.index + 1}")
         try:
             if path.suffix.lower() == ".png":
-                picture.save(path, pnginfo=note)
+                picture.save(path, pnginfo=png_info(output.info, composite=composite))
             else:
                 picture.save(path)
         except (OSError, ValueError) as e:
@@ -236,7 +233,8 @@ def _save(args: argparse.Namespace, image: Image | None, output: Output, data: b
             finished = image.copy()
             finished.alpha_composite(layer, *_corner(output.placement))
         opaque = finished.getchannel("A").getextrema() == (255, 255)
-        result["file"] = write(finished.convert("RGB") if opaque else finished, target)
+        composite = args.verb == "inpaint"
+        result["file"] = write(finished.convert("RGB") if opaque else finished, target, composite=composite)
     return result
 
 

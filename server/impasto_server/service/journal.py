@@ -23,7 +23,7 @@ from impasto_protocol.errors import ResourceError
 from impasto_protocol.images import digest_of
 
 from ..engine.jobs import Pixels
-from .metadata import parameters_text, xmp_packet
+from .metadata import png_info
 from .pixels import from_wire, to_wire
 
 __all__ = ["Entry", "Journal"]
@@ -114,19 +114,15 @@ class Journal:
 
     def finish(self, entry: Entry) -> None:
         """Replace the raw file by the PNG, then keep to the quota."""
-        from PIL import Image, PngImagePlugin
+        from PIL import Image
 
         raw = self.folder / f"{entry.name}.rgba"
         if not raw.exists():
             return  # the quota was faster
         pixels = np.frombuffer(raw.read_bytes(), np.uint8).reshape(entry.height, entry.width, 4)
-        info = PngImagePlugin.PngInfo()
-        info.add_text("parameters", parameters_text(entry.recipe))
-        info.add_text("impasto", json.dumps(entry.recipe, default=str))
-        info.add_itxt("XML:com.adobe.xmp", xmp_packet(entry.mode))
         temporary = raw.with_suffix(".png.tmp")
         with open(temporary, "wb") as file:
-            Image.fromarray(pixels, "RGBA").save(file, "PNG", pnginfo=info, compress_level=4)
+            Image.fromarray(pixels, "RGBA").save(file, "PNG", pnginfo=png_info(entry.recipe), compress_level=4)
             file.flush()
             os.fsync(file.fileno())
         with self._swap:

@@ -1,58 +1,34 @@
-"""What a saved picture says about itself: AUTOMATIC1111's `parameters` text, and the note that it is generated."""
+"""What a saved picture says about itself: AUTOMATIC1111's `parameters` text, the recipe, and that it is generated."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["parameters_text", "xmp_packet"]
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
 
-_LABELS = (
-    ("steps", "Steps"),
-    ("sampler", "Sampler"),
-    ("schedule", "Schedule type"),
-    ("cfg", "CFG scale"),
-    ("seed", "Seed"),
-    ("size", "Size"),
-    ("model", "Model"),
-    ("strength", "Denoising strength"),
-)
-
-_SAMPLERS = {"euler": "Euler", "euler_a": "Euler a", "dpmpp_2m": "DPM++ 2M"}
-_SCHEDULES = {"automatic": "Automatic", "karras": "Karras"}
+__all__ = ["png_info", "xmp_packet"]
 
 _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
-def parameters_text(recipe: Mapping[str, Any]) -> str:
-    """The recipe as AUTOMATIC1111 writes it: prompt, negative prompt, then one line of `Name: value` pairs."""
-    found = recipe.get("params")
-    params: Mapping[str, Any] = {**recipe, **found} if isinstance(found, Mapping) else recipe
-    lines = [str(params.get("prompt", ""))]
-    if params.get("negative_prompt"):
-        lines.append(f"Negative prompt: {params['negative_prompt']}")
-    pairs = []
-    for key, label in _LABELS:
-        value = params.get(key)
-        if value is None or value == "":
-            continue
-        if key == "sampler":
-            value = _SAMPLERS.get(str(value), value)
-        elif key == "schedule":
-            value = _SCHEDULES.get(str(value), value)
-        elif key == "size" and isinstance(value, (list, tuple)):
-            value = "x".join(str(v) for v in value)
-        elif isinstance(value, float):
-            value = f"{value:g}"
-        text = str(value)
-        pairs.append(f'{label}: "{text}"' if "," in text else f"{label}: {text}")
-    lines.append(", ".join([*pairs, "Version: Impasto"]))
-    return "\n".join(lines)
+def png_info(recipe: Mapping[str, Any], *, composite: bool = False) -> PngInfo:
+    """The chunks of a result's PNG; `composite` where generated pixels lie over others."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if recipe.get("parameters"):
+        info.add_text("parameters", str(recipe["parameters"]))
+    info.add_text("impasto", json.dumps(dict(recipe), default=str))
+    info.add_itxt("XML:com.adobe.xmp", xmp_packet(composite=composite))
+    return info
 
 
-def xmp_packet(mode: str) -> str:
+def xmp_packet(*, composite: bool = False) -> str:
     """An XMP packet with the IPTC digital source type: generated, or composed with what was generated."""
-    kind = "trainedAlgorithmicMedia" if mode == "txt2img" else "compositeWithTrainedAlgorithmicMedia"
+    kind = "compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia"
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
