@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Union
 from impasto_protocol.connection import CLIENT_FRAME_LIMIT
 from impasto_protocol.errors import ImpastoError, ProtocolError, ResourceError
 from impasto_protocol.version import SUBPROTOCOL
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from .endpoint import Endpoint
@@ -52,9 +52,11 @@ class Transport:
                 close_timeout=2,
                 **_options_of_this_version(),
             )
-        except (InvalidHandshake, WebSocketException) as error:
-            raise _not_impasto(where) from error
-        except (OSError, EOFError) as error:
+        except (WebSocketException, OSError, EOFError) as error:
+            # A server that is killed in mid-handshake hangs up without an answer; that is no other program.
+            hung_up = isinstance(error, (OSError, EOFError)) or isinstance(error.__cause__, (OSError, EOFError))
+            if not hung_up:
+                raise _not_impasto(where) from error
             raise ResourceError(
                 "resource.connection_lost", f"The Impasto server at {where} does not answer.", retryable=True
             ) from error

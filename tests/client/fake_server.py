@@ -1,7 +1,7 @@
 """A small server built from the protocol package alone, for the tests of the client; Python 3.8, no pytest.
 
 Its jobs do no inference: the result is the picture that was sent, inverted. `gate` holds jobs before their output,
-`put_delay` slows uploads down.
+`put_delay` slows uploads down; the parameters `slow` and `fail` do what they say.
 """
 
 from __future__ import annotations
@@ -239,6 +239,8 @@ class FakeServer:
         for step in range(1, 5):
             self.live(job, wire.Progress(id, "generate", step, 4, step / 5))
             self.live(job, wire.Preview(id, b"\xff\xd8jpeg", 8, 8, step))
+        if submit.params.get("slow"):
+            job.cancelled.wait(20)
         self.gate.wait(20)
         if job.cancelled.is_set():
             self.event(job, lambda seq: wire.Cancelled(id, seq))
