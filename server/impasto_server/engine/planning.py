@@ -53,7 +53,7 @@ MAX_PIXELS = 16384 * 16384
 """Most pixels of one box, as `impasto_protocol.version.Limits.pixels`."""
 
 _MIN_SIDE = 64
-"""Shortest working side: below 8 latent pixels the deepest level of the network has nothing left."""
+"""Shortest working side, or half the native one where that is less: networks have nothing to say on fewer pixels."""
 
 _MAX_ASPECT = 4.0
 """Longest working side is twice the native one; networks repeat themselves beyond."""
@@ -156,7 +156,7 @@ def working_size(size: Size, native_size: int) -> Size:
         return size
     aspect = min(max(size.width / size.height, 1 / _MAX_ASPECT), _MAX_ASPECT)
     root = math.sqrt(aspect)
-    return Size(_snap(native_size * root), _snap(native_size / root))
+    return Size(_snap(native_size * root, native_size), _snap(native_size / root, native_size))
 
 
 def model_steps(steps: int, strength: float) -> int:
@@ -269,19 +269,19 @@ def _resolve(value: Number, automatic: float) -> int:
     return round(automatic if isinstance(value, str) else value)
 
 
-def _snap(side: float) -> int:
-    return max(round(side / MULTIPLE) * MULTIPLE, _MIN_SIDE)
+def _snap(side: float, native_size: int) -> int:
+    return max(round(side / MULTIPLE) * MULTIPLE, min(_MIN_SIDE, native_size // 2))
 
 
 def _txt2img_size(params: Txt2Img, area: Size, native_size: int) -> Size:
     """The asked size in multiples of 8; a side of 0 follows from the other one and the aspect of `area`."""
     aspect = min(max(area.width / area.height, 1 / _MAX_ASPECT), _MAX_ASPECT)
     if params.width and params.height:
-        return Size(_snap(params.width), _snap(params.height))
+        return Size(_snap(params.width, native_size), _snap(params.height, native_size))
     if params.width:
-        return Size(_snap(params.width), _snap(params.width / aspect))
+        return Size(_snap(params.width, native_size), _snap(params.width / aspect, native_size))
     if params.height:
-        return Size(_snap(params.height * aspect), _snap(params.height))
+        return Size(_snap(params.height * aspect, native_size), _snap(params.height, native_size))
     return working_size(area, native_size)
 
 

@@ -1,0 +1,171 @@
+"""Inpainting around the loop: blending predictions, filling what is replaced, matching colours, cutting the layer."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from impasto_protocol.geometry import Box
+from numpy.typing import NDArray
+from PIL import Image
+
+from .adapters import NetworkCall, Step
+from .jobs import Pixels
+from .masks import bounds_of, layer_alpha
+from .planning import MaskNumbers
+from .samplers import Denoise
+
+__all__ = ["InpaintChannels", "blend_denoise", "compose_layer", "fill_masked", "latent_mask", "mask_at", "match_colors"]
+
+Floats = NDArray[np.float32]
+
+_CELL = 16
+"""Side in pixels of the cells over which colours are compared."""
+
+
+class InpaintChannels:
+    """The further inputs of an inpainting checkpoint as an adapter: mask, and latents of the picture without it.
+
+    mask [1, 1, h, w], 1 = repaint; masked [1, channels, h, w]. Without a picture to keep the mask is 1 everywhere and
+    the latents are those of plain grey (A1111's rule).
+    """
+
+    def __init__(self, mask: torch.Tensor, masked: torch.Tensor) -> None:
+        self.channels = torch.cat([mask, masked], 1)
+
+    def attach(self, network: torch.nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def prepare(self, call: NetworkCall, step: Step) -> None:
+        call.add_channels(self.channels.to(call.sample).expand(call.sample.shape[0], -1, -1, -1))
+
+    def extra_pass(self, call: NetworkCall, step: Step) -> NetworkCall | None:
+        return None
+
+
+def latent_mask(denoise: Floats, height: int, width: int) -> torch.Tensor:
+    """The denoise mask [H, W] at latent size, [1, 1, height, width]: the greatest value under each latent pixel.
+
+    So every selected pixel, be it a single one, lies under a latent pixel that is repainted.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(denoise))[None, None]
+    return torch.nn.functional.adaptive_max_pool2d(pixels, (height, width))
+
+
+def mask_at(mask: torch.Tensor, index: int, steps: int) -> torch.Tensor:
+    """Where step `index` of `steps` repaints, 0 or 1: a pixel of value m takes part in the last m of the steps.
+
+    Differential diffusion (Levin and Fried, "Differential diffusion: giving each pixel its strength", 2023). With a
+    binary mask this is the mask itself at every step.
+    """
+    # Half a step of slack keeps values such as 0.3 of 10 steps on their side of rounding.
+    return (mask * steps >= steps - index - 1e-3).to(mask.dtype) * (mask > 0)
+
+
+def blend_denoise(
+    denoise: Denoise, mask: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor
+) -> Denoise:
+    """`denoise` that repaints only where the mask is: around it the network sees and the sampler gets the original.
+
+    mask [1, 1, h, w] in 0..1; latent, noise [batch, channels, h, w]; sigmas: the levels of the run. Blending the
+    prediction instead of the sampler's state keeps every sampler usable; with a binary mask it equals blending after
+    each step.
+    """
+    steps = len(sigmas) - 1
+
+    def blended(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        index = max(int((sigmas[:-1] >= float(sigma)).sum()) - 1, 0)
+        now = mask_at(mask, index, steps)
+        x = x * now + (latent + sigma * noise) * (1 - now)
+        return denoise(x, sigma) * now + latent * (1 - now)
+
+    return blended
+
+
+def fill_masked(image: Pixels, mask: NDArray[Any]) -> Pixels:
+    """`image` [h, w, 3] with what lies under mask > 0 replaced by a smooth continuation of its surroundings.
+
+    Averages of what is known, coarser with the distance (pull and push: Gortler et al., "The lumigraph", 1996). A
+    wholly masked picture becomes grey.
+    """
+    known = (mask == 0).astype(np.float32)
+    filled = _pull_push(image.astype(np.float32), known, 127.5)
+    return np.where(known[..., None] > 0, image, np.clip(filled.round(), 0, 255).astype(np.uint8))
+
+
+def match_colors(result: Pixels, original: Pixels, repainted: NDArray[Any]) -> Pixels:
+    """`result` [h, w, 3] with the colours of the rim brought to those of the original.
+
+    Outside `repainted` (> 0) both show the same, so any difference there is the VAE's or the network's cast. Its mean
+    over small cells goes on smoothly under the mask and is taken away. Equal pictures come back bit-identical.
+    """
+    outside = (np.asarray(repainted) == 0).astype(np.float32)
+    if not outside.any():
+        return result
+    difference = (original.astype(np.float32) - result.astype(np.float32)) * outside[..., None]
+    if not difference.any():
+        return result
+    height, width = outside.shape
+    rows, columns = max(height // _CELL, 1), max(width // _CELL, 1)
+    weight = _cells(outside, rows, columns)
+    sums = np.stack([_cells(difference[..., c], rows, columns) for c in range(3)], axis=-1)
+    mean: Floats = (sums / np.maximum(weight, 1e-6)[..., None]).astype(np.float32)
+    # A cell counts by how much of it is rim, so that a sliver does not speak for a whole cell.
+    field = _pull_push(mean, weight, 0.0)
+    smooth = np.stack(
+        [
+            np.asarray(Image.fromarray(field[..., c]).resize((width, height), Image.Resampling.BICUBIC))
+            for c in range(3)
+        ],
+        axis=-1,
+    )
+    matched: Pixels = np.clip((result + smooth).round(), 0, 255).astype(np.uint8)
+    return matched
+
+
+def compose_layer(
+    result: Pixels, box: Box, selection: NDArray[np.uint8], numbers: MaskNumbers, exact: bool
+) -> tuple[Pixels, Box]:
+    """The layer: the result's own colours with the layer's alpha, cut down to where the alpha is not 0, and its box.
+
+    result [h, w, 3] and selection [h, w] cover `box`. The colours are not mixed with the original: the editor does
+    that, and edges would fade twice.
+    """
+    alpha = layer_alpha(selection, numbers, exact)
+    inner = bounds_of(alpha) or Box(0, 0, 1, 1)
+    layer = np.concatenate([result, alpha[..., None]], axis=-1)
+    cut = layer[inner.y : inner.bottom, inner.x : inner.right]
+    return np.ascontiguousarray(cut), Box(box.x + inner.x, box.y + inner.y, inner.width, inner.height)
+
+
+def _cells(values: Floats, rows: int, columns: int) -> Floats:
+    """Mean over a grid of cells."""
+    pixels = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    out: Floats = torch.nn.functional.adaptive_avg_pool2d(pixels, (rows, columns))[0, 0].numpy()
+    return out
+
+
+def _pull_push(values: Floats, weight: Floats, default: float) -> Floats:
+    """`values` [h, w, c] where `weight` [h, w] is 1, continued smoothly where it is 0; in between a mixture."""
+    height, width = weight.shape
+    if weight.min() >= 1:
+        return values
+    if max(height, width) == 1:
+        return values if weight[0, 0] > 0 else np.full_like(values, default)
+    even = ((0, height % 2), (0, width % 2))
+    padded_weight = np.pad(weight, even)
+    padded = np.pad(values * weight[..., None], (*even, (0, 0)))
+    half = (padded_weight.shape[0] // 2, padded_weight.shape[1] // 2)
+    total = padded_weight.reshape(half[0], 2, half[1], 2).sum(axis=(1, 3))
+    mean = padded.reshape(half[0], 2, half[1], 2, -1).sum(axis=(1, 3)) / np.maximum(total, 1e-6)[..., None]
+    coarse = _pull_push(mean.astype(np.float32), np.minimum(total, 1.0).astype(np.float32), default)
+    channels = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(coarse[..., c])).resize(
+            (2 * half[1], 2 * half[0]), Image.Resampling.BILINEAR))[:height, :width]
+        for c in range(values.shape[-1])
+    ]  # fmt: skip
+    share = np.minimum(weight, 1.0)[..., None]
+    out: Floats = (values * share + np.stack(channels, axis=-1) * (1 - share)).astype(np.float32)
+    return out

@@ -1,0 +1,38 @@
+"""Small changes of pictures: flatten, resize, add an alpha. numpy and Pillow."""
+
+from __future__ import annotations
+
+import numpy as np
+from impasto_protocol.geometry import Size
+from numpy.typing import NDArray
+from PIL import Image
+
+from .jobs import Pixels
+
+__all__ = ["flattened", "opaque", "resize", "resize_mask"]
+
+
+def flattened(image: Pixels) -> Pixels:
+    """An RGBA picture as RGB; what is transparent shows white."""
+    color, alpha = image[..., :3], image[..., 3:]
+    if bool((alpha == 255).all()):
+        return np.ascontiguousarray(color)
+    mixed = color.astype(np.uint32) * alpha + np.uint32(255) * (255 - alpha.astype(np.uint32))
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def resize(picture: Pixels, size: Size) -> Pixels:
+    """[height, width, 3] by Lanczos; unchanged where the size is right already."""
+    if (picture.shape[1], picture.shape[0]) == tuple(size):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size.width, size.height), Image.Resampling.LANCZOS))
+
+
+def resize_mask(mask: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """[height, width] in 0..1, linearly."""
+    return np.asarray(Image.fromarray(mask).resize((size.width, size.height), Image.Resampling.BILINEAR), np.float32)
+
+
+def opaque(picture: Pixels) -> Pixels:
+    """RGB as RGBA without transparency."""
+    return np.concatenate([picture, np.full((*picture.shape[:2], 1), 255, np.uint8)], axis=-1)

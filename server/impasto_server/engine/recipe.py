@@ -1,0 +1,90 @@
+"""What a result carries: how it was made, for people, for programs, and for AUTOMATIC1111's readers. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import PurePath
+from typing import Any
+
+from impasto_protocol.geometry import Size
+
+from .modes import Img2Img, Inpaint, ModeParams
+
+__all__ = ["DIGITAL_SOURCE_TYPE", "infotext", "layer_name", "recipe"]
+
+DIGITAL_SOURCE_TYPE = "trainedAlgorithmicMedia"
+"""IPTC's word for a picture that a trained model made."""
+
+_RNG = {"philox": "NV", "torch-cpu": "CPU"}
+
+
+def recipe(
+    mode: str,
+    params: ModeParams,
+    *,
+    seed: int,
+    title: str,
+    checkpoint: str,
+    working: Size,
+    steps: int,
+    sampler: str,
+    sampler_title: str,
+    schedule: str,
+) -> dict[str, Any]:
+    """Everything that is needed to make the picture again, as plain values.
+
+    `params` are those of the job with the seed that was drawn; `sampler`, `schedule` and `steps` say what really ran.
+    `parameters` is A1111's text.
+    """
+    stem = PurePath(checkpoint).stem
+    return {
+        "mode": mode,
+        "params": {**dataclasses.asdict(params), "seed": seed},
+        "model": {"title": title or stem, "file": stem},
+        "working": [working.width, working.height],
+        "sampler": sampler,
+        "schedule": schedule,
+        "steps": steps,
+        "parameters": infotext(
+            params, seed=seed, model=stem, working=working, sampler_title=sampler_title, schedule=schedule
+        ),
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+    }
+
+
+def infotext(params: ModeParams, *, seed: int, model: str, working: Size, sampler_title: str, schedule: str) -> str:
+    """A1111's `parameters` text: the prompt, the negative prompt, then one line of `key: value` pairs."""
+    values: dict[str, Any] = {
+        "Steps": params.steps,
+        "Sampler": sampler_title,
+        "Schedule type": schedule.title(),
+        "CFG scale": f"{params.cfg:g}",
+        "Seed": seed,
+        "Size": f"{working.width}x{working.height}",
+        "Model": model,
+        "RNG": _RNG[params.noise],
+    }
+    if isinstance(params, (Img2Img, Inpaint)):
+        values["Denoising strength"] = f"{params.strength:g}"
+    if isinstance(params, Inpaint):
+        values["Inpaint area"] = "Only masked" if params.area == "masked" else "Whole picture"
+    values["Version"] = "Impasto"
+    lines = [params.prompt]
+    if params.negative_prompt:
+        lines.append(f"Negative prompt: {params.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in values.items()))
+    return "\n".join(lines)
+
+
+def layer_name(mode_title: str, params: ModeParams, seed: int) -> str:
+    """What the layer is called in the editor: what was asked for, and the seed."""
+    words = " ".join(params.prompt.split())
+    if len(words) > 40:
+        words = words[:39].rstrip() + "…"
+    return f"{words or mode_title} ({seed})"
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ",:\n") else text

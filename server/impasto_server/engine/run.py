@@ -1,0 +1,230 @@
+"""The engine: one job from a request to layers. One readable function a mode; everything else is plumbing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from impasto_protocol.errors import RequestError, ResourceError
+from impasto_protocol.geometry import Box
+
+from .adapters import Adapter
+from .attention import install
+from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, latent_mask, match_colors
+from .jobs import Emit, Job, Layer, Result
+from .load import Components, load_checkpoint
+from .masks import bounds_of, denoise_mask
+from .memory import ComponentCache, choose_device, choose_dtype
+from .modes import Img2Img, Inpaint
+from .pictures import flattened, opaque, resize, resize_mask
+from .planning import Plan, check_box, plan, resolve_mask
+from .preview import LatentColors, colors_of
+from .text import TextCache
+from .work import Report, Work, dtype_name
+
+__all__ = ["Engine"]
+
+_FULL_STRENGTH = 0.999
+"""From here on nothing of what is masked is kept, so it is filled from its surroundings first."""
+
+
+class Engine:
+    """Runs jobs, one at a time; keeps what it loaded.
+
+    `device` and `precision` are "auto" or names (cpu, cuda, mps, xpu; fp32, bf16, fp16); `memory_budget` in bytes
+    bounds the components that are kept.
+    """
+
+    def __init__(self, device: str = "auto", precision: str = "auto", memory_budget: int | None = None) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(self.device, precision)
+        budget = memory_budget if memory_budget is not None else _default_budget(self.device)
+        self._components: ComponentCache[Components] = ComponentCache(budget, _load)
+        self._texts = TextCache()
+        # By the VAE itself, so that the map goes when the checkpoint goes.
+        self._colors: weakref.WeakKeyDictionary[Any, LatentColors] = weakref.WeakKeyDictionary()
+
+    @property
+    def device_name(self) -> str:
+        """What it runs on, in words."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
+        return f"{name}, {dtype_name(self.dtype)}"
+
+    def run(self, job: Job, emit: Emit, cancelled: Callable[[], bool]) -> Result:
+        """Run one job to its end; its layers, progress and previews go to `emit`.
+
+        Raises Cancelled at most one step after `cancelled()` turned true, and ImpastoError: RequestError for what
+        does not fit together, ModelError for the checkpoint, ResourceError `resource.out_of_memory`.
+        """
+        report = Report(emit, cancelled)
+        seed = job.params.seed if job.params.seed >= 0 else secrets.randbelow(2**32)
+        try:
+            return self._run(job, report, seed, sequential=False)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler, so that the traceback no longer holds the tensors that were too much.
+        self._components.clear()
+        try:
+            return self._run(job, report, seed, sequential=True)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                "resource.out_of_memory",
+                f"There is not enough memory on {self.device_name} for this job, even in small steps; choose a "
+                "smaller size or close other programs.",
+                retryable=True,
+            ) from error
+
+    def _run(self, job: Job, report: Report, seed: int, *, sequential: bool) -> Result:
+        # Not in inference mode: what is loaded outlives the job.
+        with report.stage("load"):
+            components = self._components.get(job.checkpoint, device=self.device, dtype=self.dtype)
+        with torch.inference_mode():
+            run = Work(
+                job,
+                components,
+                _planned(job, components.info.native_size or components.family.native_size),
+                report,
+                seed,
+                self._texts,
+                self._colors_of(components) if job.preview else None,
+                sequential,
+            )
+            layer = _BY_MODE[job.mode](run)
+        report.emit(layer)
+        return Result((seed,), dict(report.timings), run.ran(self.device_name))
+
+    def _colors_of(self, components: Components) -> LatentColors:
+        colors = self._colors.get(components.vae)
+        if colors is None:
+            colors = colors_of(components.vae, components.info.vae_scaling_factor)
+            self._colors[components.vae] = colors
+        return colors
+
+
+def _load(path: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
+    components = load_checkpoint(path, device=device, dtype=dtype)
+    install(components.unet)
+    return components
+
+
+def _default_budget(device: torch.device) -> int:
+    """Half of the memory that there is: the rest is for activations, and on the CPU for the editor."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory // 2)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 8 << 30
+
+
+def _txt2img(run: Work) -> Layer:
+    """Noise alone becomes a picture."""
+    with run.report.stage("encode"):
+        denoiser = run.denoiser(1.0, run.blank_channels())
+    x = run.noise() * denoiser.sigmas[0]
+    latents = run.sample(denoiser, denoiser, x)
+    with run.report.stage("decode"):
+        pixels = opaque(run.decode(latents, run.plan.box.size))
+    return run.layer(pixels, run.plan.box, "opaque")
+
+
+def _img2img(run: Work) -> Layer:
+    """The picture, with as much noise as the strength says, becomes another one."""
+    params = run.job.params
+    assert isinstance(params, Img2Img) and run.job.image is not None
+    with run.report.stage("encode"):
+        original = resize(flattened(run.job.image), run.plan.working)
+        latent = run.encode(original)
+        denoiser = run.denoiser(params.strength, run.blank_channels())
+    x = latent + run.noise() * denoiser.sigmas[0]
+    latents = run.sample(denoiser, denoiser, x)
+    with run.report.stage("decode"):
+        pixels = opaque(run.decode(latents, run.plan.box.size))
+    return run.layer(pixels, run.plan.box, "opaque")
+
+
+def _inpaint(run: Work) -> Layer:
+    """What is masked is repainted, guided by what is around it; the layer's alpha ends within the reach."""
+    params, job, box = run.job.params, run.job, run.plan.box
+    assert isinstance(params, Inpaint) and job.image is not None and job.mask is not None
+    original = flattened(job.image)
+    bounds = _mask_bounds(job)
+    with run.report.stage("encode"):
+        numbers = resolve_mask(params, bounds, run.native_size)
+        strength_of = denoise_mask(job.mask, numbers)
+        mask = latent_mask(strength_of, *run.latent_size).to(run.components.device)
+        picture = resize(original, run.plan.working)
+        latent = run.encode(picture)
+        start = latent
+        if params.strength >= _FULL_STRENGTH:
+            start = run.encode(fill_masked(picture, resize_mask(strength_of, run.plan.working) >= 0.5))
+        adapters: tuple[Adapter, ...] = ()
+        if run.has_inpaint_channels:
+            hard = (mask > 0.5).float()
+            hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
+            adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
+        denoiser = run.denoiser(params.strength, adapters)
+    noise = run.noise()
+    denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
+    latents = run.sample(denoiser, denoise, start + noise * denoiser.sigmas[0])
+    with run.report.stage("decode"):
+        result = run.decode(latents, box.size)
+        if params.match_color:
+            result = match_colors(result, original, strength_of)
+        pixels, place = compose_layer(result, box, job.mask, numbers, params.exact)
+    return run.layer(pixels, place, "soft")
+
+
+_BY_MODE: dict[str, Callable[[Work], Layer]] = {"txt2img": _txt2img, "img2img": _img2img, "inpaint": _inpaint}
+
+
+def _planned(job: Job, native_size: int) -> Plan:
+    """The plan for the box that was sent, with the inputs checked against it."""
+    if job.mode == "txt2img":
+        return plan(job.mode, job.params, job.canvas, job.box, native_size)
+    for name, pixels, depth in (("image", job.image, 4), ("mask", job.mask if job.mode == "inpaint" else None, 0)):
+        if pixels is None:
+            if name == "image" or job.mode == "inpaint":
+                raise RequestError(
+                    "request.missing_input", f"The mode {job.mode} needs the input {name}; send it.", path=name
+                )
+            continue
+        expected = (job.box.height, job.box.width) + ((depth,) if depth else ())
+        if pixels.shape != expected:
+            raise RequestError(
+                "request.bad_geometry",
+                f"The input {name} has the shape {pixels.shape} where the box asks for {expected}; "
+                "send exactly the box.",
+                path=name,
+            )
+    selection = _mask_bounds(job) if job.mode == "inpaint" else job.box
+    return check_box(job.mode, job.params, job.canvas, selection, native_size, job.box)
+
+
+def _mask_bounds(job: Job) -> Box:
+    """The bounds of the mask in document pixels."""
+    bounds = None if job.mask is None else bounds_of(job.mask)
+    if bounds is None:
+        raise RequestError(
+            "request.empty_selection",
+            "Nothing is selected inside the picture that was sent; select what is to be repainted.",
+            path="mask",
+        )
+    return Box(job.box.x + bounds.x, job.box.y + bounds.y, bounds.width, bounds.height)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch says it on the CPU, on MPS and in older versions with a plain RuntimeError."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )

@@ -1,0 +1,76 @@
+"""Pictures to latents and back.
+
+Encoding takes the mode of the encoder's distribution: the same picture gives the same latent whatever the seed.
+A1111 and diffusers sample it instead; pass `noise` for that (the golden tests do). The spread is far below what
+a picture shows.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from impasto_protocol.errors import ModelError
+
+from .noise import Noise
+
+__all__ = ["Decoded", "decode", "encode", "factor_of", "from_images", "to_images"]
+
+
+class Decoded(NamedTuple):
+    """`images` float32 [batch, 3, height, width] in -1..1, not clipped; `dtype` in which it was decoded at last."""
+
+    images: torch.Tensor
+    dtype: torch.dtype
+
+
+def factor_of(vae: Any) -> int:
+    """Pixels by latent pixel, on each side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def from_images(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [batch, height, width, 3] to float32 [batch, 3, height, width] in -1..1."""
+    return images.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+
+
+def to_images(values: torch.Tensor) -> torch.Tensor:
+    """float32 [batch, 3, height, width] in -1..1 to uint8 [batch, height, width, 3]; clipped and rounded."""
+    return ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def encode(vae: Any, values: torch.Tensor, scaling_factor: float, noise: Noise | None = None) -> torch.Tensor:
+    """[batch, 3, height, width] in -1..1 to scaled latents, float32 [batch, channels, height / 8, width / 8].
+
+    Where half precision overflows, it is done again in float32. Raises ModelError `model.corrupt` where that does too.
+    """
+    parameters = _finite(vae, lambda net, dtype: net._encode(values.to(net.device, dtype)), "encoding").images
+    mean, log_variance = parameters.chunk(2, dim=1)
+    if noise is None:
+        latent = mean
+    else:
+        latent = mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise(mean)
+    # The VAE answers in channels-last order; left so, the last digits of all that follows would differ.
+    return (latent * scaling_factor).contiguous()
+
+
+def decode(vae: Any, latents: torch.Tensor, scaling_factor: float) -> Decoded:
+    """Scaled latents to pictures; float32 as a second try and errors as in `encode`."""
+    latents = latents / scaling_factor
+    return _finite(vae, lambda net, dtype: net.decode(latents.to(net.device, dtype), return_dict=False)[0], "decoding")
+
+
+def _finite(vae: Any, run: Any, doing: str) -> Decoded:
+    out = run(vae, vae.dtype).float()
+    if bool(torch.isfinite(out).all()):
+        return Decoded(out, vae.dtype)
+    if vae.dtype != torch.float32:
+        # A copy: the module may be shared, and its weights are mapped from the file.
+        out = run(copy.deepcopy(vae).float(), torch.float32).float()
+        if bool(torch.isfinite(out).all()):
+            return Decoded(out, torch.float32)
+    raise ModelError(
+        "model.corrupt",
+        f"The checkpoint gave values that are not numbers while {doing}; choose precision fp32 or another checkpoint.",
+    )

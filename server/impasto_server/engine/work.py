@@ -1,0 +1,207 @@
+"""One job at work: what the modes of `run` are composed of, and its progress, timings and cancel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from impasto_protocol.geometry import Box, Size
+
+from . import vae
+from .adapters import Adapter
+from .conditioning import Conditioning
+from .denoise import Denoiser
+from .inpaint import InpaintChannels
+from .jobs import Cancelled, Emit, Job, Layer, Pixels, PreviewRequest, Progress
+from .load import Components
+from .modes import MODES
+from .noise import NoiseSource, noise_for_batch
+from .pictures import resize
+from .planning import Plan
+from .preview import LatentColors, preview_jpeg
+from .recipe import layer_name, recipe
+from .samplers import SAMPLERS, Denoise
+from .schedule import resolve_schedule, scaled_linear, sigmas, trim
+from .text import TextCache, encode_pair
+
+__all__ = ["Report", "Work", "dtype_name"]
+
+STAGES = {"load": (0.0, 0.08), "encode": (0.08, 0.15), "denoise": (0.15, 0.92), "decode": (0.92, 1.0)}
+"""Stage -> the part of the whole job that it is taken for."""
+
+
+class Report:
+    """Progress that never goes back, timings by stage, and the cancel check."""
+
+    def __init__(self, emit: Emit, cancelled: Callable[[], bool]) -> None:
+        self.emit, self.cancelled = emit, cancelled
+        self.timings: dict[str, float] = {}
+        self._fraction = 0.0
+
+    def check(self) -> None:
+        if self.cancelled():
+            raise Cancelled
+
+    def progress(self, stage: str, step: int, steps: int) -> None:
+        self.check()
+        start, end = STAGES[stage]
+        self._fraction = max(self._fraction, start + (end - start) * step / steps)
+        self.emit(Progress(stage, step, steps, self._fraction))
+
+    @contextmanager
+    def stage(self, name: str, steps: int = 1) -> Iterator[None]:
+        """One stage; its steps in between are reported by `progress`."""
+        self.progress(name, 0, steps)
+        start = time.perf_counter()
+        yield
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
+        if steps == 1:
+            self.progress(name, 1, 1)
+
+
+@dataclass
+class Work:
+    """One job at work: what the modes are composed of."""
+
+    job: Job
+    components: Components
+    plan: Plan
+    report: Report
+    seed: int
+    texts: TextCache
+    colors: LatentColors | None
+    sequential: bool
+    steps: int = 0
+    vae_dtype: str = ""
+    source: NoiseSource = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.source = NoiseSource(self.job.params.noise, self.seed)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        factor = vae.factor_of(self.components.vae)
+        return self.plan.working.height // factor, self.plan.working.width // factor
+
+    @property
+    def native_size(self) -> int:
+        return self.components.info.native_size or self.components.family.native_size
+
+    @property
+    def schedule(self) -> str:
+        return resolve_schedule(self.job.params.schedule, self.job.params.sampler)
+
+    def noise(self) -> torch.Tensor:
+        """The next noise of the job, [1, channels, h, w] on the device."""
+        channels = self.components.unet.config.out_channels
+        return self.source.draw(channels, *self.latent_size).to(self.components.device)
+
+    def encode(self, picture: Pixels) -> torch.Tensor:
+        """The latents of an RGB picture of the working size."""
+        values = vae.from_images(torch.tensor(picture)[None])
+        return vae.encode(
+            self.components.vae, values.to(self.components.device), self.components.info.vae_scaling_factor
+        )
+
+    def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser:
+        """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
+        params, info, family = self.job.params, self.components.info, self.components.family
+        positive, negative = encode_pair(self.components, params.prompt, params.negative_prompt, cache=self.texts)
+        table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
+        levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
+        self.steps = len(levels) - 1
+        return Denoiser(
+            network=self.components.unet,
+            prediction=info.prediction_type or family.prediction_type,
+            positive=(Conditioning(positive),),
+            negative=(Conditioning(negative),),
+            cfg=params.cfg,
+            sigmas=levels,
+            timestep_of=table.timestep,
+            adapters=adapters,
+            sequential=self.sequential,
+        )
+
+    def blank_channels(self) -> tuple[Adapter, ...]:
+        """What an inpainting checkpoint needs where everything is repainted; nothing for the others."""
+        if not self.has_inpaint_channels:
+            return ()
+        grey = np.full((self.plan.working.height, self.plan.working.width, 3), 127, np.uint8)
+        return (InpaintChannels(torch.ones(1, 1, *self.latent_size), self.encode(grey).cpu()),)
+
+    @property
+    def has_inpaint_channels(self) -> bool:
+        config = self.components.unet.config
+        return bool(config.in_channels == 2 * config.out_channels + 1)
+
+    def sample(self, denoiser: Denoiser, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
+        """The denoise loop over `denoise`, which is the denoiser or wraps it."""
+        sampler, _ = SAMPLERS[self.job.params.sampler]
+        steps, wish = self.steps, self.job.preview
+        last_preview = -float("inf")
+
+        def on_step(index: int, denoised: torch.Tensor) -> None:
+            nonlocal last_preview
+            self.report.progress("denoise", index + 1, steps)
+            now = time.monotonic()
+            if wish is not None and self.colors is not None and now - last_preview >= wish.interval:
+                last_preview = now
+                self._preview(denoised, self.colors, wish, index + 1)
+
+        with self.report.stage("denoise", steps), denoiser.attached():
+            return sampler(denoise, x, denoiser.sigmas, noise_for_batch([self.source]), on_step)
+
+    def _preview(self, denoised: torch.Tensor, colors: LatentColors, wish: PreviewRequest, step: int) -> None:
+        factor = vae.factor_of(self.components.vae)
+        self.report.emit(preview_jpeg(denoised, colors, factor, wish.max_size, step))
+
+    def decode(self, latents: torch.Tensor, size: Size) -> Pixels:
+        """RGB [height, width, 3] of `size`."""
+        decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
+        self.vae_dtype = dtype_name(decoded.dtype)
+        picture: Pixels = vae.to_images(decoded.images)[0].cpu().numpy()
+        return resize(picture, size)
+
+    def layer(self, pixels: Pixels, box: Box, alpha: str) -> Layer:
+        """The finished layer with its recipe."""
+        params = self.job.params
+        info = recipe(
+            self.job.mode,
+            params,
+            seed=self.seed,
+            title=self.components.info.title,
+            checkpoint=self.job.checkpoint,
+            working=self.plan.working,
+            steps=self.steps,
+            sampler=params.sampler,
+            sampler_title=SAMPLERS[params.sampler][1],
+            schedule=self.schedule,
+        )
+        name = layer_name(MODES[self.job.mode][1], params, self.seed)
+        return Layer(0, "generate", name, pixels, box, alpha, self.seed, info)
+
+    def ran(self, device_name: str) -> dict[str, Any]:
+        """What really ran, as plain values."""
+        return {
+            "device": str(self.components.device),
+            "device_name": device_name,
+            "dtype": dtype_name(self.components.dtype),
+            "vae_dtype": self.vae_dtype,
+            "model": self.components.info.title or self.job.checkpoint,
+            "sampler": self.job.params.sampler,
+            "schedule": self.schedule,
+            "steps": self.steps,
+            "working": [self.plan.working.width, self.plan.working.height],
+            "sequential": self.sequential,
+            "torch": torch.__version__,
+        }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """float32, bfloat16, ..."""
+    return str(dtype).removeprefix("torch.")
