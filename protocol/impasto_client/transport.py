@@ -26,6 +26,9 @@ GOING_AWAY = 1001
 _PING_SECONDS = 60
 
 
+_HUNG_UP = (OSError, EOFError, ConnectionClosed)
+
+
 class Transport:
     """Frames to and from one server. `send` may be called from several threads, `recv` from one."""
 
@@ -54,8 +57,7 @@ class Transport:
             )
         except (WebSocketException, OSError, EOFError) as error:
             # A server that is killed in mid-handshake hangs up without an answer; that is no other program.
-            hung_up = isinstance(error, (OSError, EOFError)) or isinstance(error.__cause__, (OSError, EOFError))
-            if not hung_up:
+            if not isinstance(error, _HUNG_UP) and not isinstance(error.__cause__, _HUNG_UP):
                 raise _not_impasto(where) from error
             raise ResourceError(
                 "resource.connection_lost", f"The Impasto server at {where} does not answer.", retryable=True

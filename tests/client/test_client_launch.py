@@ -217,22 +217,31 @@ def test_what_is_no_impasto_server_is_told(tmp_path: Path) -> None:
         thread.join(5)
 
 
-@pytest.mark.parametrize("version", ["hangs up", "answers nonsense"])
-def test_a_peer_that_hangs_up_is_a_lost_server_and_no_stranger(tmp_path: Path, version: str) -> None:
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [
+        (None, "resource.connection_lost"),  # hangs up without reading
+        (b"", "resource.connection_lost"),
+        (b"HTTP/1.1 101 Sw", "resource.connection_lost"),
+        (b"220 mail.example ready\r\n\r\n", "protocol.version"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "protocol.version"),
+    ],
+)
+def test_a_peer_that_hangs_up_is_a_lost_server_and_another_program_is_named(says: bytes | None, code: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
             peer = listener.accept()[0]
-            if version == "answers nonsense":
+            if says is not None:
                 peer.recv(65536)
-                peer.sendall(b"220 mail.example ready\r\n\r\n")
+                peer.sendall(says)
             peer.close()
 
         threading.Thread(target=answer, daemon=True).start()
         endpoint = Endpoint("127.0.0.1", listener.getsockname()[1], "t", os.getpid(), "0", (1, 0))
         with pytest.raises(ImpastoError) as caught:
             Client.connect(endpoint, INFO, lambda m: None, lambda e: None)
-    assert caught.value.code == ("resource.connection_lost" if version == "hangs up" else "protocol.version")
+    assert caught.value.code == code
 
 
 def test_a_proxy_of_the_system_is_not_used(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
