@@ -5,6 +5,7 @@
 A sprite is a 128 x 128 RGBA picture of one concept. The archive carries every concept without a skin tone that has
 a picture in at least the 3d style, as WebP, and `concepts.json` with label, tags, group and the concentrated set.
 """
+
 from __future__ import annotations
 
 import io
@@ -36,11 +37,18 @@ class Concept:
     group: int
     subgroup: int
     core: bool
+    aliases: tuple[str, ...] = ()
 
 
-def core_labels() -> set[str]:
-    lines = (Path(__file__).parent / "core.txt").read_text(encoding="utf-8").splitlines()
-    return {label.strip() for line in lines if not line.startswith("#") for label in line.split(";") if label.strip()}
+def core_labels() -> dict[str, tuple[str, ...]]:
+    """The concentrated set: label -> other words that people use for it."""
+    found = {}
+    for line in (Path(__file__).parent / "core.txt").read_text(encoding="utf-8").splitlines():
+        for entry in line.split(";") if not line.startswith("#") else ():
+            label, _, others = entry.strip().partition(" (")
+            if label:
+                found[label] = tuple(word.strip() for word in others.rstrip(")").split(",") if word.strip())
+    return found
 
 
 def _file(folder: Path, code: str, ending: str) -> Path | None:
@@ -62,9 +70,18 @@ def concepts_from_labels() -> list[Concept]:
         code = entry["hexcode"].lower()
         if "group" not in entry or _file(assets, code, "webp") is None:
             continue
-        found.append(Concept(code, entry["label"], tuple(entry.get("tags", ())), entry["group"], entry["subgroup"],
-                             entry["label"] in core))
-    missing = core - {c.label for c in found}
+        found.append(
+            Concept(
+                code,
+                entry["label"],
+                tuple(entry.get("tags", ())),
+                entry["group"],
+                entry["subgroup"],
+                entry["label"] in core,
+                core.get(entry["label"], ()),
+            )
+        )
+    missing = core.keys() - {c.label for c in found}
     if missing:
         raise SystemExit(f"core.txt names labels without a picture: {sorted(missing)}")
     return found
@@ -76,9 +93,11 @@ def _flat_picture(code: str) -> Image.Image | None:
         return None
     sys.path.insert(0, str(fetch("svg")))
     import resvg_py
+
     sys.path.pop(0)
-    pixels = resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=SIZE, height=SIZE,
-                                   skip_system_fonts=True)
+    pixels = resvg_py.svg_to_bytes(
+        svg_string=path.read_text(encoding="utf-8"), width=SIZE, height=SIZE, skip_system_fonts=True
+    )
     return Image.open(io.BytesIO(bytes(pixels))).convert("RGBA")
 
 
@@ -111,7 +130,10 @@ def load(path: Path = ARCHIVE) -> tuple[list[Concept], dict[tuple[int, str], np.
     sprites = {}
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
-        concepts = [Concept(**{**c, "tags": tuple(c["tags"])}) for c in json.loads(archive.read("concepts.json"))]
+        concepts = [
+            Concept(**{**c, "tags": tuple(c["tags"]), "aliases": tuple(c["aliases"])})
+            for c in json.loads(archive.read("concepts.json"))
+        ]
         for i, concept in enumerate(concepts):
             for style in STYLES:
                 name = f"{style}/{concept.code}.webp"
@@ -128,9 +150,11 @@ def held_out(index: int) -> bool:
 def main() -> None:
     path = build()
     concepts, sprites = load(path)
-    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, {len(concepts)} concepts "
-          f"({sum(c.core for c in concepts)} concentrated), "
-          + ", ".join(f"{sum(k[1] == s for k in sprites)} {s}" for s in STYLES))
+    print(
+        f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, {len(concepts)} concepts "
+        f"({sum(c.core for c in concepts)} concentrated), "
+        + ", ".join(f"{sum(k[1] == s for k in sprites)} {s}" for s in STYLES)
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""A plain Euler sampler over the networks, for sheets and for measuring. Not the product's sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from starter.vocabulary import encode
+
+
+def alphas() -> torch.Tensor:
+    """Cumulative alphas [1000] of SD 1.x: betas whose roots are evenly spaced from .00085 to .012."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
+@dataclass
+class Networks:
+    """What makes pictures. `scale` is the vae_scaling_factor, predictions are v."""
+
+    text: torch.nn.Module
+    unet: torch.nn.Module
+    vae: torch.nn.Module
+    scale: float
+
+
+def karras(steps: int, table: torch.Tensor, rho: float = 7.0) -> torch.Tensor:
+    """Sigmas [steps + 1] from the table's largest to its smallest, then 0."""
+    low, high = table[0] ** (1 / rho), table[-1] ** (1 / rho)
+    ramp = torch.linspace(0, 1, steps)
+    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
+
+
+@torch.no_grad()
+def latents(
+    net: Networks, prompts: list[str], seeds: list[int], steps: int = 20, cfg: float = 4.0, size: int = 16
+) -> torch.Tensor:
+    """Scaled latents [n, 4, size, size]; each picture's noise comes from its own seed."""
+    a = alphas()
+    table = ((1 - a) / a).sqrt()
+    sigmas = karras(steps, table)
+    x = torch.stack([torch.randn(4, size, size, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    x = x * sigmas[0]
+    states = net.text(encode([*prompts, *[""] * len(prompts)])).last_hidden_state
+    log_table = table.log()
+    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        t = torch.from_numpy(np.interp(now.log().numpy(), log_table.numpy(), np.arange(1000.0))).float()
+        scaled = x / (now**2 + 1).sqrt()
+        with torch.autocast("cpu", torch.bfloat16):
+            v = net.unet(scaled.repeat(2, 1, 1, 1), t, states).sample.float()
+        wanted, free = v.chunk(2)
+        v = free + cfg * (wanted - free)
+        x0 = x / (now**2 + 1) - v * now / (now**2 + 1).sqrt()
+        x = x + (x - x0) / now * (after - now)
+    return x
+
+
+@torch.no_grad()
+def pictures(net: Networks, prompts: list[str], seeds: list[int], **settings) -> torch.Tensor:
+    """uint8 [n, 3, 128, 128]."""
+    out = []
+    for i in range(0, len(prompts), 25):
+        z = latents(net, prompts[i : i + 25], seeds[i : i + 25], **settings)
+        y = net.vae.decode(z / net.scale).sample.clamp(-1, 1)
+        out.append(((y + 1) * 127.5).round().byte())
+    return torch.cat(out)
+
+
+def grid(batch: torch.Tensor, columns: int) -> Image.Image:
+    """Pictures uint8 [n, 3, h, w] as one sheet, in reading order."""
+    n, _, h, w = batch.shape
+    sheet = Image.new("RGB", (columns * w, -(-n // columns) * h), "white")
+    for i, picture in enumerate(batch):
+        sheet.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (i % columns * w, i // columns * h))
+    return sheet

@@ -1,0 +1,233 @@
+"""Trains the UNet and the text encoder together on the latent bank: v-prediction, min-SNR weights, EMA.
+
+    python -m starter.train_unet --minutes 60      # resumes starter/work/unet.pt if it is there
+
+The learning rate falls to nearly nothing over the run; a run that resumes starts again at `--rate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from starter import models
+from starter.bank import Bank
+from starter.compose import caption, rare_tags
+from starter.data import load
+from starter.parallel import Crew, run
+from starter.sample import Networks, alphas, grid, pictures
+from starter.sources import WORK
+from starter.vocabulary import encode
+
+DROPPED = 0.1
+SHEET = (
+    "red apple",
+    "grinning face",
+    "cat",
+    "dog",
+    "red heart",
+    "rocket",
+    "pizza",
+    "sunflower",
+    "penguin",
+    "house",
+    "flat red apple",
+    "flat cat",
+    "flat rocket",
+    "flat tulip",
+    "a small strawberry, 3d",
+    "banana on a blue background",
+    "dragon",
+    "tree",
+    "car",
+    "guitar",
+)
+
+
+class Captions:
+    """Token ids of captions, made once per wording."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.concepts, _ = load()
+        self.rare = rare_tags(self.concepts)
+        self.known: dict[str, torch.Tensor] = {"": encode([""])[0]}
+
+    def ids(self, scenes: list) -> torch.Tensor:
+        """int64 [n, 77]; one in ten is the empty caption."""
+        words = [
+            "" if self.rng.random() < DROPPED else caption(self.rng, self.concepts, s, self.rare)
+            for s in scenes
+        ]
+        new = [w for w in set(words) if w not in self.known]
+        if new:
+            self.known.update(zip(new, encode(new), strict=True))
+        return torch.stack([self.known[w] for w in words])
+
+
+def loss_of(unet, text, z: torch.Tensor, ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Weighted v loss of scaled latents [n, 4, 16, 16] under captions [n, 77]; steps are spread evenly."""
+    n = len(z)
+    t = ((torch.rand(()) + torch.randperm(n)) % n / n * 1000).long().clamp(0, 999)
+    a = table[t].view(-1, 1, 1, 1)
+    noise = torch.randn_like(z)
+    x, v = a.sqrt() * z + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z
+    with torch.autocast("cpu", torch.bfloat16):
+        said = unet(x, t, text(ids).last_hidden_state).sample
+    snr = table[t] / (1 - table[t])
+    weight = snr.clamp(max=5) / (snr + 1)
+    weight = weight / (((table / (1 - table)).clamp(max=5) * (1 - table)).mean())
+    return (F.mse_loss(said.float(), v, reduction="none").mean((1, 2, 3)) * weight).mean()
+
+
+def load_networks(folder: Path = WORK, shape: models.Shape = models.SHAPE, ema: bool = True) -> Networks:
+    """The networks as trained so far."""
+    saved = torch.load(folder / "unet.pt", weights_only=True)
+    unet, text, vae = models.make_unet(shape), models.make_text(shape), models.make_vae(shape)
+    unet.load_state_dict(saved["ema_unet" if ema else "unet"])
+    text.load_state_dict(saved["ema_text" if ema else "text"])
+    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["vae"])
+    return Networks(text.eval(), unet.eval(), vae.eval(), saved["scale"])
+
+
+@torch.no_grad()
+def follow(average: list[torch.Tensor], now: list[torch.Tensor], decay: float) -> None:
+    torch._foreach_lerp_(average, now, 1 - decay)
+
+
+def train(
+    minutes: float,
+    shape: models.Shape = models.SHAPE,
+    folder: Path = WORK,
+    size: int = 32,
+    rate: float = 1e-3,
+    floor: float = 0.02,
+    steps: int | None = None,
+    sheets: bool = True,
+    crew: Crew | None = None,
+) -> float:
+    """Trains for some minutes (or steps) and returns the mean loss of the last steps."""
+    crew = crew or Crew()
+    path = folder / "unet.pt"
+    torch.manual_seed(0)
+    unet, text = models.make_unet(shape), models.make_text(shape)
+    text.load_state_dict(torch.load(folder / "text.pt", weights_only=True)["text"])
+    averages = copy.deepcopy(unet).requires_grad_(False), copy.deepcopy(text).requires_grad_(False)
+    trained = [*unet.parameters(), *text.parameters()]
+    smooth = [*averages[0].parameters(), *averages[1].parameters()]
+    optimiser = torch.optim.AdamW(
+        [{"params": [*unet.parameters()], "share": 1.0}, {"params": [*text.parameters()], "share": 0.5}],
+        lr=rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+        fused=True,
+    )
+    seen = 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        for module, key in (
+            (unet, "unet"),
+            (text, "text"),
+            (averages[0], "ema_unet"),
+            (averages[1], "ema_text"),
+        ):
+            module.load_state_dict(saved[key])
+        optimiser.load_state_dict(saved["optimiser"])
+        seen = saved["pictures"]
+    crew.agree(trained)
+    torch.manual_seed(seen + crew.rank)
+    bank, captions, table = Bank(folder / "bank"), Captions(seen + crew.rank), alphas()
+    print(
+        f"unet {models.parameters(unet) / 1e6:.2f} M, bank {len(bank.scenes)}, scale {bank.scale:.4f}",
+        flush=True,
+    )
+
+    def keep() -> None:
+        models.save(
+            path,
+            {
+                "unet": unet.state_dict(),
+                "text": text.state_dict(),
+                "ema_unet": averages[0].state_dict(),
+                "ema_text": averages[1].state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "pictures": seen,
+                "scale": bank.scale,
+            },
+        )
+
+    start = last_kept = last_sheet = last_look = time.time()
+    step, part, recent = 0, 0.0, []
+    while True:
+        if part >= 1:
+            break
+        for group in optimiser.param_groups:
+            fall = (
+                1 if part < 0.3 else floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (part - 0.3) / 0.7))
+            )
+            group["lr"] = rate * group["share"] * min(1, (step + 1) / 100) * fall
+        rows = torch.randint(len(bank.scenes), (size,))
+        ids = captions.ids([bank.scenes[i] for i in rows.tolist()])
+        loss = loss_of(unet, text, bank.latents(rows), ids, table)
+        loss.backward()
+        part = crew.average(trained, (step + 1) / steps if steps else (time.time() - start) / (60 * minutes))
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        step, seen = step + 1, seen + size * crew.size
+        follow(smooth, trained, min(0.998, (done := seen / size / crew.size) / (done + 9)))
+        recent = [*recent[-99:], loss.item()]
+        if step % 50 == 0 and crew.first:
+            models.log(
+                folder / "unet.jsonl",
+                step=step,
+                pictures=seen,
+                seconds=time.time() - start,
+                loss=sum(recent[-50:]) / len(recent[-50:]),
+                bank=len(bank.scenes),
+            )
+        now = time.time()
+        if now - last_look > 60:
+            last_look = now
+            bank.refresh()
+        if now - last_kept > 300 and crew.first:
+            last_kept = now
+            keep()
+        if sheets and now - last_sheet > 480 and crew.first:
+            last_sheet = now
+            draw(folder, shape, Networks(averages[1], averages[0], None, bank.scale), f"sheet-{seen:07d}.png")
+    if not crew.first:
+        return 0.0
+    keep()
+    if sheets:
+        draw(folder, shape, Networks(averages[1], averages[0], None, bank.scale), f"sheet-{seen:07d}.png")
+    return sum(recent) / max(1, len(recent))
+
+
+def draw(folder: Path, shape: models.Shape, net: Networks, name: str) -> None:
+    """Writes a sheet of the fixed prompts with the VAE as it is on disk."""
+    net.vae = models.make_vae(shape).eval()
+    net.vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["vae"])
+    grid(pictures(net, list(SHEET), list(range(len(SHEET))), cfg=4.0), 10).save(folder / name)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--minutes", type=float, default=60)
+    p.add_argument("--rate", type=float, default=1e-3)
+    p.add_argument("--floor", type=float, default=0.02)
+    p.add_argument("--size", type=int, default=32, help="pictures in a step, for each process")
+    p.add_argument("--processes", type=int, default=2)
+    a = p.parse_args()
+    run(train, a.processes, minutes=a.minutes, rate=a.rate, floor=a.floor, size=a.size)
+
+
+if __name__ == "__main__":
+    main()
