@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from impasto_protocol.home import history_folder, models_folder
+from impasto_protocol.home import history_folder, models_folder, read_launch
 from impasto_server.cli import connect
 from impasto_server.cli.main import VERBS, main, parser_for
 from impasto_server.cli.server import launch_command, settings_from
@@ -179,6 +179,14 @@ def test_launch_command_gives_the_same_settings() -> None:
     command = launch_command(settings)
     assert command[:4] == [sys.executable, "-m", "impasto_server.cli.main", "serve"]
     assert settings_from(parser_for("serve").parse_args(command[3:])) == settings
+
+
+def test_installing_a_plugin_lets_the_editor_start_the_server(home: Path, monkeypatch: Any) -> None:
+    from impasto_server.cli import plugin
+
+    monkeypatch.setattr(plugin, "run", lambda args: 0)
+    assert main(["plugin", "install", "krita"]) == 0
+    assert read_launch(home) == [sys.executable, "-m", "impasto_server.cli.main", "serve"]
 
 
 def test_models(home: Path, capsys: Any) -> None:

@@ -52,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((word for word in words if not word.startswith("-")), None)
     args = parser_for(verb).parse_args(words)
     try:
-        return int(_module(VERBS[args.verb][0]).run(args))
+        code = int(_module(VERBS[args.verb][0]).run(args))
+        if args.verb == "plugin" and code == 0:
+            # So that the editor can start the server before anybody has run `impasto serve`.
+            _module("server").remember_launch()
+        return code
     except ImpastoError as error:
         print(f"impasto: {error}", file=sys.stderr)
         return exit_code(error)

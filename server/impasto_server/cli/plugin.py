@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from impasto_protocol.errors import ImpastoError, RequestError, ResourceError
+from impasto_protocol.errors import RequestError, ResourceError
 
 from .vendor import vendor
 
@@ -37,17 +37,12 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `plugin`; 0, or 1 with a sentence on stderr."""
-    try:
-        if args.plugin_verb == "build":
-            print(build_krita(args.output))
-        else:
-            folder = install_krita(args.home)
-            print(folder)
-            print("Restart Krita; the docker is under Settings > Dockers > Impasto.", file=sys.stderr)
-    except ImpastoError as error:
-        print(f"impasto: {error}", file=sys.stderr)
-        return 1
+    """Run `plugin`: the path of what was made goes to stdout."""
+    if args.plugin_verb == "build":
+        print(build_krita(args.output))
+    else:
+        print(install_krita(args.home))
+        print("Restart Krita; the docker is under Settings > Dockers > Impasto.", file=sys.stderr)
     return 0
 
 

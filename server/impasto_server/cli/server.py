@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impasto_protocol.home import home_folder
+from impasto_protocol.home import home_folder, read_launch
 
 if TYPE_CHECKING:
     from impasto_protocol.home import Endpoint
 
     from ..service.settings import Settings
 
-__all__ = ["add_arguments", "add_engine_options", "launch_command", "run", "settings_from"]
+__all__ = ["add_arguments", "add_engine_options", "launch_command", "remember_launch", "run", "settings_from"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -80,6 +80,17 @@ def launch_command(settings: Settings) -> list[str]:
     if settings.memory_budget is not None:
         command += ["--memory", str(settings.memory_budget)]
     return command
+
+
+def remember_launch() -> None:
+    """Keep the command that starts a server with default settings, where none is kept yet."""
+    from ..service.home import ensure_home, write_launch
+    from ..service.settings import Settings
+
+    settings = Settings()
+    if read_launch(settings.home) is None:
+        ensure_home(settings.home)
+        write_launch(settings.home, launch_command(settings))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
 
 from impasto_protocol.errors import ImpastoError, JobError, ResourceError
 from impasto_protocol.images import digest_of
@@ -41,47 +38,15 @@ from .incidents import as_impasto_error
 from .journal import Entry, Journal
 from .orders import Order, to_engine_job
 from .pixels import to_wire
+from .records import ACTIVE, Listener, Record, plain
 from .worker import Worker
 
-__all__ = ["JobQueue", "Listener", "Record"]
+__all__ = ["JobQueue"]
 
 log = logging.getLogger("impasto.queue")
 
-Listener = Callable[[Message], None]
-"""Takes each event of a job; never blocks and never raises."""
-
 Measured = Callable[[Order, float], None]
 """Told the seconds that a finished job took, without loading."""
-
-ACTIVE = ("queued", "running")
-
-
-@dataclass
-class Record:
-    """One job and what has happened to it."""
-
-    order: Order
-    created: float
-    state: str = "queued"
-    cancel_asked: bool = False
-    events: list[Message] = field(default_factory=list)
-    """The lasting ones; event n has seq n + 1."""
-    listeners: set[Listener] = field(default_factory=set)
-    outputs: list[str] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return self.order.submit.job
-
-    @property
-    def next_seq(self) -> int:
-        return len(self.events) + 1
-
-    def tell(self, message: Message, *, lasting: bool = True) -> None:
-        if lasting:
-            self.events.append(message)
-        for listener in tuple(self.listeners):
-            listener(message)
 
 
 class JobQueue:
@@ -236,7 +201,7 @@ class JobQueue:
                 outputs=tuple(record.outputs),
                 seeds=tuple(result.seeds),
                 timings={stage: float(seconds) for stage, seconds in result.timings.items()},
-                ran=_plain(result.ran),
+                ran=plain(result.ran),
             )
             self._end(record, "finished", finished)
 
@@ -301,7 +266,7 @@ class JobQueue:
             stage=layer.stage,
             alpha=layer.alpha,
             seed=layer.seed,
-            info=_plain(layer.info),
+            info=plain(layer.info),
         )
         record.tell(output)
         self._disk.submit(self._finish, entry)
@@ -321,9 +286,3 @@ class JobQueue:
         ended = [r.id for r in self._records.values() if r.state not in ACTIVE]
         for job in ended[: max(0, len(ended) - self.keep_ended)]:
             del self._records[job]
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the wire and JSON can hold of a recipe; anything else as its text."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
-    return plain

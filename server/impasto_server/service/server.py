@@ -30,8 +30,9 @@ from .queue import JobQueue
 from .session import Session
 from .settings import LOOPBACK, Settings
 from .starter_model import install_starter
-from .worker import ProcessWorker, ThreadWorker, Worker
+from .worker import ThreadWorker, Worker
 from .worker_main import EngineSpec
+from .worker_process import ProcessWorker
 
 __all__ = ["Server", "catalogue_of", "make_worker"]
 
