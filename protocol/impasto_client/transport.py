@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Union
 from impasto_protocol.connection import CLIENT_FRAME_LIMIT
 from impasto_protocol.errors import ImpastoError, ProtocolError, ResourceError
 from impasto_protocol.version import SUBPROTOCOL
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from .endpoint import Endpoint
@@ -57,6 +57,12 @@ class Transport:
             )
         except (WebSocketException, OSError, EOFError) as error:
             # A server that is killed in mid-handshake hangs up without an answer; that is no other program.
+            if isinstance(error, InvalidStatus) and error.response.status_code == 503:
+                raise ResourceError(
+                    "resource.connection_lost",
+                    f"The Impasto server at {where} has too many connections; close some.",
+                    retryable=True,
+                ) from error
             if not isinstance(error, _HUNG_UP) and not isinstance(error.__cause__, _HUNG_UP):
                 raise _not_impasto(where) from error
             raise ResourceError(

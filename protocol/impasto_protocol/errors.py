@@ -12,7 +12,8 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── JobError         job.unknown  job.conflict  job.queue_full  job.cancelled
     ├── ModelError       model.unknown  model.unidentified  model.unsupported  model.corrupt  model.unsafe
     ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died
-    │                    resource.connection_lost  resource.server_start
+    │                    resource.stopping
+    │                    resource.connection_lost  resource.no_answer  resource.server_start
     └── InternalError    internal.failure
 
 `path` names the parameter or field at fault ("params.steps"), `data` holds plain values for machines.

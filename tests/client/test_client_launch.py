@@ -224,6 +224,7 @@ def test_what_is_no_impasto_server_is_told(tmp_path: Path) -> None:
         (b"", "resource.connection_lost"),
         (b"HTTP/1.1 101 Sw", "resource.connection_lost"),
         (b"220 mail.example ready\r\n\r\n", "protocol.version"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "resource.connection_lost"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "protocol.version"),
     ],
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,14 @@ def test_every_module_says_what_it_exports(package: Any) -> None:
 def test_one_version() -> None:
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     assert VERSION == project["project"]["version"] == impasto_server.__version__
+
+
+def test_the_specification_names_every_message_and_field() -> None:
+    text = (Path(impasto_protocol.__file__).parents[1] / "SPEC.md").read_text(encoding="utf-8")
+    spoken = set(re.findall(r"`([a-z0-9_]+)`", text))
+    classes: list[Any] = [*CLIENT_MESSAGES.values(), *SERVER_MESSAGES.values(), Limits]
+    classes += [m.ClientInfo, m.ServerInfo, m.InputPicture, m.PreviewWish, m.JobEntry, m.ErrorInfo]
+    fields = {f.name for cls in classes for f in dataclasses.fields(cls)}
+    assert not (fields | set(CLIENT_MESSAGES) | set(SERVER_MESSAGES)) - spoken
+    for f in dataclasses.fields(Limits):
+        assert f"`{f.name}` | {f.default} |" in text
