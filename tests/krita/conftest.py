@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,16 @@ def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-Start = Callable[..., Any]
-
-
 @pytest.fixture(scope="module")
 def launch() -> list[str]:
     """The command that the plug-in finds in launch.json; a module with the real server has its own."""
     return stub.launch_command()
+
+
+@pytest.fixture(scope="module")
+def model_files() -> list[Path]:
+    """Checkpoints that lie in the server's models folder."""
+    return []
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +84,19 @@ def krita_env() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def painter(
-    warm_home: Path, launch: list[str], krita_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    warm_home: Path,
+    launch: list[str],
+    model_files: list[Path],
+    krita_env: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Painter]:
     folder = tmp_path_factory.mktemp("krita")
     home, impasto = folder / "home", folder / "impasto"
     shutil.copytree(warm_home, home, symlinks=True, ignore=shutil.ignore_patterns("bridge.sock", "run", "tmp"))
     impasto.mkdir(mode=0o700)
+    (impasto / "models").mkdir()
+    for file in model_files:
+        shutil.copy(file, impasto / "models")
     launch_file(impasto).write_text(json.dumps({"argv": launch}))
     try:
         with KritaSession(home, {"IMPASTO_HOME": str(impasto), **krita_env}) as session:

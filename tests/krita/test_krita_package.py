@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import stat
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from impasto_server.cli import plugin
+from impasto_server.cli.main import main
 
 from tests.krita.conftest import Painter
 
@@ -83,21 +83,15 @@ def test_the_folders_of_the_platforms(tmp_path: Path) -> None:
     assert plugin.krita_folders(home, "linux", {}) == (home / "data/krita", home / "config/kritarc")
 
 
-def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    plugin.add_arguments(parser.add_subparsers(required=True))
-    return plugin.run(parser.parse_args(["plugin", *words]))
-
-
 def test_the_commands_print_paths_and_refuse_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("build", "krita", "-o", str(tmp_path / "dist")) == 0
+    assert main(["plugin", "build", "krita", "-o", str(tmp_path / "dist")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "dist/impasto-krita.zip")
     (tmp_path / "file").touch()
-    assert run("install", "krita", "--home", str(tmp_path / "file")) == 1
+    assert main(["plugin", "install", "krita", "--home", str(tmp_path / "file")]) == 2
     error = capsys.readouterr().err
     assert "cannot be written" in error and "Traceback" not in error
     with pytest.raises(SystemExit, match="2"):
-        run("build", "photoshop")
+        main(["plugin", "build", "photoshop"])
 
 
 def test_the_plug_in_does_nothing_outside_krita() -> None:
