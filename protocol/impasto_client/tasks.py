@@ -1,6 +1,6 @@
 """What an editor uses: plan, submit and cancel without ever waiting; everything comes back as events.
 
-Threads: *control* keeps the connection and asks quick questions (plan, catalogue, cancel), *send* uploads and submits,
+Threads: the *link* keeps the connection and asks quick questions (plan, catalogue, cancel), *send* uploads and submits,
 *receive* downloads results and tells the ends of jobs, so that none of them waits behind another's pixels. The
 client's reading thread passes on progress and previews at once.
 """
@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import collections
 import logging
-import queue
 import threading
-import time
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
 
 from impasto_protocol import messages as wire
-from impasto_protocol.errors import ImpastoError, InternalError, JobError, ResourceError
+from impasto_protocol.errors import ImpastoError, JobError, ResourceError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.version import VERSION
 
 from .client import Client
-from .connecting import connect_or_start
 from .document import Snapshot
 from .events import (
     CatalogChanged,
-    ConnectionChanged,
     Event,
     Failed,
     JobChanged,
@@ -36,16 +32,13 @@ from .events import (
     ServerCatalog,
 )
 from .lanes import Lane
+from .link import Link, internal_error
 from .transfers import fetch_result, send_job
-from .transport import GOING_AWAY
 
 __all__ = ["Runner"]
 
 _log = logging.getLogger("impasto.client")
 
-_FIRST_DELAY = 0.5
-_LONGEST_DELAY = 15.0
-_STABLE_SECONDS = 10.0
 _ENDED_KEPT = 256
 _DEFAULT_PREVIEW = wire.PreviewWish(max_size=384, interval_ms=150)
 
@@ -64,18 +57,6 @@ class _Job:
         self.done_seq = 0
 
 
-class _Question(NamedTuple):
-    """Something to ask on the control thread, and what to do where it fails."""
-
-    ask: Callable[[Client], None]
-    fail: Callable[[ImpastoError], None]
-
-
-class _Lost(NamedTuple):
-    generation: int
-    error: ImpastoError
-
-
 class Runner:
     """One editor's line to the server. Every method returns at once; `on_event` is called on the runner's threads,
     one call at a time and in order for each job. It must not wait for the editor's main thread.
@@ -90,55 +71,48 @@ class Runner:
         home: Optional[Path] = None,
         preview: Optional[wire.PreviewWish] = _DEFAULT_PREVIEW,
     ) -> None:
-        self._info = wire.ClientInfo("impasto_client", VERSION, host_name)
         self._on_event = on_event
-        self._start_server = start_server
-        self._home = home
         self._preview = preview
         self._lock = threading.RLock()
         self._jobs: Dict[str, _Job] = {}
         self._ended: Deque[str] = collections.deque(maxlen=_ENDED_KEPT)
-        self._client: Optional[Client] = None
-        self._generation = 0
-        self._state = ConnectionChanged("")
         self._catalog_rev: Optional[str] = None
-        self._may_start = start_server
-        self._asked = True
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._questions: queue.SimpleQueue[Union[_Question, _Lost, None]] = queue.SimpleQueue()
-        self._control = threading.Thread(target=self._run, name="impasto-control", daemon=True)
+        self._started = False
+        self._stopping = False
+        self._link = Link(
+            wire.ClientInfo("impasto_client", VERSION, host_name),
+            self._emit,
+            self._resume,
+            self._on_message,
+            self._fail_running,
+            home=home,
+            start_server=start_server,
+        )
         self._send = Lane("impasto-send")
         self._receive = Lane("impasto-receive")
-        self._started = False
 
     # ---- for the editor
 
     def start(self) -> None:
         """Find or start the server and connect. Called again, it tries at once where the last attempt failed."""
         with self._lock:
-            first, self._started = not self._started, True
-        if first and not self._stopping.is_set():
-            self._control.start()
-            self._send.start()
-            self._receive.start()
-        self._nudge()
+            first, self._started = not self._started and not self._stopping, True
+        if first:
+            for thread in (self._link, self._send, self._receive):
+                thread.start()
+        self._link.nudge()
 
     def stop(self) -> None:
         """End all threads; no event comes afterwards. The server and its jobs go on. A runner is not started again."""
         with self._lock:
-            self._stopping.set()
-        self._wake.set()
-        self._questions.put(None)
-        self._send.stop()
-        self._receive.stop()
+            self._stopping = True
+        for thread in (self._link, self._send, self._receive):
+            thread.stop()
 
     def join(self, timeout: float = 5.0) -> None:
         """Wait until the threads have ended after `stop`; for tests and scripts."""
-        if self._control.is_alive():
-            self._control.join(timeout)
-        self._send.join(timeout)
-        self._receive.join(timeout)
+        for thread in (self._link, self._send, self._receive):
+            thread.join(timeout)
 
     def plan(
         self,
@@ -157,8 +131,8 @@ class Runner:
                 result = PlanResult(plan.box, plan.working, plan.reach, plan.steps, plan.seconds, plan.warnings)
                 self._emit_for(ticket, Planned(ticket, result))
 
-        self._questions.put(_Question(ask, lambda error: self._emit_for(ticket, Failed(ticket, error))))
-        self._nudge()
+        self._link.ask(ask, lambda error: self._emit_for(ticket, Failed(ticket, error)))
+        self._link.nudge()
 
     def submit(self, job_id: str, mode: str, params: Mapping[str, Any], snapshot: Snapshot) -> None:
         """Upload and run a job; kept until there is a connection. A known or cancelled id is ignored."""
@@ -168,7 +142,7 @@ class Runner:
             job = self._jobs[job_id] = _Job(job_id, mode, params, snapshot)
             self._emit(JobChanged(job_id, "waiting"))
         self._send.put(lambda: self._guarded(job, lambda: self._submit(job)))
-        self._nudge()
+        self._link.nudge()
 
     def cancel(self, job_id: str) -> None:
         """End a job, or the plan with this ticket: `JobChanged` "cancelled" follows, and no result after this call."""
@@ -189,81 +163,10 @@ class Runner:
 
     def refresh_catalog(self) -> None:
         """Ask for the catalogue; `CatalogChanged` follows where it is another one than the last."""
-        self._questions.put(_Question(self._ask_catalog, _ignore))
-        self._nudge()
+        self._link.ask(self._ask_catalog, _ignore)
+        self._link.nudge()
 
-    # ---- control: the connection and quick questions
-
-    def _run(self) -> None:
-        delay = _FIRST_DELAY
-        while not self._stopping.is_set():
-            client = self._connect()
-            if client is not None:
-                since = time.monotonic()
-                self._serve(client)
-                client.close()
-                if time.monotonic() - since > _STABLE_SECONDS:
-                    delay = _FIRST_DELAY
-            self._wake.wait(delay)
-            self._wake.clear()
-            delay = min(2 * delay, _LONGEST_DELAY)
-
-    def _connect(self) -> Optional[Client]:
-        """A connected client, or None after everything that waits for one was told why not."""
-        with self._lock:
-            asked, self._asked = self._asked, False
-            start, self._may_start = self._may_start, False
-            self._generation += 1
-            generation = self._generation
-        try:
-            client = connect_or_start(
-                self._info,
-                lambda message: self._on_message(generation, message),
-                lambda error: self._questions.put(_Lost(generation, error)),
-                home=self._home,
-                start=start,
-                on_status=self._status if asked else None,
-                stop=self._stopping,
-            )
-        except ImpastoError as error:
-            # A silent look for a server that someone else started is no news when there is still none.
-            if asked or error.code != "resource.server_start":
-                self._status("failed", error.message)
-            self._give_up(error)
-            return None
-        with self._lock:
-            self._client = client
-        server = client.welcome.server
-        self._status("connected", "", f"{server.name} {server.version} ({server.device})")
-        return client
-
-    def _serve(self, client: Client) -> None:
-        """Answer questions until the connection ends."""
-        self._resume(client)
-        self._answer(client, _Question(self._ask_catalog, _ignore))
-        while not self._stopping.is_set():
-            question = self._questions.get()
-            if isinstance(question, _Question):
-                self._answer(client, question)
-            elif question is not None and question.generation == self._generation:
-                with self._lock:
-                    self._client = None
-                    told_to_stop = question.error.data.get("close_code") == GOING_AWAY
-                    # A server that was told to stop is not started again behind its owner's back.
-                    self._may_start = self._start_server and not told_to_stop
-                    self._asked = True
-                why = "The Impasto server was stopped." if told_to_stop else question.error.message
-                self._status("lost", why)
-                return
-
-    def _answer(self, client: Client, question: _Question) -> None:
-        try:
-            question.ask(client)
-        except ImpastoError as error:
-            question.fail(error)
-        except Exception as defect:
-            _log.exception("a defect of Impasto's client")
-            question.fail(_internal(defect))
+    # ---- on the link's thread
 
     def _resume(self, client: Client) -> None:
         """Go on with the jobs that an earlier connection left: attach to those the server has, send the others."""
@@ -285,16 +188,10 @@ class Runner:
                 self._end(job, "failed", JobError(error.code, message, retryable=True))
             except ImpastoError as error:
                 _log.warning("job %s could not be resumed: %s", job.id, error)
+        self._link.ask(self._ask_catalog, _ignore)
 
-    def _give_up(self, error: ImpastoError) -> None:
-        """No server: fail the questions that wait and the jobs that ran there; unsent jobs go on waiting."""
-        while True:
-            try:
-                question = self._questions.get_nowait()
-            except queue.Empty:
-                break
-            if isinstance(question, _Question):
-                question.fail(error)
+    def _fail_running(self, error: ImpastoError) -> None:
+        """No server: the jobs that ran there are lost; those that were not sent go on waiting."""
         with self._lock:
             for job in [job for job in self._jobs.values() if job.submitted]:
                 lost = "The Impasto server stopped while this job ran; run it again. "
@@ -315,20 +212,13 @@ class Runner:
             self._emit(CatalogChanged(ServerCatalog(catalog.rev, *lists)))
 
     def _ask_to_cancel(self, job: _Job) -> None:
-        self._questions.put(_Question(lambda client: client.cancel(job.id), _ignore))
-
-    def _nudge(self) -> None:
-        """The painter wants something: worth starting a server and connecting at once."""
-        with self._lock:
-            self._may_start = self._start_server
-            self._asked = True
-        self._wake.set()
+        self._link.ask(lambda client: client.cancel(job.id), _ignore)
 
     # ---- send
 
     def _submit(self, job: _Job) -> None:
         with self._lock:
-            client, snapshot = self._client, job.snapshot
+            client, snapshot = self._link.client, job.snapshot
             if job.id in self._ended or job.submitted or snapshot is None:
                 return
             if client is None:
@@ -358,7 +248,7 @@ class Runner:
     def _on_message(self, generation: int, message: wire.Message) -> None:
         """On the client's reading thread."""
         if isinstance(message, wire.CatalogChanged):
-            self._questions.put(_Question(self._ask_catalog, _ignore))
+            self._link.ask(self._ask_catalog, _ignore)
             return
         job = self._jobs.get(getattr(message, "job", ""))
         if job is None:
@@ -374,10 +264,9 @@ class Runner:
     def _take(self, generation: int, job: _Job, message: wire.Message) -> None:
         """Deal with a lasting event. One from a connection that is over comes again after `attach`."""
         seq = int(getattr(message, "seq", 0))
-        with self._lock:
-            client = self._client
-            if job.id in self._ended or generation != self._generation or client is None or seq <= job.done_seq:
-                return
+        client = self._link.client_of(generation)
+        if client is None or job.id in self._ended or seq <= job.done_seq:
+            return
         if isinstance(message, wire.Queued):
             self._emit_for(job.id, JobChanged(job.id, "queued", position=message.position))
         elif isinstance(message, wire.Started):
@@ -410,7 +299,7 @@ class Runner:
             self._end(job, state, None if state == "cancelled" else error)
         except Exception as defect:
             _log.exception("a defect of Impasto's client")
-            self._end(job, "failed", _internal(defect))
+            self._end(job, "failed", internal_error(defect))
 
     def _end(self, job: _Job, state: str, error: Optional[ImpastoError] = None) -> None:
         with self._lock:
@@ -422,12 +311,6 @@ class Runner:
             self._jobs.pop(job.id, None)
             job.snapshot = None
 
-    def _status(self, state: str, message: str, server: str = "") -> None:
-        with self._lock:
-            if self._state != ConnectionChanged(state, message, server):
-                self._state = ConnectionChanged(state, message, server)
-                self._emit(self._state)
-
     def _emit_for(self, id: str, event: Event) -> None:
         """Emit an event of a job or ticket, unless it has ended."""
         with self._lock:
@@ -436,15 +319,14 @@ class Runner:
 
     def _emit(self, event: Event) -> None:
         with self._lock:
-            if not self._stopping.is_set():
+            if self._stopping:
+                return
+            try:
                 self._on_event(event)
+            except Exception:
+                # The editor's defect must not cost it the connection.
+                _log.exception("the editor failed at %r", event)
 
 
 def _ignore(error: ImpastoError) -> None:
     _log.info("not answered: %s", error)
-
-
-def _internal(defect: Exception) -> InternalError:
-    return InternalError(
-        "internal.failure", f"A defect of Impasto's plug-in: {type(defect).__name__}: {defect}. Please report it."
-    )

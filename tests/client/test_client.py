@@ -16,6 +16,7 @@ from impasto_client.document import Snapshot
 from impasto_client.endpoint import read_endpoint
 from impasto_client.events import JobChanged, PreviewReady, ResultReady
 from impasto_client.jobs import JobList
+from impasto_client.tasks import Runner
 from impasto_client.transport import FRAGMENT
 from impasto_protocol.errors import AssetError, ImpastoError, JobError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
@@ -292,6 +293,24 @@ def test_no_call_of_the_runner_waits(server: FakeServer) -> None:
     count = len(editor.events)
     time.sleep(0.1)
     assert len(editor.events) == count
+
+
+def test_an_editor_that_fails_at_an_event_keeps_its_connection(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    editor = Editor(server.home, start=False)
+    keep = editor._on_event
+
+    def clumsy(event: Any) -> None:
+        keep(event)
+        raise RuntimeError("the panel is gone")
+
+    editor.runner = Runner("test", clumsy, start_server=False, home=server.home)
+    editor.runner.start()
+    editor.runner.submit("job", "inpaint", {}, snapshot())
+    assert editor.ended("job").state == "finished"
+    assert "the panel is gone" in caplog.text
+    editor.close()
 
 
 def test_a_changed_catalogue_is_told(server: FakeServer) -> None:
