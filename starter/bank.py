@@ -1,6 +1,6 @@
 """The latent bank: composed pictures, encoded once by the frozen encoder, in shards that training picks up.
 
-    python -m starter.bank --shards 10        # starter/work/bank/0000.npz ... with 2,000 pictures each
+    python -m starter.bank --shards 8        # starter/work/bank/0000.npz ... with 1,000 pictures each
 
 A shard holds mean and logvar float16 [n, 4, 16, 16] (not yet scaled) and what each picture shows. The first shard
 also fixes `scale.json`: the vae_scaling_factor that brings the latents to unit mean square.
@@ -67,7 +67,7 @@ def shard(vae, number: int, count: int) -> dict[str, np.ndarray]:
 
 def fill(
     shards: int,
-    count: int = 2000,
+    count: int = 1000,
     folder: Path = FOLDER,
     vae_file: Path = WORK / "vae.pt",
     shape: models.Shape = models.SHAPE,
@@ -136,7 +136,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--shards", type=int, default=10)
     p.add_argument("--first", type=int, default=0)
-    p.add_argument("--count", type=int, default=2000)
+    p.add_argument("--count", type=int, default=1000)
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     torch.set_num_threads(a.threads)

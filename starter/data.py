@@ -125,10 +125,10 @@ def build(path: Path = ARCHIVE) -> Path:
 
 
 @lru_cache(maxsize=1)
-def load(path: Path = ARCHIVE) -> tuple[list[Concept], dict[tuple[int, str], np.ndarray]]:
+def load(path: Path | None = None) -> tuple[list[Concept], dict[tuple[int, str], np.ndarray]]:
     """Concepts, and sprites as uint8 [128, 128, 4] by (index of the concept, style)."""
     sprites = {}
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path or ARCHIVE) as archive:
         names = set(archive.namelist())
         concepts = [
             Concept(**{**c, "tags": tuple(c["tags"]), "aliases": tuple(c["aliases"])})

@@ -14,6 +14,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from starter.data import SIZE
 
 
+TOKENS = 49408
+
+
 @dataclass(frozen=True)
 class Shape:
     """Everything that fixes the networks. Channels per level, heads per attention, norm groups."""
@@ -80,7 +83,7 @@ def make_text(shape: Shape = SHAPE) -> CLIPTextModel:
     """Token ids [n, 77] -> last_hidden_state [n, 77, text_width], the final layer norm applied."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=49408,
+            vocab_size=TOKENS,
             hidden_size=shape.text_width,
             intermediate_size=shape.text_intermediate,
             num_hidden_layers=shape.text_layers,

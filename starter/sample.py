@@ -47,7 +47,7 @@ def latents(
     states = net.text(encode([*prompts, *[""] * len(prompts)])).last_hidden_state
     log_table = table.log()
     for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
-        t = torch.from_numpy(np.interp(now.log().numpy(), log_table.numpy(), np.arange(1000.0))).float()
+        t = torch.tensor(np.interp(float(now.log()), log_table.numpy(), np.arange(1000.0)), dtype=torch.float32)
         scaled = x / (now**2 + 1).sqrt()
         with torch.autocast("cpu", torch.bfloat16):
             v = net.unet(scaled.repeat(2, 1, 1, 1), t, states).sample.float()

@@ -106,7 +106,7 @@ def train(
     minutes: float,
     shape: models.Shape = models.SHAPE,
     folder: Path = WORK,
-    size: int = 32,
+    size: int = 16,
     rate: float = 1e-3,
     floor: float = 0.02,
     steps: int | None = None,
@@ -119,11 +119,13 @@ def train(
     torch.manual_seed(0)
     unet, text = models.make_unet(shape), models.make_text(shape)
     text.load_state_dict(torch.load(folder / "text.pt", weights_only=True)["text"])
+    text.get_input_embeddings().weight.requires_grad_(False)  # the teacher's word vectors stay: unseen words keep sense
     averages = copy.deepcopy(unet).requires_grad_(False), copy.deepcopy(text).requires_grad_(False)
-    trained = [*unet.parameters(), *text.parameters()]
-    smooth = [*averages[0].parameters(), *averages[1].parameters()]
+    of_text = [p for p in text.parameters() if p.requires_grad]
+    trained = [*unet.parameters(), *of_text]
+    smooth = [*averages[0].parameters(), *(p for p in averages[1].parameters() if p.shape[0] != models.TOKENS)]
     optimiser = torch.optim.AdamW(
-        [{"params": [*unet.parameters()], "share": 1.0}, {"params": [*text.parameters()], "share": 0.5}],
+        [{"params": [*unet.parameters()], "share": 1.0}, {"params": of_text, "share": 0.5}],
         lr=rate,
         betas=(0.9, 0.99),
         weight_decay=0.01,
@@ -223,7 +225,7 @@ def main() -> None:
     p.add_argument("--minutes", type=float, default=60)
     p.add_argument("--rate", type=float, default=1e-3)
     p.add_argument("--floor", type=float, default=0.02)
-    p.add_argument("--size", type=int, default=32, help="pictures in a step, for each process")
+    p.add_argument("--size", type=int, default=16, help="pictures in a step, for each process")
     p.add_argument("--processes", type=int, default=2)
     a = p.parse_args()
     run(train, a.processes, minutes=a.minutes, rate=a.rate, floor=a.floor, size=a.size)

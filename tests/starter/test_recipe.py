@@ -1,0 +1,104 @@
+"""The whole recipe at a toy budget: pictures, two steps of each part, export, pack, unpack, load, draw.
+
+The pictures are drawn here, and the fetched networks (feature space, sentence encoder) are replaced by random ones, so
+that no network is needed.
+"""
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from starter import bank, data, lite0, models, train_text, train_unet, train_vae, vocabulary
+from starter.compose import Scene, caption, compose, rare_tags
+from starter.data import Concept
+
+LABELS = ("red ball", "blue box", "green tree", "grey cat", "yellow sun", "pink pig", "black hat", "white egg",
+          "brown dog", "orange fish", "teal cup")
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    path = tmp_path / "sprites.zip"
+    concepts = [Concept(str(i), label, tuple(label.split()), 0, 0, i % 2 == 0, ("thing",) if i == 2 else ())
+                for i, label in enumerate(LABELS)]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("concepts.json", json.dumps([asdict(c) for c in concepts]))
+        for i, concept in enumerate(concepts):
+            for style in data.STYLES:
+                sprite = Image.new("RGBA", (data.SIZE, data.SIZE))
+                ImageDraw.Draw(sprite).ellipse((10, 10, 110, 110), (20 * i, 255 - 20 * i, 90, 255))
+                out = io.BytesIO()
+                sprite.save(out, "WEBP")
+                archive.writestr(f"{style}/{concept.code}.webp", out.getvalue())
+    monkeypatch.setattr(data, "ARCHIVE", path)
+    data.load.cache_clear()
+    yield data.load()
+    data.load.cache_clear()
+
+
+def test_composed_pictures_and_their_captions(pictures):
+    concepts, sprites = pictures
+    rng = np.random.default_rng(0)
+    for kind in ("single", "small", "pair"):
+        for style in data.STYLES:
+            picture, scene = compose(rng, sprites, 0, 3 if kind == "pair" else -1, style, kind)
+            assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8
+            for _ in range(20):
+                words = caption(rng, concepts, scene, {})
+                assert "red ball" in words
+                assert ("flat" in words) == (style == "flat")
+                assert ("grey cat" in words) == (kind == "pair")
+
+
+def test_an_alias_stands_for_its_label(pictures):
+    concepts, _ = pictures
+    rng = np.random.default_rng(0)
+    said = {caption(rng, concepts, Scene(2, -1, "3d", -1, "single"), rare_tags(concepts)) for _ in range(200)}
+    assert any("thing" in s for s in said) and any("green tree" in s for s in said)
+
+
+def test_the_concentrated_set_is_well_formed():
+    core = data.core_labels()
+    assert len(core) > 250
+    words = [w for others in core.values() for w in others]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.slow
+def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
+    if not (vocabulary.ENGINE / "vocab.json").exists() and not (vocabulary.WORK / "clip" / "vocab.json").exists():
+        pytest.fail("no CLIP vocabulary: run the engine's set-up or `python -m starter.sources`")
+    from starter.evaluate import read_networks
+    from starter.export import export
+    from starter.pack import pack
+    from starter.sample import pictures as draw
+    from starter.unpack import install
+    torch.manual_seed(0)
+    monkeypatch.setattr(lite0, "load", lambda: lite0.Lite0().requires_grad_(False))
+    monkeypatch.setattr(train_text, "teach", lambda texts: torch.nn.functional.normalize(torch.randn(len(texts), 384), dim=-1))
+    shape = models.TOY
+    assert train_vae.train(0, shape=shape, bank_size=12, size=4, folder=tmp_path, steps=2) > 0
+    assert train_vae.train(0, True, shape=shape, bank_size=12, size=4, folder=tmp_path, steps=2) > 0
+    train_text.train(0, shape=shape, folder=tmp_path, words=50, captions=40, steps=2)
+    bank.fill(2, 8, tmp_path / "bank", tmp_path / "vae.pt", shape)
+    for _ in range(2):                                          # the second run resumes
+        loss = train_unet.train(0, shape=shape, folder=tmp_path, size=4, steps=2, sheets=False)
+        assert np.isfinite(loss)
+    assert torch.load(tmp_path / "unet.pt", weights_only=True)["pictures"] == 16
+    net = train_unet.load_networks(tmp_path, shape)
+    out = export(tmp_path / "single.safetensors", net, shape)
+    again = read_networks(out, shape)
+    first, second = (draw(n, ["red ball"], [1], steps=3).int() for n in (net, again))
+    assert first.shape == (1, 3, 128, 128)
+    assert (first - second).abs().float().mean() < 3            # fp16 and the folded latent scale
+    facts = pack(out, tmp_path / "weights")
+    packed = read_networks(install(tmp_path / "models", tmp_path / "weights"), shape)
+    assert facts["result_bytes"] == out.stat().st_size
+    assert draw(packed, ["red ball"], [1], steps=3).shape == (1, 3, 128, 128)
