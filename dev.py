@@ -68,6 +68,9 @@ def wanted() -> str:
     digest = hashlib.sha256(f"{sys.version_info[:2]} {platform.machine()} {ROOT}".encode())
     for name in ("pyproject.toml", "constraints.txt"):
         digest.update((ROOT / name).read_bytes())
+    # An editable installation lists its packages when it is made.
+    packages = sorted(str(p.parent.relative_to(ROOT)) for p in ROOT.glob("*/*/__init__.py"))
+    digest.update(" ".join(p for p in packages if not p.startswith(".")).encode())
     return digest.hexdigest()
 
 
