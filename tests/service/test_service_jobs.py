@@ -175,6 +175,30 @@ def test_two_clients_hear_only_of_their_own_jobs(settings: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_cancels_at_any_moment_end_every_job_once(settings: Any) -> None:
+    import random
+
+    async def scenario() -> None:
+        chance = random.Random(1)
+        async with running(settings) as (_, endpoint), connected(endpoint) as peer, connected(endpoint) as other:
+            jobs = [f"j{n}" for n in range(24)]
+            for job in jobs:
+                prompt = chance.choice(["", "slow", "defect", "many"])
+                await ask_submit(peer, job, params={"steps": chance.randint(1, 3), "prompt": prompt})
+                if chance.random() < 0.5:
+                    await asyncio.sleep(chance.random() * 0.03)
+                    await other.ask(Cancel, chance.choice(jobs[: jobs.index(job) + 1]))
+            for job in jobs:
+                await peer.end(job)
+            await peer.ask(Jobs)
+            for job in jobs:
+                one_end(peer, job)
+                seqs = [e.seq for e in peer.events if hasattr(e, "seq") and e.job == job]
+                assert seqs == list(range(1, len(seqs) + 1))
+
+    asyncio.run(scenario())
+
+
 def test_queue_limit(tmp_path: Path) -> None:
     from impasto_protocol.version import Limits
 

@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from impasto_protocol.errors import ModelError
 from impasto_protocol.home import models_folder
 
 from ..service.catalogue import STARTER, Catalogue
@@ -105,13 +104,7 @@ def _tell_check(found: list[tuple[str, Facts]], as_json: bool) -> int:
 def _starter(repair: bool) -> int:
     home = Settings().home
     ensure_home(home)
-    path = models_folder(home) / f"{STARTER}.safetensors"
-    if path.exists() and not repair:
-        facts = identify(path)
-        if facts.usable:
-            print(path)
-            return 0
-        raise ModelError("model.corrupt", f"{path} is damaged: {facts.reason} Run `impasto models starter --repair`.")
-    path.unlink(missing_ok=True)
+    if repair:
+        (models_folder(home) / f"{STARTER}.safetensors").unlink(missing_ok=True)
     print(install_starter(models_folder(home)))
     return 0

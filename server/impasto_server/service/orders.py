@@ -16,7 +16,7 @@ from ..engine.jobs import Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, ModeParams, parse_params
 from ..engine.planning import Plan, check_box, plan
 from .catalogue import Catalogue, Model
-from .pixels import from_wire, mask_from_wire
+from .pixels import check_bytes, from_wire, mask_from_wire
 
 __all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "resolve_params", "to_engine_job"]
 
@@ -106,7 +106,7 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
         planned = plan(submit.mode, params, submit.canvas, None, model.native_size)
         return Order(submit, params, model, planned.box, planned)
     box = box_of(image)
-    _pixels(image, pictures, "inputs.image")
+    check_bytes(_bytes(image, pictures, "inputs.image"), image.width, image.height, image.format, "inputs.image")
     selection = None
     if mask is not None:
         selection = _selected(_mask(mask, pictures), box)

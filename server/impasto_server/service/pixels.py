@@ -8,7 +8,7 @@ from impasto_protocol.images import BYTES_PER_PIXEL, Buffer
 
 from ..engine.jobs import Pixels
 
-__all__ = ["from_wire", "mask_from_wire", "to_wire"]
+__all__ = ["check_bytes", "from_wire", "mask_from_wire", "to_wire"]
 
 
 def from_wire(data: Buffer, width: int, height: int, format: str, path: str = "inputs.image") -> Pixels:
@@ -16,10 +16,9 @@ def from_wire(data: Buffer, width: int, height: int, format: str, path: str = "i
     channels = _channels(data, width, height, format, path)
     if format == "rgba8":
         return channels
-    out = np.empty((height, width, 4), np.uint8)
     if format == "bgra8":
-        out[:] = channels[..., [2, 1, 0, 3]]
-        return out
+        return _swapped(channels)
+    out = np.empty((height, width, 4), np.uint8)
     out[..., :3] = channels  # rgb8; one grey channel spreads over three
     out[..., 3] = 255
     return out
@@ -36,9 +35,20 @@ def mask_from_wire(data: Buffer, width: int, height: int, format: str, path: str
 
 def to_wire(pixels: Pixels, format: str) -> bytes:
     """RGBA [height, width, 4] -> bytes in `format` (rgba8 or bgra8)."""
-    if format == "bgra8":
-        pixels = pixels[..., [2, 1, 0, 3]]
-    return np.ascontiguousarray(pixels).tobytes()
+    return (_swapped(pixels) if format == "bgra8" else pixels).tobytes()
+
+
+def check_bytes(data: Buffer, width: int, height: int, format: str, path: str) -> None:
+    """Raise what `from_wire` would, without looking at the pixels."""
+    _channels(data, width, height, format, path)
+
+
+def _swapped(pixels: Pixels) -> Pixels:
+    """First and third channel exchanged; plane by plane, several times faster than by an index."""
+    out = np.empty(pixels.shape, np.uint8)
+    for to, source in enumerate((2, 1, 0, 3)):
+        out[..., to] = pixels[..., source]
+    return out
 
 
 def _channels(data: Buffer, width: int, height: int, format: str, path: str) -> Pixels:

@@ -73,8 +73,9 @@ class JobQueue:
         self._running: Record | None = None
         self._work = asyncio.Event()
         self._closing = False
-        # One thread for the disk: results are written in order, and PNGs are made beside the next job.
+        # Results are written in order; their PNGs are made beside the next job and delay nothing.
         self._disk = ThreadPoolExecutor(1, "impasto-journal")
+        self._png = ThreadPoolExecutor(1, "impasto-png")
 
     @property
     def busy(self) -> bool:
@@ -180,6 +181,7 @@ class JobQueue:
     def close_disk(self) -> None:
         """Wait for the pictures that are still being written; blocks."""
         self._disk.shutdown()
+        self._png.shutdown()
 
     async def _run_one(self, record: Record) -> None:
         record.state = "running"
@@ -269,7 +271,7 @@ class JobQueue:
             info=plain(layer.info),
         )
         record.tell(output)
-        self._disk.submit(self._finish, entry)
+        self._png.submit(self._finish, entry)
 
     def _finish(self, entry: Entry) -> None:
         try:

@@ -14,10 +14,10 @@ log = logging.getLogger("impasto.catalogue")
 
 
 def install_starter(folder: Path) -> Path:
-    """Unpack the starter model into `folder` and give its file.
+    """Unpack the starter model into `folder`, unless the right file is there already, and give its path.
 
-    Raises ModelError `model.unknown` where this installation does not contain it, `model.corrupt` where its weights
-    are damaged.
+    Raises ModelError `model.unknown` where this installation does not contain it, `model.corrupt` where its packed
+    weights are missing or damaged.
     """
     try:
         unpack = importlib.import_module("starter.unpack")
@@ -27,11 +27,7 @@ def install_starter(folder: Path) -> Path:
         raise ModelError("model.unknown", "This installation does not contain the starter model.") from e
     try:
         path = Path(unpack.install(folder))
-    except FileNotFoundError as e:
-        raise ModelError(
-            "model.unknown", f"The weights of the starter model are missing ({e}); install Impasto again."
-        ) from e
     except unpack.StarterDamaged as e:
-        raise ModelError("model.corrupt", f"The starter model is damaged ({e}); install Impasto again.") from e
-    log.info("the starter model is installed as %s", path)
+        raise ModelError("model.corrupt", f"{e}; if that does not help, install Impasto again.") from e
+    log.info("the starter model is there: %s", path)
     return path
