@@ -185,7 +185,7 @@ def test_scrubbed_environment_keeps_the_rest() -> None:
     environment = {
         **{"HOME": "/h", "LANG": "de", "DISPLAY": ":1", "CUDA_VISIBLE_DEVICES": "0", "HSA_OVERRIDE_GFX_VERSION": "1"},
         **{"PYTHONPATH": "x", "PYTHONHOME": "x", "LD_PRELOAD": "x", "DYLD_LIBRARY_PATH": "x", "QT_SCALE_FACTOR": "2"},
-        **{"APPDIR": "/tmp/.mount_k", "PATH": os.pathsep.join(["/tmp/.mount_k/usr/bin", "/usr/bin"])},
+        **{"APPDIR": "/mnt/.mount_k", "PATH": os.pathsep.join(["/mnt/.mount_k/usr/bin", "/usr/bin"])},
     }
     assert scrubbed_environment(environment) == {
         **{"HOME": "/h", "LANG": "de", "DISPLAY": ":1", "CUDA_VISIBLE_DEVICES": "0", "HSA_OVERRIDE_GFX_VERSION": "1"},
