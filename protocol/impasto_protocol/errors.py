@@ -14,6 +14,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died
     │                    resource.stopping
     │                    resource.connection_lost  resource.no_answer  resource.server_start
+    │                    resource.home  resource.already_running  resource.cannot_listen  resource.beyond_loopback
     └── InternalError    internal.failure
 
 `path` names the parameter or field at fault ("params.steps"), `data` holds plain values for machines.
