@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -347,6 +349,19 @@ def test_bad_files_are_unknown_with_the_right_code(tmp_path: Path) -> None:
         "model.unidentified",
         "model.unknown",
     ]
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return os.system, ("true",)
+
+
+def test_a_pickle_that_would_run_code_is_told_from_others(tmp_path: Path) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"state_dict": Hostile()}))
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps({"state_dict": {}}))
+    bad, plain = identify_file(tmp_path / "bad.ckpt"), identify_file(tmp_path / "plain.ckpt")
+    assert isinstance(bad, Unknown) and bad.code == "model.unsafe" and f"{os.name}.system" in bad.reason
+    assert isinstance(plain, Unknown) and plain.code == "model.unidentified"
 
 
 def test_identifying_needs_no_torch() -> None:

@@ -25,7 +25,17 @@ from impasto_protocol.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Header", "TensorInfo", "Tensors", "corrupt", "open_tensors", "read_header", "read_pickle"]
+__all__ = [
+    "Header",
+    "TensorInfo",
+    "Tensors",
+    "corrupt",
+    "foreign_global",
+    "open_tensors",
+    "read_header",
+    "read_pickle",
+    "unsafe",
+]
 
 MAX_HEADER = 100 * 1024 * 1024
 """Longest header in bytes that is read; the largest real ones have a few MB."""
@@ -209,22 +219,16 @@ def read_pickle(path: str | Path) -> Any:
 
     import torch
 
-    name = Path(path).name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        forbidden = named.group(1) if named else _foreign_global(path)
+        forbidden = named.group(1) if named else foreign_global(path)
         if forbidden is None:
             raise corrupt(path, "it is not a complete pickle of tensors") from error
-        raise ModelError(
-            "model.unsafe",
-            f"{name} was refused: reading it would run {forbidden}, which the numbers of a model do not need. "
-            "Use a .safetensors version of this model.",
-            data={"file": name, "global": forbidden},
-        ) from error
+        raise unsafe(path, forbidden) from error
     except OSError as error:
         raise _unreadable(path, error) from error
     except _BROKEN_PICKLE as error:
@@ -246,16 +250,33 @@ _BROKEN_PICKLE = (
     zipfile.BadZipFile,
 )
 _HARMLESS = ("torch", "collections", "numpy", "_codecs")
+_PLAIN_PICKLE_BYTES = 16 << 20
+"""Of a pickle outside an archive the names come first; files of this age can be gigabytes."""
 
 
-def _foreign_global(path: str | Path) -> str | None:
-    """The first name outside torch that the pickle asks for; torch's reader stops earlier at newer protocols."""
+def unsafe(path: str | Path, forbidden: str) -> ModelError:
+    """The refusal of a pickle that asks for the name `forbidden`."""
+    name = Path(path).name
+    return ModelError(
+        "model.unsafe",
+        f"{name} was refused: reading it would run {forbidden}, which the numbers of a model do not need. "
+        "Use a .safetensors version of this model.",
+        data={"file": name, "global": forbidden},
+    )
+
+
+def foreign_global(path: str | Path) -> str | None:
+    """The first name that a pickle asks for and that no model's numbers need, or None. Reads opcodes, runs nothing.
+
+    Of a zip archive only its index (data.pkl) is read, of a plain pickle the part before the first tensor's bytes.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 raw = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
         else:
-            raw = Path(path).read_bytes()
+            with open(path, "rb") as file:
+                raw = file.read(_PLAIN_PICKLE_BYTES)
         texts: list[str] = []
         for operation, argument, _ in pickletools.genops(raw):
             if operation.name == "STACK_GLOBAL":

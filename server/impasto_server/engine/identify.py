@@ -14,7 +14,7 @@ from typing import Any
 
 from impasto_protocol.errors import ModelError
 
-from .checkpoint import Header, read_header
+from .checkpoint import Header, foreign_global, read_header, unsafe
 from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config, vae_config
 from .layout import VAE_PREFIX
 from .modelspec import Facts, read_facts
@@ -78,6 +78,10 @@ def identify_file(path: str | Path) -> ModelInfo | Unknown:
     """Say what the file at `path` is. Reads its header and its sidecar NAME.json; never raises for a bad file."""
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
+        forbidden = foreign_global(path)
+        if forbidden is not None:
+            refusal = unsafe(path, forbidden)
+            return Unknown(refusal.message, refusal.code)
         return Unknown(f"{path.suffix or 'this'} files are not identified yet; use a .safetensors version.")
     try:
         header = read_header(path)
