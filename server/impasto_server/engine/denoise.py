@@ -19,7 +19,7 @@ __all__ = ["Denoiser", "call_network", "to_denoised"]
 def to_denoised(prediction: str, x: torch.Tensor, output: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """x0 from what the network predicts.
 
-    epsilon: the noise (Ho et al., 2020). v_prediction: the velocity (Salimans and Ho, 2022, "Progressive distillation").
+    epsilon: the noise (Ho et al., 2020); v_prediction: the velocity (Salimans, Ho, "Progressive distillation", 2022).
     """
     if prediction == "epsilon":
         return x - sigma * output
