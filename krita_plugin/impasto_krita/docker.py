@@ -224,12 +224,15 @@ class ImpastoDocker(DockWidget):
             f"QPushButton:disabled {{ background: {off}; color: {quiet}; border: 1px solid {edge}; }}"
         )
         self.cancel.setStyleSheet("QPushButton { padding: 7px 10px; }")
-        # A style sheet resets the font; Krita's dockers have a smaller one.
+        for fold in (self.negative_fold, self.advanced):
+            fold.style_by(palette)
+        # A style sheet stops a widget from taking over the docker's font, which is smaller than the program's.
         for button in (self.button, self.cancel, self.negative_fold.button, self.advanced.button):
-            font = self.prompt.font()
+            font = self.hint.font()
             font.setBold(button is self.button)
             button.setFont(font)
         self.add_layer.setIcon(icon("layer", palette))
+        self.strip.style_by(palette)
         self.seed.refresh()
 
     # ---- what Krita and Qt tell
@@ -241,6 +244,7 @@ class ImpastoDocker(DockWidget):
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
         self._timer.start()
+        QTimer.singleShot(0, self._style)
         QTimer.singleShot(0, self.controller.start)
 
     def hideEvent(self, event: Any) -> None:
@@ -249,7 +253,7 @@ class ImpastoDocker(DockWidget):
 
     def changeEvent(self, event: Any) -> None:
         super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "button"):
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.FontChange) and hasattr(self, "button"):
             QTimer.singleShot(0, self._style)
 
     # ---- deeds
@@ -339,7 +343,8 @@ class ImpastoDocker(DockWidget):
             "idle": "Not connected",
             "starting": "Starting the server…",
             "connecting": "Connecting…",
-            "connected": connection.server or "Connected",
+            # The device is not known yet while the engine starts.
+            "connected": connection.server.replace(" (starting)", "") or "Connected",
         }
         text = texts.get(connection.state) or connection.message or "No connection to the server."
         self.state.setText(text)

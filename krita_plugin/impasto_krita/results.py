@@ -13,6 +13,7 @@ from .qt import (
     QListView,
     QListWidget,
     QListWidgetItem,
+    QPalette,
     QPixmap,
     QSize,
     QSizePolicy,
@@ -40,6 +41,16 @@ def image_of(result: ResultLayer, longest: int = 0) -> Any:
     )
 
 
+def _square(image: Any, side: int) -> Any:
+    """The middle of the picture as a square of `side` pixels."""
+    filled = image.scaled(
+        QSize(side, side),
+        Qt.AspectRatioMode.KeepAspectRatioByExpanding,
+        Qt.TransformationMode.SmoothTransformation,
+    )
+    return filled.copy((filled.width() - side) // 2, (filled.height() - side) // 2, side, side)
+
+
 class ResultStrip(QListWidget):
     """One row of thumbnails. `chosen` tells which one is looked at, `wanted` which is to be added again."""
 
@@ -59,8 +70,9 @@ class ResultStrip(QListWidget):
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(THUMB + 14 + self.horizontalScrollBar().sizeHint().height())
         self.setFrameShape(QListWidget.Shape.NoFrame)
+        self.horizontalScrollBar().rangeChanged.connect(lambda *_: self._fit())
+        self.style_by(self.palette())
         self.results: List[ResultLayer] = []
         self.currentRowChanged.connect(self._chosen)
         self.itemDoubleClicked.connect(lambda item: self.wanted.emit(self.results[self.row(item)]))
@@ -69,10 +81,11 @@ class ResultStrip(QListWidget):
     def add(self, result: ResultLayer) -> None:
         """Put a new result in front and choose it."""
         ratio = self.devicePixelRatioF()
-        pixmap = QPixmap.fromImage(image_of(result, round(THUMB * ratio)))
+        side = round(THUMB * ratio)
+        pixmap = QPixmap.fromImage(_square(image_of(result, 2 * side), side))
         pixmap.setDevicePixelRatio(ratio)
         item = QListWidgetItem(QIcon(pixmap), "")
-        item.setSizeHint(QSize(THUMB + 6, THUMB + 6))
+        item.setSizeHint(QSize(THUMB + 8, THUMB + 8))
         item.setToolTip(f"{result.name}\nSeed {result.seed}. Double click adds it as a layer again.")
         self.results.insert(0, result)
         self.insertItem(0, item)
@@ -82,6 +95,21 @@ class ResultStrip(QListWidget):
         self.setVisible(True)
         self.setCurrentRow(0)
         self.scrollToTop()
+
+    def style_by(self, palette: Any) -> None:
+        """Colours from the theme: the chosen one has a frame."""
+        high = palette.color(QPalette.ColorRole.Highlight).name()
+        self.setStyleSheet(
+            "QListWidget { background: transparent; }"
+            "QListWidget::item { border: 2px solid transparent; border-radius: 2px; }"
+            f"QListWidget::item:selected {{ border-color: {high}; background: transparent; }}"
+        )
+        self._fit()
+
+    def _fit(self) -> None:
+        bar = self.horizontalScrollBar()
+        more = bar.sizeHint().height() if bar.maximum() > bar.minimum() else 0
+        self.setFixedHeight(THUMB + 14 + more)
 
     def current(self) -> Optional[ResultLayer]:
         """The result that is looked at."""

@@ -104,7 +104,7 @@ class Fold(QWidget):
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.button.setArrowType(Qt.ArrowType.RightArrow)
         self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.button.setStyleSheet("QToolButton { border: none; text-align: left; padding: 2px 0; }")
+        self.style_by(self.palette())
         self.button.toggled.connect(self.set_open)
         self.body = QWidget()
         self.body.setVisible(False)
@@ -115,6 +115,11 @@ class Fold(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self.button)
         layout.addWidget(self.body)
+
+    def style_by(self, palette: Any) -> None:
+        """Colours from the theme; a style sheet does not follow a change of it by itself."""
+        ink = palette.color(QPalette.ColorRole.WindowText).name()
+        self.button.setStyleSheet(f"QToolButton {{ border: none; text-align: left; padding: 2px 0; color: {ink}; }}")
 
     def set_open(self, is_open: bool) -> None:
         self.button.setChecked(is_open)

@@ -1,0 +1,109 @@
+"""The docker at work, as a picture. With IMPASTO_WRITE_DOCS=1 it becomes docs/images/krita-docker.png.
+
+IMPASTO_DOCS_MODEL names a checkpoint that paints it; without it the pretended engine does. IMPASTO_DOCS_SCALE=2 draws
+everything at twice the size, as on a screen of high resolution. IMPASTO_DOCS_SHOT names a file for the whole screen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.krita import stub
+from tests.krita.conftest import Painter
+
+pytestmark = pytest.mark.krita
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = os.environ.get("IMPASTO_DOCS_MODEL", "")
+SCALE = os.environ.get("IMPASTO_DOCS_SCALE", "1")
+
+
+@pytest.fixture(scope="module")
+def launch() -> list[str]:
+    return [sys.executable, "-m", "impasto_server.cli.main", "serve"] if MODEL else stub.launch_command()
+
+
+@pytest.fixture(scope="module")
+def model_files() -> list[Path]:
+    return [Path(MODEL)] if MODEL else []
+
+
+@pytest.fixture(scope="module")
+def krita_env() -> dict[str, str]:
+    return {"QT_SCALE_FACTOR": SCALE}
+
+
+def test_the_docker_at_work(painter: Painter, tmp_path: Path) -> None:
+    photo = ROOT / "tools/demo/coffee.jpg"
+    picture = painter.krita.home / "coffee.png"
+    Image.open(photo).convert("RGBA").save(picture)
+    painter.run(
+        f"picture, scale = {str(picture)!r}, {SCALE}"
+        + """
+def gen():
+    global doc, hidden
+    yield (connected, 60)
+    yield from close_all()
+    window.resize(int(1600 / scale), int(1000 / scale))
+    doc = app.openDocument(picture)
+    app.activeWindow().addView(doc)
+    yield 0.5
+    hidden = [d for d in app.dockers() if d.isVisible() and d.objectName() not in
+              ("impasto_docker", "ToolBox", "KisLayerBox")]
+    for d in hidden:
+        d.hide()
+    layer_box = next(d for d in app.dockers() if d.objectName() == "KisLayerBox")
+    window.resizeDocks([docker()], [int(330 if scale == 1 else 300)], Qt.Orientation.Horizontal)
+    window.resizeDocks([docker(), layer_box], [740, 200], Qt.Orientation.Vertical)
+    w, h = doc.width(), doc.height()
+    select(doc, int(.35 * w), int(.3 * h), int(.32 * w), int(.42 * h))
+    prompt("a cup of tea with lemon, soft light")
+    docker().strength.set_value(0.4)
+    docker().form.set_overrides({"steps": 12})
+    yield 0.5
+    for seed in (1, 2):
+        docker().seed.set_seed(seed)
+        press("inpaint")
+        yield (lambda: controller().running() is not None, 5)
+        yield (idle, 150)
+    docker().seed.set_seed(-1)
+""",
+        timeout=300,
+    )
+    if not MODEL:
+        painter.hold.touch()
+    sizes = painter.run(
+        """
+def gen():
+    docker().form.set_overrides({"steps": 60})
+    press("inpaint")
+    yield (lambda: (controller().running() is not None and controller().running().step >= 3
+                    and controller().running().preview is not None), 60)
+    yield 0.1
+    out = []
+    for area in docker().findChildren(QScrollArea):
+        out.append([area.widget().width(), area.viewport().width()])
+    return [out, shown("progress"), shown("picture"), widget("results").count()]
+""",
+        timeout=100,
+    )
+    shot = Path(os.environ.get("IMPASTO_DOCS_SHOT", tmp_path / "screen.png"))
+    painter.krita.screenshot(shot)
+    painter.hold.unlink(missing_ok=True)
+    painter.run("def gen():\n    press('cancel')\n    yield (idle, 60)\n    for d in hidden: d.show()", timeout=100)
+    areas, progress, preview, results = sizes
+    assert all(inner <= outer for inner, outer in areas), "the docker is wider than its place"
+    assert progress and preview and results >= 2
+    image = Image.open(shot).convert("RGB")
+    assert len(image.getcolors(1 << 24) or []) > 100
+    if os.environ.get("IMPASTO_WRITE_DOCS"):
+        target = ROOT / "docs/images/krita-docker.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        small = image.resize((1200, 750), Image.Resampling.LANCZOS).quantize(200, dither=Image.Dither.NONE)
+        small.save(target, optimize=True)
+        assert target.stat().st_size < 300_000
