@@ -6,6 +6,7 @@ threads do the hashing and the network. Events come back from them through a que
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ from .qt import QObject, Qt, pyqtSignal
 __all__ = ["Controller", "Notice", "Target"]
 
 MODE = "inpaint"
+KEEP_RESULTS = 12
+"""Results whose pixels stay in memory, for the strip."""
+KEEP_TARGETS = 64
+"""Jobs whose document is remembered."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,14 @@ class Notice:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a job's result belongs: the document that was in front when it was asked for, and its size then."""
+    """Where a job's result belongs: the document that was in front when it was asked for, and its size then.
+
+    `region` is the selection of that moment, until it has been read.
+    """
 
     document: Any
     canvas: Box
-    region: pixels.Region
+    region: Optional[pixels.Region]
     params: Mapping[str, Any]
 
 
@@ -64,7 +72,7 @@ class Controller(QObject):
         super().__init__(parent)
         self.connection = ConnectionChanged("idle")
         self.catalog: Optional[ServerCatalog] = None
-        self.jobs = JobList()
+        self.jobs = JobList(keep_results=KEEP_RESULTS, keep_ended=KEEP_RESULTS)
         self.notice: Optional[Notice] = None
         self._targets: Dict[str, Target] = {}
         self._started = False
@@ -124,6 +132,8 @@ class Controller(QObject):
             return False
         self.start()
         job_id = uuid.uuid4().hex
+        while len(self._targets) >= KEEP_TARGETS:
+            del self._targets[next(iter(self._targets))]
         self._targets[job_id] = Target(document, pixels.canvas_of(document), region, dict(params))
         self.jobs.add(job_id, MODE, str(params.get("prompt", "")))
         self._say(None)
@@ -170,8 +180,9 @@ class Controller(QObject):
         """Read the planned box from the document and submit the job. The only pixel reads of a job."""
         target = self._targets.get(event.ticket)
         job = self.jobs.get(event.ticket)
-        if target is None or job is None or not job.active:
+        if target is None or target.region is None or job is None or not job.active:
             return
+        self._targets[event.ticket] = dataclasses.replace(target, region=None)
         if not pixels.is_open(target.document):
             self._end(event.ticket, "cancelled")
             self._say(Notice("The document was closed before its picture could be read; nothing was done."))

@@ -62,4 +62,4 @@ def _cancel(docker: ImpastoDocker) -> None:
 def _show(docker: ImpastoDocker) -> None:
     docker.show()
     docker.raise_()
-    QTimer.singleShot(0, docker.prompt.setFocus)
+    QTimer.singleShot(0, docker.panel.prompt.setFocus)

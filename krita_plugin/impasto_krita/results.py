@@ -24,7 +24,7 @@ from .qt import (
 __all__ = ["ResultStrip", "image_of"]
 
 THUMB = 56
-KEEP = 20
+KEEP = 12
 
 
 def image_of(result: ResultLayer, longest: int = 0) -> Any:

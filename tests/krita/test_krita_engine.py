@@ -40,7 +40,7 @@ def gen():
     doc = yield from new_document()
     select(doc, 80, 60, 64, 48)
     prompt("a boat")
-    docker().form.set_overrides({"steps": 4})
+    docker().panel.form.set_overrides({"steps": 4})
     yield (lambda: widget("inpaint").isEnabled(), 5)
     before = [projection(doc).hex(), layers(doc)]
     press("inpaint")
@@ -51,7 +51,7 @@ def gen():
     after = [projection(doc).hex(), layers(doc)]
     node = next(n for n in doc.rootNode().childNodes() if n.name() not in before[1])
     alpha = bytes(node.pixelData(0, 0, doc.width(), doc.height()))[3::4]
-    result = docker().strip.current()
+    result = docker().panel.strip.current()
     app.action("edit_undo").trigger()
     yield (lambda: len(layers(doc)) == len(before[1]), 5)
     undone = [projection(doc).hex(), layers(doc)]
@@ -83,7 +83,7 @@ def gen():
     doc = yield from new_document()
     select(doc, 40, 40, 64, 64)
     prompt("a storm")
-    docker().form.set_overrides({"steps": 150})
+    docker().panel.form.set_overrides({"steps": 150})
     yield (lambda: widget("inpaint").isEnabled(), 5)
     before = state(doc)
     press("inpaint")
@@ -106,7 +106,7 @@ def gen():
     message = widget("message").text()
     after = state(doc)
     prompt("calm")
-    docker().form.set_overrides({"steps": 2})
+    docker().panel.form.set_overrides({"steps": 2})
     press("inpaint")
     yield (lambda: controller().running() is not None, 5)
     yield (idle, 120)

@@ -63,15 +63,15 @@ def gen():
     w, h = doc.width(), doc.height()
     select(doc, int(.35 * w), int(.3 * h), int(.32 * w), int(.42 * h))
     prompt("a cup of tea with lemon, soft light")
-    docker().strength.set_value(0.4)
-    docker().form.set_overrides({"steps": 12})
+    docker().panel.strength.set_value(0.4)
+    docker().panel.form.set_overrides({"steps": 12})
     yield 0.5
     for seed in (1, 2):
-        docker().seed.set_seed(seed)
+        docker().panel.seed.set_seed(seed)
         press("inpaint")
         yield (lambda: controller().running() is not None, 5)
         yield (idle, 150)
-    docker().seed.set_seed(-1)
+    docker().panel.seed.set_seed(-1)
 """,
         timeout=300,
     )
@@ -80,7 +80,7 @@ def gen():
     sizes = painter.run(
         """
 def gen():
-    docker().form.set_overrides({"steps": 60})
+    docker().panel.form.set_overrides({"steps": 60})
     press("inpaint")
     yield (lambda: (controller().running() is not None and controller().running().step >= 3
                     and controller().running().preview is not None), 60)

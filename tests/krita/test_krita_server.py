@@ -116,7 +116,7 @@ def test_settings_come_from_the_schema_and_only_what_was_changed_is_sent(painter
     first, second, third = painter.run("""
 def gen():
     yield (connected, 20)
-    docker().advanced.set_open(True)
+    docker().panel.advanced.set_open(True)
     widget("prompt").setPlainText("p")
     first = docker().params()
     widget("steps").set_value(33)
@@ -124,7 +124,7 @@ def gen():
     widget("exact").setChecked(True)
     second = docker().params()
     press("reset")
-    docker().advanced.set_open(False)
+    docker().panel.advanced.set_open(False)
     return [first, second, docker().params()]
 """)
     assert set(first) == {"prompt", "negative_prompt", "strength", "seed", "model"}

@@ -1,0 +1,184 @@
+"""The docker's widgets and how they are laid out. What they mean is the docker's business."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .form import ParamForm
+from .icons import icon
+from .qt import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPalette,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    Qt,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+from .results import ResultStrip
+from .slider import FillSlider
+from .widgets import Fold, Picture, PromptEdit, SeedField, quiet_color, tint
+
+__all__ = ["Panel"]
+
+PICTURE_HEIGHT = 260
+
+
+class Panel(QWidget):
+    """From top to bottom: what is wanted, the button, what came of it, further settings, the connection."""
+
+    def __init__(self, parent: Optional[Any] = None) -> None:
+        super().__init__(parent)
+        page = QWidget()
+        column = QVBoxLayout(page)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.setSpacing(6)
+        for widget in (*self._wishes(), *self._action(), *self._outcome(), *self._settings()):
+            column.addWidget(widget)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(page)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(0)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self._footer())
+
+    def _wishes(self) -> Any:
+        self.model = QComboBox()
+        self.model.setObjectName("impasto_model")
+        self.model.setMinimumContentsLength(8)
+        self.model.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.prompt = PromptEdit("What should be there?", 3, 10)
+        self.prompt.setObjectName("impasto_prompt")
+        self.prompt.setToolTip("Describe what to paint. (word:1.2) stresses, [word] weakens. Ctrl+Return paints.")
+        self.negative = PromptEdit("What should not be there?", 2, 6)
+        self.negative.setObjectName("impasto_negative_prompt")
+        self.negative_fold = Fold("Negative prompt")
+        self.negative_fold.setObjectName("impasto_negative_fold")
+        self.negative_fold.inside.addWidget(self.negative)
+        self.negative.textChanged.connect(self._name_negative)
+        self.strength = FillSlider("Strength", 0.0, 1.0, 0.01, "%")
+        self.strength.setObjectName("impasto_strength")
+        self.strength.setToolTip("100 % replaces what is selected; less keeps more of its forms and colours.")
+        self.strength.set_value(1.0)
+        return self.model, self.prompt, self.negative_fold, self.strength
+
+    def _settings(self) -> Any:
+        self.seed = SeedField()
+        self.seed_row = QWidget()
+        row = QHBoxLayout(self.seed_row)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Seed"))
+        row.addWidget(self.seed, 1)
+        self.form = ParamForm()
+        self.reset = QPushButton("Reset to defaults")
+        self.reset.setObjectName("impasto_reset")
+        self.reset.clicked.connect(self.form.reset)
+        self.advanced = Fold("More settings")
+        self.advanced.setObjectName("impasto_advanced")
+        self.advanced.inside.addWidget(self.form)
+        self.advanced.inside.addWidget(self.reset)
+        return self.seed_row, self.advanced
+
+    def _action(self) -> Any:
+        line = QWidget()
+        row = QHBoxLayout(line)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(6)
+        self.button = QPushButton("Inpaint selection")
+        self.button.setObjectName("impasto_inpaint")
+        self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setObjectName("impasto_cancel")
+        self.cancel.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Fixed)
+        row.addWidget(self.button, 1)
+        row.addWidget(self.cancel)
+        self.hint = QLabel()
+        self.hint.setObjectName("impasto_hint")
+        self.message = QLabel()
+        self.message.setObjectName("impasto_message")
+        for label in (self.hint, self.message):
+            label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.progress = QProgressBar()
+        self.progress.setObjectName("impasto_progress")
+        self.progress.setRange(0, 1000)
+        return line, self.hint, self.progress, self.message
+
+    def _outcome(self) -> Any:
+        self.picture = Picture(PICTURE_HEIGHT)
+        self.picture.setObjectName("impasto_picture")
+        self.result_line = QWidget()
+        row = QHBoxLayout(self.result_line)
+        row.setContentsMargins(0, 0, 0, 0)
+        self.result_text = QLabel()
+        self.result_text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.add_layer = QPushButton("Add as layer again")
+        self.add_layer.setObjectName("impasto_add_again")
+        row.addWidget(self.result_text, 1)
+        row.addWidget(self.add_layer)
+        self.strip = ResultStrip()
+        self.result_line.setVisible(False)
+        return self.picture, self.result_line, self.strip
+
+    def _footer(self) -> Any:
+        footer = QFrame()
+        row = QHBoxLayout(footer)
+        row.setContentsMargins(8, 3, 6, 3)
+        self.lamp = QLabel()
+        self.state = QLabel()
+        self.state.setObjectName("impasto_connection")
+        self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.state.setWordWrap(True)
+        self.retry = QToolButton()
+        self.retry.setObjectName("impasto_retry")
+        self.retry.setText("Try again")
+        row.addWidget(self.lamp)
+        row.addWidget(self.state, 1)
+        row.addWidget(self.retry)
+        return footer
+
+    def restyle(self) -> None:
+        """Colours and fonts from the theme and the docker; to be called again when they change."""
+        palette = self.palette()
+        quiet = quiet_color(palette).name()
+        for label in (self.hint, self.state, self.result_text):
+            tint(label, quiet_color(palette))
+        high = palette.color(QPalette.ColorRole.Highlight)
+        ink = palette.color(QPalette.ColorRole.HighlightedText).name()
+        off = palette.color(QPalette.ColorRole.Button).name()
+        edge = palette.color(QPalette.ColorRole.Mid).name()
+        self.button.setStyleSheet(
+            f"QPushButton {{ background: {high.name()}; color: {ink}; border: none; border-radius: 3px;"
+            " padding: 7px 10px; font-weight: bold; }"
+            f"QPushButton:hover {{ background: {high.lighter(112).name()}; }}"
+            f"QPushButton:pressed {{ background: {high.darker(115).name()}; }}"
+            f"QPushButton:focus {{ border: 1px solid {ink}; }}"
+            f"QPushButton:disabled {{ background: {off}; color: {quiet}; border: 1px solid {edge}; }}"
+        )
+        self.cancel.setStyleSheet("QPushButton { padding: 7px 10px; }")
+        for fold in (self.negative_fold, self.advanced):
+            fold.style_by(palette)
+        # A style sheet stops a widget from taking over the docker's font, which is smaller than the program's.
+        for button in (self.button, self.cancel, self.negative_fold.button, self.advanced.button):
+            font = self.hint.font()
+            font.setBold(button is self.button)
+            button.setFont(font)
+        self.add_layer.setIcon(icon("layer", palette))
+        self.strip.style_by(palette)
+        self.seed.refresh()
+
+    def _name_negative(self) -> None:
+        filled = bool(self.negative.toPlainText().strip())
+        self.negative_fold.button.setText("Negative prompt" + (" •" if filled else ""))
