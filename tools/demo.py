@@ -187,10 +187,7 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
     if not models:
         print("demo: no usable checkpoint; see `impasto models list` for the reasons", file=sys.stderr)
         return 1
-    print(
-        f"demo: {client.welcome.server.device or 'device chosen at the first job'}; model {models[0]['title']}",
-        file=sys.stderr,
-    )
+    print(f"demo: the model is {models[0]['title']}", file=sys.stderr)
     photo = Image.open(ROOT / "tools" / "demo" / "coffee.jpg").convert("RGB")
     photo.save(args.out / "before.png")
     result, masks = photo, []

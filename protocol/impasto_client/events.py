@@ -50,6 +50,7 @@ class ServerCatalog:
     models: Tuple[Dict[str, Any], ...]
     samplers: Tuple[str, ...]
     schedules: Tuple[str, ...]
+    device: str = ""
 
     def mode(self, name: str) -> Optional[Mode]:
         """The mode of that name, or None where the server does not have it."""

@@ -209,7 +209,7 @@ class Runner:
         if catalog is not None:
             self._catalog_rev = catalog.rev
             lists = (catalog.modes, catalog.models, catalog.samplers, catalog.schedules)
-            self._emit(CatalogChanged(ServerCatalog(catalog.rev, *lists)))
+            self._emit(CatalogChanged(ServerCatalog(catalog.rev, *lists, catalog.device)))
 
     def _ask_to_cancel(self, job: _Job) -> None:
         self._link.ask(lambda client: client.cancel(job.id), _ignore)

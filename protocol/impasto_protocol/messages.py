@@ -204,7 +204,10 @@ class Welcome(Message):
 
 @dataclass(frozen=True)
 class Catalog(Message):
-    """All that the server can do. A model is a map with at least id, kind and title (SPEC.md)."""
+    """All that the server can do. A model is a map with at least id, kind and title (SPEC.md).
+
+    `device` is what jobs run on, in words; "starting" until the worker has said it (`catalog_changed` follows then).
+    """
 
     TYPE = "catalog"
     id: int = field(metadata=UINT)
@@ -213,6 +216,7 @@ class Catalog(Message):
     models: Tuple[Dict[str, Any], ...]
     samplers: Tuple[str, ...]
     schedules: Tuple[str, ...]
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,15 @@ CLIENT = (
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
-    m.Catalog(1, "a1b2", (MODE,), ({"id": "tiny", "kind": "checkpoint", "title": "Tiny"},), ("euler",), ("karras",)),
+    m.Catalog(
+        1,
+        "a1b2",
+        (MODE,),
+        ({"id": "tiny", "kind": "checkpoint", "title": "Tiny"},),
+        ("euler",),
+        ("karras",),
+        "cpu, fp32",
+    ),
     m.NotModified(2),
     m.PlanOk(3, Box(268, 168, 128, 112), Size(512, 448), 12, 20, 8.5, ("The region is small.",)),
     m.HaveOk(4, (DIGEST,)),

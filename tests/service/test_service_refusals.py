@@ -385,5 +385,23 @@ def test_no_checkpoint_says_how_to_get_one(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_the_device_is_told_once_the_worker_knows_it(settings: Settings) -> None:
+    """Hello is answered before the worker is up; who asked early hears of it."""
+
+    async def scenario() -> None:
+        from impasto_protocol.messages import Catalog, CatalogChanged
+
+        async with running(settings) as (_, endpoint), connected(endpoint) as peer:
+            early = await peer.ask(CatalogRequest)
+            assert isinstance(early, Catalog) and early.device == "starting"
+            await ask_submit(peer, "j")  # the thread worker starts with its first job
+            while not isinstance(await peer.receive(), CatalogChanged):
+                pass
+            catalog = await peer.ask(CatalogRequest)
+            assert isinstance(catalog, Catalog) and catalog.device == "fake device" and catalog.rev != early.rev
+
+    asyncio.run(scenario())
+
+
 def test_the_mask_helper_selects_something() -> None:
     assert any(disc())

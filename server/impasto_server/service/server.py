@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import http
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,7 +132,17 @@ class Server:
 
     def welcome(self) -> Welcome:
         info = ServerInfo("impasto", __version__, self.worker.device)
-        return Welcome(PROTOCOL, info, self.limits, self.catalogue.rev)
+        return Welcome(PROTOCOL, info, self.limits, self.catalog_rev)
+
+    @property
+    def device(self) -> str:
+        """What jobs run on, in words; "starting" until the worker has told."""
+        return self.worker.device
+
+    @property
+    def catalog_rev(self) -> str:
+        """Revision of all that the catalogue message says: the models and the device."""
+        return hashlib.blake2b(f"{self.catalogue.rev} {self.device}".encode(), digest_size=8).hexdigest()
 
     def check_token(self, token: str) -> bool:
         return hmac.compare_digest(token.encode("utf-8", "replace"), self._token)
@@ -185,18 +197,22 @@ class Server:
             self._sessions.discard(session)
 
     async def _rescan(self) -> None:
+        """Announce new, changed and vanished models, and the device once the worker knows it."""
+        told, looked = self.catalog_rev, time.monotonic()
         while True:
-            await asyncio.sleep(self.settings.rescan)
-            before = self.catalogue.rev
-            await asyncio.to_thread(self.catalogue.scan)
-            if self.catalogue.rev != before:
+            await asyncio.sleep(min(self.settings.rescan, 0.25))
+            if time.monotonic() - looked >= self.settings.rescan:
+                await asyncio.to_thread(self.catalogue.scan)
+                looked = time.monotonic()
+            if self.catalog_rev != told:
+                told = self.catalog_rev
                 self.announce_catalogue()
 
     def announce_catalogue(self) -> None:
-        """Tell every client that the models have changed."""
+        """Tell every client that the models or the device have changed."""
         for session in self._sessions:
             if session.ready:
-                session.send(CatalogChanged(self.catalogue.rev))
+                session.send(CatalogChanged(self.catalog_rev))
 
     async def _wind_down(self) -> None:
         """End the jobs, let the clients hear of it, then close."""

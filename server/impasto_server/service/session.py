@@ -71,6 +71,12 @@ class Services(Protocol):
     estimates: Estimates
     slow_client: float
 
+    @property
+    def catalog_rev(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
     def welcome(self) -> Welcome: ...
 
     def check_token(self, token: str) -> bool: ...
@@ -209,15 +215,17 @@ class Session:
 
     def _catalog(self, message: CatalogRequest) -> Message:
         catalogue = self.services.catalogue
-        if message.rev is not None and message.rev == catalogue.rev:
+        rev, device = self.services.catalog_rev, self.services.device
+        if message.rev is not None and message.rev == rev:
             return NotModified(message.id)
         return Catalog(
             message.id,
-            catalogue.rev,
+            rev,
             catalogue.modes(),
             tuple(model.to_wire() for model in catalogue.models),
             SAMPLERS,
             SCHEDULES,
+            device,
         )
 
     def _plan(self, message: Plan) -> PlanOk:
