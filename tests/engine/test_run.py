@@ -153,6 +153,23 @@ def test_one_pixel_selection(engine, checkpoint):
         assert alpha[117 - layer.box.y, 3 - layer.box.x] == 255
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_soft_selection_in_memory_that_cannot_be_written(engine, checkpoint, exact):
+    """Pictures come from shared memory, read-only; a selection feathered by the painter keeps its promises."""
+    job = selection_job(checkpoint, exact=exact)
+    soft = np.array(Image.fromarray(job.mask).resize((8, 8)).resize(job.mask.shape[::-1]))
+    image = job.image.copy()
+    soft.flags.writeable = image.flags.writeable = False
+    layer, _, _ = run(engine, replace(job, mask=soft, image=image))
+    alpha = np.zeros_like(soft)
+    x, y = layer.box.x - job.box.x, layer.box.y - job.box.y
+    alpha[y : y + layer.box.height, x : x + layer.box.width] = layer.pixels[..., 3]
+    if exact:
+        np.testing.assert_array_equal(alpha, soft)
+    else:
+        assert (alpha[soft == 255] == 255).all() and (alpha >= soft).all()
+
+
 def test_whole_picture_context(engine, checkpoint):
     job = selection_job(checkpoint, area="whole")
     layer, result, _ = run(engine, job)
