@@ -195,9 +195,9 @@ class Controller(QObject):
         snapshot = Snapshot(
             canvas=Size(target.canvas.width, target.canvas.height),
             box=box,
-            pixels=bytes(pixels.read_box(target.document, box)),
+            pixels=pixels.read_box(target.document, box),
             format="bgra8",
-            mask=bytes(pixels.read_mask(target.region, box)),
+            mask=pixels.read_mask(target.region, box),
         )
         if event.plan.warnings:
             self._say(Notice(" ".join(event.plan.warnings)))

@@ -27,6 +27,8 @@ __all__ = ["DOCKER_ID", "ImpastoDocker"]
 DOCKER_ID = "impasto_docker"
 OWN_FIELDS = ("prompt", "negative_prompt", "strength", "model", "seed")
 """Parameters with a place of their own; all others go into the generated group."""
+PICTURE_SIZE = 640
+"""Pixels to which a result is scaled for the docker."""
 POLL = 200
 """Milliseconds between two looks at the selection: Krita does not tell when it changes. One look takes microseconds."""
 STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
@@ -132,7 +134,7 @@ class ImpastoDocker(DockWidget):
     def _show_result(self, result: Optional[ResultLayer]) -> None:
         if result is None:
             return
-        self.panel.picture.show_image(image_of(result, 1024))
+        self.panel.picture.show_image(image_of(result, PICTURE_SIZE))
         self.panel.result_text.setText(f"Seed {result.seed}")
         self.panel.result_line.setVisible(True)
 

@@ -114,8 +114,8 @@ def paste(document: Any, name: str, box: Box, pixels: bytes) -> str:
         node.setPixelData(data, box.x, box.y, box.width, box.height)
     else:
         node = _foreign_node(name, box, data)
+    # The pixels were set before, so the projection is right without being computed anew.
     document.rootNode().addChildNode(node, None)
-    document.refreshProjection()
     if before is not None:
         # The nodes themselves are kept: nodeByUniqueID gives Krita 5.1's Python an object that is no Node.
         _restore_active(document, before, node, RESTORE_WAITS, RESTORE_TRIES)

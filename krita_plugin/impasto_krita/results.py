@@ -33,9 +33,9 @@ def image_of(result: ResultLayer, longest: int = 0) -> Any:
     image = QImage(result.pixels, width, height, 4 * width, QImage.Format.Format_ARGB32)
     if not longest or max(width, height) <= longest:
         return image.copy()
-    if max(width, height) > 4 * longest:
+    if max(width, height) > 2 * longest:
         # Two steps: smooth scaling of a very large picture would hold up the painter.
-        image = image.scaled(QSize(4 * longest, 4 * longest), Qt.AspectRatioMode.KeepAspectRatio)
+        image = image.scaled(QSize(2 * longest, 2 * longest), Qt.AspectRatioMode.KeepAspectRatio)
     return image.scaled(
         QSize(longest, longest), Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
     )

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional
 
 from impasto_protocol.errors import AssetError
 from impasto_protocol.geometry import Box, Size
-from impasto_protocol.images import BYTES_PER_PIXEL
+from impasto_protocol.images import BYTES_PER_PIXEL, Buffer
 
 __all__ = ["ResultLayer", "Snapshot"]
 
@@ -23,9 +23,9 @@ class Snapshot:
 
     canvas: Size
     box: Box
-    pixels: bytes = field(repr=False)
+    pixels: Buffer = field(repr=False)
     format: str = "bgra8"
-    mask: Optional[bytes] = field(default=None, repr=False)
+    mask: Optional[Buffer] = field(default=None, repr=False)
 
     def check(self) -> None:
         """Raise AssetError `asset.bad_image` unless the buffers are as long as box and format say."""

@@ -168,7 +168,8 @@ def gen():
     before = projection(doc).hex()
     prompt("corner")
     yield from paint()
-    return [before, projection(doc).hex()]
+    doc.waitForDone()       # the plug-in leaves the projection right: nothing is refreshed here
+    return [before, bytes(doc.pixelData(0, 0, doc.width(), doc.height())).hex()]
 """)
     old, new = picture(before), picture(after)
     assert (new[150:, 200:] == (*stub.COLOR[::-1], 255)).all()
