@@ -22,6 +22,11 @@ from tests.krita.kdrive import KritaSession, add_bridge, missing
 PRELUDE = (Path(__file__).parent / "inside.py").read_text()
 """Helpers that every test finds in Krita."""
 
+SETTLED = """
+def gen():
+    yield (lambda: controller().connection.state not in ("idle", "starting", "connecting"), 90)
+"""
+
 
 @dataclass
 class Painter:
@@ -103,6 +108,8 @@ def painter(
             session.connect()
             session.run(PRELUDE)
             yield Painter(session, impasto)
+            # A server that is only just starting has no record yet by which it could be stopped.
+            session.run(SETTLED)
             assert session.quit() == 0, session.log_tail()
     finally:
         stop_server(impasto)
