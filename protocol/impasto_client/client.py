@@ -148,10 +148,19 @@ class Client:
         inputs: Optional[Mapping[str, wire.InputPicture]] = None,
         output_format: str = "rgba8",
         preview: Optional[wire.PreviewWish] = None,
+        *,
+        box: Optional[Box] = None,
+        on_disconnect: str = "keep",
+        priority: str = "back",
+        replaces: Optional[str] = None,
     ) -> int:
-        """Hand in a job whose pictures are uploaded; the number of jobs before it. The same job again is harmless."""
+        """Hand in a job whose pictures are uploaded; the number of jobs before it. The same job again is harmless.
+
+        `box`, `on_disconnect`, `priority` and `replaces` are those of `Submit`.
+        """
+        pictures, rest = dict(inputs or {}), (box, on_disconnect, priority, replaces)
         answer = self._ask(
-            lambda id: wire.Submit(id, job, mode, dict(params), canvas, dict(inputs or {}), output_format, preview),
+            lambda id: wire.Submit(id, job, mode, dict(params), canvas, pictures, output_format, preview, *rest),
             wire.Accepted,
         )
         return answer.position

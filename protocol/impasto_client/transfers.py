@@ -33,7 +33,9 @@ def send_job(
     for last in (False, True):
         inputs = _upload(client, snapshot, stop)
         try:
-            return client.submit(job_id, mode, params, snapshot.canvas, inputs, snapshot.format, preview)
+            # A picture says itself where it lies.
+            box = snapshot.box if not inputs else None
+            return client.submit(job_id, mode, params, snapshot.canvas, inputs, snapshot.format, preview, box=box)
         except AssetError as error:
             # Evicted between the upload and the submit: once more, then it is an error.
             if error.code != "asset.missing" or last:

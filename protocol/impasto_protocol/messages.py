@@ -7,7 +7,7 @@ A message type may exist in both directions with other fields (`catalog`), so `p
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Type
+from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
 from .errors import ImpastoError, ProtocolError
 from .geometry import Box, Size
@@ -22,6 +22,7 @@ from .parts import (
     ErrorInfo,
     InputPicture,
     JobEntry,
+    Message,
     PreviewWish,
     ServerInfo,
 )
@@ -76,19 +77,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Message:
-    """What every message can do. `TYPE` is the field `type` on the wire."""
-
-    TYPE: ClassVar[str] = ""
-
-    def to_wire(self) -> Dict[str, Any]:
-        """The plain map for the codec; fields that are None are left out."""
-        fields = {"type": self.TYPE}
-        fields.update(to_map(self))
-        return fields
-
-
 # ---- client -> server
 
 
@@ -141,6 +129,12 @@ class Put(Message):
 
 @dataclass(frozen=True)
 class Submit(Message):
+    """A job. `box` is where the result belongs that is made without a picture; None is the whole canvas.
+
+    `on_disconnect` "cancel" ends the job when no connection follows it any more. `priority` "front" puts it before all
+    that wait. `replaces` names a job that is cancelled in the same moment if it still waits; this one takes its place.
+    """
+
     TYPE = "submit"
     id: int = field(metadata=UINT)
     job: str = field(metadata=JOB)
@@ -150,6 +144,10 @@ class Submit(Message):
     inputs: Dict[str, InputPicture] = field(default_factory=dict)
     output_format: str = "rgba8"
     preview: Optional[PreviewWish] = None
+    box: Optional[Box] = None
+    on_disconnect: str = field(default="keep", metadata={"pattern": "keep|cancel", "need": "keep or cancel"})
+    priority: str = field(default="back", metadata={"pattern": "front|back", "need": "front or back"})
+    replaces: Optional[str] = field(default=None, metadata=JOB)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, ClassVar, Dict, Optional
 
 from .errors import ImpastoError
 from .wire import to_map
@@ -18,6 +18,7 @@ __all__ = [
     "ErrorInfo",
     "InputPicture",
     "JobEntry",
+    "Message",
     "PreviewWish",
     "ServerInfo",
 ]
@@ -29,6 +30,19 @@ DIGEST_PATTERN = r"[0-9a-f]{32}"
 UINT = {"minimum": 0}
 JOB = {"pattern": JOB_PATTERN, "need": "a job id of 1 to 64 letters, digits, - and _"}
 DIGEST = {"pattern": DIGEST_PATTERN, "need": "a digest of 32 lowercase hex digits"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """What every message can do. `TYPE` is the field `type` on the wire."""
+
+    TYPE: ClassVar[str] = ""
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The plain map for the codec; fields that are None are left out."""
+        fields = {"type": self.TYPE}
+        fields.update(to_map(self))
+        return fields
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ def test_plan_submit_cancel_and_a_killed_server(editor: Editor, tmp_path: Path) 
     fractions = [e.fraction for e in editor.of("good") if isinstance(e, JobChanged) and e.state == "running"]
     assert fractions == sorted(fractions)
 
+    # Nothing is read from the document; the result still goes where it was asked for.
+    editor.runner.submit("new", "txt2img", {"prompt": "x", "steps": 3}, Snapshot(CANVAS, Box(90, 40, 64, 64), b""))
+    assert editor.ended("new").state == "finished"
+    assert next(e for e in editor.of("new") if isinstance(e, ResultReady)).result.box == Box(90, 40, 64, 64)
+
     editor.runner.submit("slow", "inpaint", {"prompt": "slow", "steps": 150}, snapshot(Box(90, 40, 64, 48)))
     editor.until(JobChanged, lambda e: e.job_id == "slow" and e.state == "running")
     started = time.monotonic()

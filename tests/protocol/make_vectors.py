@@ -50,6 +50,13 @@ CLIENT = (
         "bgra8",
         m.PreviewWish(384, 150),
     ),
+    m.Submit(
+        *(11, JOB, "txt2img", {"prompt": "a red apple"}, Size(1920, 1080)),
+        box=Box(300, 200, 512, 512),
+        on_disconnect="cancel",
+        priority="front",
+        replaces="0" * 32,
+    ),
     m.Cancel(6, JOB),
     m.Jobs(7),
     m.Attach(8, JOB, 2),

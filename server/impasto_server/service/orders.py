@@ -103,9 +103,16 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
     params, model = resolve_params(catalogue, submit.mode, submit.params)
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
-        planned = plan(submit.mode, params, submit.canvas, None, model.native_size)
+        asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
+        planned = check_box(submit.mode, params, submit.canvas, None, model.native_size, asked)
         return Order(submit, params, model, planned.box, planned)
     box = box_of(image)
+    if submit.box is not None and submit.box != box:
+        raise RequestError(
+            "request.bad_geometry",
+            f"The box {tuple(submit.box)} is not the one that the picture covers, {tuple(box)}; leave it out.",
+            path="box",
+        )
     check_bytes(_bytes(image, pictures, "inputs.image"), image.width, image.height, image.format, "inputs.image")
     selection = None
     if mask is not None:

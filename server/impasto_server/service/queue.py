@@ -96,10 +96,15 @@ class JobQueue:
         return record
 
     def add(self, order: Order) -> Record:
-        """Queue a new job; its pictures are pinned until it ends. Raises JobError `job.queue_full`."""
+        """Queue a new job; its pictures are pinned until it ends.
+
+        It takes the place of a waiting job that it replaces, else it goes to the end that it asks for. Raises JobError
+        `job.queue_full`, ResourceError `resource.stopping`.
+        """
         if self._closing:
             raise ResourceError("resource.stopping", "The server is stopping; start it again.", retryable=True)
-        if len(self._waiting) >= self.limit:
+        replaced = next((waiting for waiting in self._waiting if waiting.id == order.submit.replaces), None)
+        if replaced is None and len(self._waiting) >= self.limit:
             raise JobError(
                 "job.queue_full",
                 f"{self.limit} jobs are waiting already; cancel some, or wait for one to end.",
@@ -108,7 +113,14 @@ class JobQueue:
         record = Record(order, time.time())
         self.blobs.pin(order.digests)
         self._records[record.id] = record
-        self._waiting.append(record)
+        if order.submit.priority == "front":
+            self._waiting.appendleft(record)
+        elif replaced is not None:
+            self._waiting.insert(self._waiting.index(replaced), record)
+        else:
+            self._waiting.append(record)
+        if replaced is not None:
+            self.cancel(replaced.id)
         record.tell(Queued(record.id, record.next_seq, self.position(record)))
         self._work.set()
         return record
@@ -136,8 +148,12 @@ class JobQueue:
             listener(event)
 
     def forget_listener(self, listener: Listener) -> None:
-        for record in self._records.values():
-            record.listeners.discard(listener)
+        """A connection is gone: jobs that nobody follows any more end where their submit says so."""
+        for record in tuple(self._records.values()):
+            if listener in record.listeners:
+                record.listeners.discard(listener)
+                if not record.listeners and record.order.submit.on_disconnect == "cancel":
+                    self.cancel(record.id)
 
     def cancel(self, job: str) -> None:
         """Ask a job to end; nothing where it has ended. Raises JobError `job.unknown`."""
