@@ -189,8 +189,7 @@ class ImpastoDocker(DockWidget):
             "idle": "Not connected",
             "starting": "Starting the server…",
             "connecting": "Connecting…",
-            # The device is not known yet while the engine starts.
-            "connected": connection.server.replace(" (starting)", "") or "Connected",
+            "connected": self._server_text(),
         }
         text = texts.get(connection.state) or connection.message or "No connection to the server."
         self.panel.state.setText(text)
@@ -201,6 +200,13 @@ class ImpastoDocker(DockWidget):
         )
         self.panel.retry.setVisible(connection.state in ("failed", "lost", "idle"))
         self.panel.retry.setText("Start server" if connection.state == "idle" else "Try again")
+
+    def _server_text(self) -> str:
+        """The server and what it runs on; the catalogue says so once the engine is up."""
+        name = self.controller.connection.server.split(" (")[0] or "Connected"
+        catalog = self.controller.catalog
+        device = catalog.device if catalog is not None and catalog.device != "starting" else ""
+        return (name[:1].upper() + name[1:]) + (f" on {device}" if device else "")
 
     def _refresh_catalog(self) -> None:
         catalog = self.controller.catalog

@@ -9,9 +9,14 @@ from krita import DockWidgetFactory, DockWidgetFactoryBase, Extension, Krita
 
 from .controller import Controller
 from .docker import DOCKER_ID, ImpastoDocker
-from .qt import QTimer
+from .qt import QDockWidget, Qt, QTimer
 
 __all__ = ["ImpastoExtension", "register"]
+
+FIRST_LOOK = 1500
+"""Milliseconds after which a new window has laid itself out."""
+WIDTH = 300
+"""Points that the docker's texts need."""
 
 
 class ImpastoExtension(Extension):
@@ -38,6 +43,9 @@ class ImpastoExtension(Extension):
         ):
             action = window.createAction(name, "", "tools/scripts")
             action.triggered.connect(functools.partial(_with_docker, main_window, deed))
+        # The first time Krita squeezes a new docker into what the others leave, a strip at the bottom.
+        if not Krita.instance().readSetting("impasto", "placed", ""):
+            QTimer.singleShot(FIRST_LOOK, functools.partial(_place, main_window))
 
 
 def register() -> None:
@@ -53,6 +61,21 @@ def _with_docker(main_window: Any, deed: Callable[[ImpastoDocker], None], *_: An
     docker = main_window.findChild(ImpastoDocker)
     if docker is not None:
         deed(docker)
+
+
+def _place(main_window: Any) -> None:
+    """Give the docker a place of its own beside the brush presets, half of its column high; once for each user."""
+    docker = main_window.findChild(ImpastoDocker)
+    presets = main_window.findChild(QDockWidget, "PresetDocker")
+    if docker is None or docker.isFloating() or not main_window.isVisible():
+        return
+    if presets is not None and presets.isVisible() and not presets.isFloating():
+        main_window.tabifyDockWidget(presets, docker)
+    docker.show()
+    docker.raise_()
+    main_window.resizeDocks([docker], [main_window.height() // 2], Qt.Orientation.Vertical)
+    main_window.resizeDocks([docker], [max(docker.width(), WIDTH)], Qt.Orientation.Horizontal)
+    Krita.instance().writeSetting("impasto", "placed", "1")
 
 
 def _cancel(docker: ImpastoDocker) -> None:

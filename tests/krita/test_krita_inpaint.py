@@ -40,6 +40,20 @@ def received(painter: Painter) -> dict[str, np.ndarray]:
         return dict(file)
 
 
+def test_a_new_docker_gets_room(painter: Painter) -> None:
+    """Krita would squeeze it into a strip; once for each user it gets half of its column."""
+    placed, shown, height, window = painter.run(
+        """
+def gen():
+    yield (lambda: app.readSetting("impasto", "placed", "") == "1", 15)
+    yield 0.3
+    return ["1", docker().isVisible(), docker().height(), window.height()]
+"""
+    )
+    assert placed == "1" and shown
+    assert height >= 0.35 * window, (height, window)
+
+
 def test_without_a_document_and_without_a_selection_the_docker_says_what_to_do(painter: Painter) -> None:
     closed, unselected, ready = painter.run("""
 def gen():
