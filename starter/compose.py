@@ -1,8 +1,7 @@
 """Training pictures from sprites: a background, one or two things on it, and captions for what is to be seen.
 
-A composed picture is uint8 [128, 128, 3]. What is needed to caption it is a `Scene`, so that one picture (and its
-latent, computed once) can be met under many wordings.
-"""
+A composed picture is uint8 [128, 128, 3]. What is needed to caption it is a `Scene`, so that one picture
+(and its latent, computed once) can be met under many wordings. """
 
 from __future__ import annotations
 

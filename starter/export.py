@@ -1,4 +1,5 @@
-"""Writes the trained networks as one A1111/LDM single file: fp16 safetensors with everything that shapes cannot tell.
+"""Writes the trained networks as one A1111/LDM single file: fp16 safetensors with everything that shapes
+cannot tell.
 
     python -m starter.export OUT.safetensors
 

@@ -1,10 +1,10 @@
 """A start for the VAE at which it already is a linear down- and up-scaler.
 
-Trained from noise, a VAE on two cores spends most of its time to learn what colour is, because group norms take away
-the mean and the scale. Here eight channels ("carriers") run through the network untouched: each of R, G and B with both
-signs, for silu(x) - silu(-x) = x, and a large constant with both signs, which makes the norms' scale nearly constant.
-Every residual branch starts at zero. The latents begin as eightfold reduced colours, and all else is learned on top.
-"""
+Trained from noise, a VAE on two cores spends most of its time to learn what colour is, because group norms
+take away the mean and the scale. Here eight channels ("carriers") run through the network untouched: each
+of R, G and B with both signs, for silu(x) - silu(-x) = x, and a large constant with both signs, which makes
+the norms' scale nearly constant. Every residual branch starts at zero. The latents begin as eightfold
+reduced colours, and all else is learned on top. """
 
 from __future__ import annotations
 
@@ -96,5 +96,8 @@ def linear_start(vae: AutoencoderKL, sample: torch.Tensor) -> None:
             _pass(layer.conv, smooth)
     _read(decoder.conv_out, 3)
     _level(encoder.conv_norm_out, lambda: vae.encode(sample))
+    detail = vae.encode(sample).latent_dist.mean[:, 3]
+    encoder.conv_out.weight[3] *= 0.7 / detail.std()  # else the fourth latent drowns in its own noise and stays unused
+    encoder.conv_out.bias[3] = -detail.mean() * 0.7 / detail.std()
     z = vae.encode(sample).latent_dist.mean
     _level(decoder.conv_norm_out, lambda: vae.decode(z))

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 as a fixed feature space: a perceptual loss, and the ruler of `starter.evaluate`.
 
-The weights come from a package (see `starter.sources`), were trained on photographs by others and are not shipped.
-"""
+The weights come from a package (see `starter.sources`), were trained on photographs by others and are not
+shipped. """
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from starter.data import SIZE
 
-
 TOKENS = 49408
 
 

@@ -2,10 +2,9 @@
 
     python -m starter.pack IN.safetensors        # writes starter/weights/impasto-starter.pack and its .json
 
-Matrices and convolutions of the UNet, the VAE and the text encoder become int8 with one float32 factor a row, rows of
-token vectors that are zero are left out, the rest stays fp16. `unpack` is the exact reverse of this, so the sums of
-the packed file and of the result are written beside it.
-"""
+Matrices and convolutions of the UNet, the VAE and the text encoder become int8 with one float32 factor a
+row, rows of token vectors that are zero are left out, the rest stays fp16. `unpack` is the exact reverse of
+this, so the sums of the packed file and of the result are written beside it. """
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
     python -m starter.train_text --minutes 5          # writes starter/work/text.pt
 
-Token vectors start from the sentence encoder's view of single words (principal components); then the whole encoder is
-trained so that a linear map of its state at the end mark points where the teacher's sentence vector points. Later it
-is trained further together with the UNet. The teacher (see `starter.sources`) is not shipped.
-"""
+Token vectors start from the sentence encoder's view of single words (principal components); then the whole
+encoder is trained so that a linear map of its state at the end mark points where the teacher's sentence
+vector points. Later it is trained further together with the UNet. The teacher (see `starter.sources`) is
+not shipped. """
 
 from __future__ import annotations
 

@@ -87,6 +87,17 @@ def loss_of(unet, text, z: torch.Tensor, ids: torch.Tensor, table: torch.Tensor)
     return (F.mse_loss(said.float(), v, reduction="none").mean((1, 2, 3)) * weight).mean()
 
 
+@torch.no_grad()
+def calm(unet) -> None:
+    """Lets every residual branch and the output start at (or near) zero, as LDM does."""
+    unet.conv_out.weight.zero_()
+    for name, weight in unet.named_parameters():
+        if ".conv2." in name:
+            weight.zero_()
+        elif ".proj_out." in name:
+            weight.mul_(0.2)
+
+
 def load_networks(folder: Path = WORK, shape: models.Shape = models.SHAPE, ema: bool = True) -> Networks:
     """The networks as trained so far."""
     saved = torch.load(folder / "unet.pt", weights_only=True)
@@ -118,6 +129,7 @@ def train(
     path = folder / "unet.pt"
     torch.manual_seed(0)
     unet, text = models.make_unet(shape), models.make_text(shape)
+    calm(unet)
     text.load_state_dict(torch.load(folder / "text.pt", weights_only=True)["text"])
     text.get_input_embeddings().weight.requires_grad_(False)  # the teacher's word vectors stay: unseen words keep sense
     averages = copy.deepcopy(unet).requires_grad_(False), copy.deepcopy(text).requires_grad_(False)

@@ -1,7 +1,7 @@
 """Captions to CLIP token ids: the true CLIP vocabulary, made from its byte-pair list at set-up.
 
-Where the engine's package data is there (vocab.json, merges.txt) it is used, so that both read the same files.
-"""
+Where the engine's package data is there (vocab.json, merges.txt) it is used, so that both read the same
+files. """
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The whole recipe at a toy budget: pictures, two steps of each part, export, pack, unpack, load, draw.
 
-The pictures are drawn here, and the fetched networks (feature space, sentence encoder) are replaced by random ones, so
-that no network is needed.
-"""
+The pictures are drawn here, and the fetched networks (feature space, sentence encoder) are replaced by
+random ones, so that no network is needed. """
 from __future__ import annotations
 
 import io
