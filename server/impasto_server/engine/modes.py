@@ -28,8 +28,11 @@ __all__ = [
 
 Number = float | Literal["auto"]
 
-SAMPLERS = ("euler", "euler_a", "dpmpp_2m")
-SCHEDULES = ("automatic", "karras")
+SAMPLERS = ("euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_sde", "dpmpp_2m_sde", "ddim", "unipc", "lcm")
+TWO_CALLS = ("heun", "dpmpp_sde")
+"""Samplers that look twice at every step but the last."""
+
+SCHEDULES = ("automatic", "uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "beta")
 NOISE_SOURCES = ("philox", "torch-cpu")
 
 

@@ -1,33 +1,30 @@
-"""Samplers as plain functions: (denoise, x, sigmas, noise, on_step) -> x at the last sigma.
+"""Samplers as plain functions, see `sampling.Sampler`: Euler, Heun, DPM++ 2M, DDIM, and the table of all.
 
-`x` is [batch, channels, height, width] with noise of standard deviation sigmas[0]; `denoise(x, sigma)` predicts the
-picture without noise; `noise(like)` draws fresh noise; `on_step(index, denoised)` is called after each prediction and
-stops the run by raising. Nothing here knows networks, guidance or masks.
+Nothing here knows networks, guidance or masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 
 from .noise import Noise
+from .samplers_sde import ancestral, sample_dpmpp_2m_sde, sample_dpmpp_sde, sample_lcm
+from .samplers_unipc import sample_unipc
+from .sampling import Denoise, OnStep, Sampler
 
-__all__ = ["SAMPLERS", "Denoise", "OnStep", "Sampler", "sample_dpmpp_2m", "sample_euler", "sample_euler_ancestral"]
-
-Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(x, sigma as a 0-d tensor) -> x0, the picture without noise; all of the shape of x."""
-
-OnStep = Callable[[int, torch.Tensor], None]
-"""(index of the step from 0, x0)."""
-
-
-class Sampler(Protocol):
-    def __call__(
-        self, denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, noise: Noise, on_step: OnStep
-    ) -> torch.Tensor: ...
+__all__ = [
+    "SAMPLERS",
+    "Denoise",
+    "OnStep",
+    "Sampler",
+    "sample_ddim",
+    "sample_dpmpp_2m",
+    "sample_euler",
+    "sample_euler_ancestral",
+    "sample_heun",
+]
 
 
 def sample_euler(
@@ -52,11 +49,44 @@ def sample_euler_ancestral(
     for index, (now, after) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, now)
         on_step(index, denoised)
-        up = eta * (after**2 * (now**2 - after**2) / now**2) ** 0.5
-        up = torch.minimum(up, after)
-        down = (after**2 - up**2) ** 0.5
+        down, up = ancestral(now, after, eta)
         x = x + (x - denoised) / now * (down - now)
         if after > 0:
+            x = x + noise(x) * up
+    return x
+
+
+def sample_heun(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, noise: Noise, on_step: OnStep) -> torch.Tensor:
+    """Heun's second-order steps: Karras et al., 2022, algorithm 2 without churn.
+
+    The slope is the mean of those at both ends of the step, so it calls `denoise` twice; the step to 0 is Euler's.
+    """
+    for index, (now, after) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, now)
+        on_step(index, denoised)
+        slope = (x - denoised) / now
+        predicted = x + slope * (after - now)
+        if after == 0:
+            return predicted
+        second = (predicted - denoise(predicted, after)) / after
+        x = x + (slope + second) / 2 * (after - now)
+    return x
+
+
+def sample_ddim(
+    denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, noise: Noise, on_step: OnStep, eta: float = 0.0
+) -> torch.Tensor:
+    """DDIM: Song et al., "Denoising diffusion implicit models", 2021, equation 12, in sigma space.
+
+    The predicted noise takes the prediction to the next level. Over the same levels that is Euler (eta 0) or Euler a
+    (eta 1) but for rounding; it is kept because pictures name it.
+    """
+    for index, (now, after) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, now)
+        on_step(index, denoised)
+        down, up = ancestral(now, after, eta)
+        x = denoised + (x - denoised) / now * down
+        if eta > 0 and after > 0:
             x = x + noise(x) * up
     return x
 
@@ -88,6 +118,12 @@ def sample_dpmpp_2m(
 SAMPLERS: dict[str, tuple[Sampler, str]] = {
     "euler": (sample_euler, "Euler"),
     "euler_a": (sample_euler_ancestral, "Euler a"),
+    "heun": (sample_heun, "Heun"),
     "dpmpp_2m": (sample_dpmpp_2m, "DPM++ 2M"),
+    "dpmpp_sde": (sample_dpmpp_sde, "DPM++ SDE"),
+    "dpmpp_2m_sde": (sample_dpmpp_2m_sde, "DPM++ 2M SDE"),
+    "ddim": (sample_ddim, "DDIM"),
+    "unipc": (sample_unipc, "UniPC"),
+    "lcm": (sample_lcm, "LCM"),
 }
 """Name -> (function, A1111's name)."""
