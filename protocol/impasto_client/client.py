@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import threading
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from impasto_protocol import messages as wire
 from impasto_protocol.connection import ClientConnection
@@ -176,6 +177,42 @@ class Client:
     def attach(self, job: str, after_seq: int = 0) -> None:
         """Have the events of a job sent here: those after `after_seq` again, then new ones. JobError `job.unknown`."""
         self._ask(lambda id: wire.Attach(id, job, after_seq), wire.Ok)
+
+    def models(self, kind: Optional[str] = None, search: str = "", page: int = wire.PAGE) -> Iterator[Dict[str, Any]]:
+        """All models of a kind in which the words of `search` occur; each page is asked for when it is needed."""
+        after: Optional[str] = None
+        while True:
+            ask = functools.partial(wire.ModelsRequest, kind=kind, search=search or None, after=after, limit=page)
+            answer = self._ask(ask, wire.ModelsOk)
+            yield from answer.models
+            after = answer.next
+            if after is None:
+                return
+
+    def history(
+        self,
+        search: str = "",
+        job: Optional[str] = None,
+        starred: bool = False,
+        info: bool = False,
+        page: int = wire.PAGE,
+    ) -> Iterator[wire.HistoryEntry]:
+        """The results that the server keeps, newest first; each page is asked for when it is needed.
+
+        Their pixels come by `fetch(entry.digest)`.
+        """
+        wishes: Dict[str, Any] = dict(search=search or None, job=job, starred=starred, info=info, limit=page)
+        after: Optional[str] = None
+        while True:
+            answer = self._ask(functools.partial(wire.History, after=after, **wishes), wire.HistoryOk)
+            yield from answer.entries
+            after = answer.next
+            if after is None:
+                return
+
+    def star(self, job: str, index: int, on: bool = True) -> None:
+        """Keep a result beyond the quota, or no longer. JobError `job.unknown` where it is gone."""
+        self._ask(lambda id: wire.Star(id, job, index, on), wire.Ok)
 
     def shutdown(self) -> None:
         """Stop the server after its running step."""

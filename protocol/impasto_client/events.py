@@ -43,7 +43,10 @@ class ConnectionChanged:
 
 @dataclass(frozen=True)
 class ServerCatalog:
-    """What the server can do. Each model is a map with at least id, kind and title."""
+    """What the server can do. Each model is a map with at least id, kind and title.
+
+    `models` holds all checkpoints, and of the other kinds perhaps the first ones only: `models_total` are there in all.
+    """
 
     rev: str
     modes: Tuple[Mode, ...]
@@ -51,6 +54,7 @@ class ServerCatalog:
     samplers: Tuple[str, ...]
     schedules: Tuple[str, ...]
     device: str = ""
+    models_total: int = 0
 
     def mode(self, name: str) -> Optional[Mode]:
         """The mode of that name, or None where the server does not have it."""

@@ -29,11 +29,10 @@ from .events import (
     PlanResult,
     PreviewReady,
     ResultReady,
-    ServerCatalog,
 )
 from .lanes import Lane
 from .link import Link, internal_error
-from .transfers import fetch_result, send_job
+from .transfers import fetch_result, send_job, whole_catalog
 
 __all__ = ["Runner"]
 
@@ -208,8 +207,7 @@ class Runner:
         catalog = client.catalog(self._catalog_rev)
         if catalog is not None:
             self._catalog_rev = catalog.rev
-            lists = (catalog.modes, catalog.models, catalog.samplers, catalog.schedules)
-            self._emit(CatalogChanged(ServerCatalog(catalog.rev, *lists, catalog.device)))
+            self._emit(CatalogChanged(whole_catalog(client, catalog)))
 
     def _ask_to_cancel(self, job: _Job) -> None:
         self._link.ask(lambda client: client.cancel(job.id), _ignore)

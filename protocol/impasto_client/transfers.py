@@ -1,4 +1,4 @@
-"""Pixels of a job on their way: a snapshot to the server and submitted, an announced output back."""
+"""What takes several messages: a snapshot sent and submitted, an output fetched, a catalogue with all checkpoints."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from impasto_protocol.images import ImageFormat
 
 from .client import Client
 from .document import ResultLayer, Snapshot
+from .events import ServerCatalog
 
-__all__ = ["fetch_result", "send_job"]
+__all__ = ["fetch_result", "send_job", "whole_catalog"]
 
 
 def send_job(
@@ -73,3 +74,14 @@ def fetch_result(client: Client, output: wire.Output) -> ResultLayer:
         seed=output.seed,
         recipe=output.info,
     )
+
+
+def whole_catalog(client: Client, catalog: wire.Catalog) -> ServerCatalog:
+    """The catalogue with all checkpoints, also those for which its message had no room."""
+    models = list(catalog.models)
+    total = len(models) if catalog.models_total is None else catalog.models_total
+    if total > len(models):
+        known = {model.get("id") for model in models}
+        models += [m for m in client.models("checkpoint", page=wire.PAGE_LIMIT) if m.get("id") not in known]
+    lists = (catalog.modes, tuple(models), catalog.samplers, catalog.schedules)
+    return ServerCatalog(catalog.rev, *lists, catalog.device, max(total, len(models)))

@@ -11,7 +11,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── AssetError       asset.missing  asset.digest_mismatch  asset.too_large  asset.bad_image
     ├── JobError         job.unknown  job.conflict  job.queue_full  job.cancelled
     ├── ModelError       model.unknown  model.unidentified  model.unsupported  model.corrupt  model.unsafe
-    ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died
+    ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died  resource.server_died
     │                    resource.stopping
     │                    resource.connection_lost  resource.no_answer  resource.server_start
     │                    resource.home  resource.already_running  resource.cannot_listen  resource.beyond_loopback

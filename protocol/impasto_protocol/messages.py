@@ -12,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Type
 from .errors import ImpastoError, ProtocolError
 from .geometry import Box, Size
 from .images import Buffer
+from .lists import PAGE, PAGE_LIMIT, History, HistoryOk, ModelsOk, ModelsRequest, Star
 from .parts import (
     DIGEST,
     DIGEST_PATTERN,
@@ -20,6 +21,7 @@ from .parts import (
     UINT,
     ClientInfo,
     ErrorInfo,
+    HistoryEntry,
     InputPicture,
     JobEntry,
     Message,
@@ -34,6 +36,8 @@ __all__ = [
     "CLIENT_MESSAGES",
     "DIGEST_PATTERN",
     "JOB_PATTERN",
+    "PAGE",
+    "PAGE_LIMIT",
     "SERVER_MESSAGES",
     "Accepted",
     "Attach",
@@ -52,11 +56,16 @@ __all__ = [
     "Have",
     "HaveOk",
     "Hello",
+    "History",
+    "HistoryEntry",
+    "HistoryOk",
     "InputPicture",
     "JobEntry",
     "Jobs",
     "JobsOk",
     "Message",
+    "ModelsOk",
+    "ModelsRequest",
     "NotModified",
     "Ok",
     "Output",
@@ -70,6 +79,7 @@ __all__ = [
     "Queued",
     "ServerInfo",
     "Shutdown",
+    "Star",
     "Started",
     "Submit",
     "Welcome",
@@ -204,6 +214,7 @@ class Welcome(Message):
 class Catalog(Message):
     """All that the server can do. A model is a map with at least id, kind and title (SPEC.md).
 
+    `models` are the first ones of a list that may be longer: `models_total` in all, `models` gives the others.
     `device` is what jobs run on, in words; "starting" until the worker has said it (`catalog_changed` follows then).
     """
 
@@ -215,6 +226,7 @@ class Catalog(Message):
     samplers: Tuple[str, ...]
     schedules: Tuple[str, ...]
     device: str = ""
+    models_total: Optional[int] = field(default=None, metadata=UINT)
 
 
 @dataclass(frozen=True)
@@ -416,10 +428,11 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
-    Hello, CatalogRequest, Plan, Have, Put, Submit, Cancel, Jobs, Attach, Get, Shutdown
+    *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, Submit, Cancel, Jobs, Attach, Get),
+    *(History, Star, Shutdown),
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
-    *(Welcome, Catalog, NotModified, PlanOk, HaveOk, PutOk, Accepted, Ok, JobsOk, Data, Error),
+    *(Welcome, Catalog, ModelsOk, NotModified, PlanOk, HaveOk, PutOk, Accepted, Ok, JobsOk, Data, HistoryOk, Error),
     *(Queued, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
 )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Optional
 
 from .errors import ImpastoError
+from .geometry import Box
 from .wire import to_map
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "UINT",
     "ClientInfo",
     "ErrorInfo",
+    "HistoryEntry",
     "InputPicture",
     "JobEntry",
     "Message",
@@ -92,6 +94,27 @@ class JobEntry:
     mode: str
     created: float
     last_seq: int = field(metadata=UINT)
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One kept result. `created` is seconds since 1970; `info` is the recipe, where it was asked for."""
+
+    job: str = field(metadata=JOB)
+    index: int = field(metadata=UINT)
+    created: float
+    digest: str = field(metadata=DIGEST)
+    width: int = field(metadata=UINT)
+    height: int = field(metadata=UINT)
+    format: str
+    placement: Box
+    name: str
+    mode: str
+    stage: str
+    alpha: str
+    seed: int
+    starred: bool = False
+    info: Optional[Dict[str, Any]] = None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ CLIENT = (
     m.Attach(8, JOB, 2),
     m.Get(9, DIGEST, 0, 1048576),
     m.Shutdown(10),
+    m.ModelsRequest(12, "lora", "ink wash", "200", 50),
+    m.History(13, "20260102-101500-000001", 20, "red apple", JOB, True, True),
+    m.Star(14, JOB, 0, True),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -73,6 +76,7 @@ SERVER = (
         ("euler",),
         ("karras",),
         "cpu, fp32",
+        1,
     ),
     m.NotModified(2),
     m.PlanOk(3, Box(268, 168, 128, 112), Size(512, 448), 12, 20, 8.5, ("The region is small.",)),
@@ -96,6 +100,17 @@ SERVER = (
     m.Failed(JOB, 4, m.ErrorInfo("resource.out_of_memory", "Use a smaller size.", True, None, {"needed": 4096})),
     m.Cancelled(JOB, 4),
     m.CatalogChanged("c3d4"),
+    m.ModelsOk(12, "a1b2", ({"id": "ink", "kind": "lora", "title": "Ink"},), 251, "250"),
+    m.HistoryOk(
+        13,
+        (
+            m.HistoryEntry(
+                *(JOB, 0, 1735689600.5, DIGEST, 2, 2, "bgra8", Box(300, 200, 2, 2), "a red apple", "inpaint"),
+                *("generate", "soft", 42, True, {"mode": "inpaint", "params": {"seed": 42}}),
+            ),
+        ),
+        1,
+    ),
 )
 
 REFUSED = (

@@ -73,7 +73,7 @@ def local_server(settings: Settings) -> Iterator[tuple[Server, Endpoint]]:
     made: list[tuple[Server, asyncio.AbstractEventLoop]] = []
 
     async def run() -> None:
-        server = Server(settings, token)
+        server = Server(replace(settings, owns_home=False), token)
         made.append((server, asyncio.get_running_loop()))
         await server.run(there.put)
 

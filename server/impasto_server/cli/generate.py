@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import queue
 import sys
@@ -169,10 +170,10 @@ def _canvas(client: Client, args: argparse.Namespace, values: dict[str, Any], im
     if args.size is not None:
         values["width"], values["height"] = args.size
         return Size(*args.size)
-    catalog = client.catalog()
-    models = [m for m in catalog.models if m["id"] == values.get("model")] if catalog else []
-    if not models and catalog:
-        models = [m for m in catalog.models if m.get("kind") == "checkpoint" and m.get("usable")]
+    name = values.get("model")
+    models = [m for m in client.models(search=name) if m["id"] == name] if name else []
+    if not models:
+        models = [m for m in itertools.islice(client.models("checkpoint"), 1) if m.get("usable")]
     native = int(models[0].get("native_size") or 512) if models else 512
     return Size(native, native)
 

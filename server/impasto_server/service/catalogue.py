@@ -81,6 +81,7 @@ class Catalogue:
     identify: Callable[[Path], Facts]
     index_file: Path | None = None
     models: tuple[Model, ...] = ()
+    """In the order of the list: checkpoints that can be used, the starter model last of them, then all others."""
     rev: str = ""
     no_checkpoint: str = NO_CHECKPOINT
     """What is told to who needs a checkpoint while there is none."""
@@ -108,15 +109,23 @@ class Catalogue:
         changed = fresh or found.keys() != self._index.keys() or not self.rev
         self._index = found
         if changed:
-            self.models = _name(found)
+            self.models = tuple(sorted(_name(found), key=_rank))
             self.rev = _rev(self.models)
             _save_index(self.index_file, found)
         return changed
 
     def checkpoints(self) -> tuple[Model, ...]:
         """Those that can be used now; the starter model last."""
-        usable = [m for m in self.models if m.facts.kind == "checkpoint" and m.facts.usable]
-        return tuple(sorted(usable, key=lambda m: m.id.startswith(STARTER)))
+        return tuple(m for m in self.models if m.facts.kind == "checkpoint" and m.facts.usable)
+
+    def find(self, kind: str | None, search: str) -> list[Model]:
+        """The models of `kind` in whose id, title or family all words of `search` occur."""
+        words = search.casefold().split()
+        fitting = [m for m in self.models if kind is None or m.facts.kind == kind]
+        if not words:
+            return fitting
+        texts = (f"{m.id} {m.facts.title} {m.facts.family}".casefold() for m in fitting)
+        return [m for m, text in zip(fitting, texts, strict=True) if all(word in text for word in words)]
 
     def checkpoint(self, name: str, mode: str) -> Model:
         """The checkpoint of that name; for an empty one the first that suits `mode`.
@@ -148,6 +157,12 @@ class Catalogue:
         if self.checkpoints():
             return describe()
         return tuple(dataclasses.replace(mode, available=False, reason=self.no_checkpoint) for mode in describe())
+
+
+def _rank(model: Model) -> int:
+    if model.facts.kind != "checkpoint" or not model.facts.usable:
+        return 2
+    return 1 if model.id.startswith(STARTER) else 0
 
 
 def _usable(model: Model) -> Model:

@@ -2,7 +2,7 @@
 
 A result is first raw RGBA pixels and its recipe (temporary file, fsync, rename); `finish` then makes the PNG with
 AUTOMATIC1111's `parameters` text and an XMP note of the digital source type, which replaces the raw file. The names
-sort by time.
+sort by time (UTC). A starred result has an empty file beside it, and the quota passes it by.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from impasto_protocol.errors import ResourceError
+from impasto_protocol.errors import JobError, ResourceError
 from impasto_protocol.images import digest_of
 
 from ..engine.jobs import Pixels
@@ -29,6 +29,13 @@ from .pixels import from_wire, to_wire
 __all__ = ["Entry", "Journal"]
 
 log = logging.getLogger("impasto.journal")
+
+_NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9A-Za-z_-]+-\d+")
+_STAMP = 22
+"""Characters of the time in a name."""
+
+_SETTLED = 2.0
+"""Seconds after which a half result is nobody's work in progress (the command line writes to the folder too)."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +56,20 @@ class Entry:
     alpha: str
     seed: int
     recipe: Mapping[str, Any]
+    stage: str = "generate"
 
 
 class Journal:
-    """The history folder. Calls touch the disk: run them off the event loop."""
+    """The history folder. Calls touch the disk: run them off the event loop; they may come from several threads."""
 
     def __init__(self, folder: Path, quota: int) -> None:
         self.folder = folder
         self.quota = quota
         self._swap = threading.Lock()
         """Held while a raw file gives way to its PNG, and while a picture is read."""
+        self._index: dict[str, Entry | None] = {}
+        """The recipes that were read, None for damaged ones; a recipe's file never changes."""
+        self._look = threading.Lock()
 
     def write(
         self,
@@ -74,15 +85,15 @@ class Journal:
         alpha: str,
         seed: int,
         recipe: Mapping[str, Any],
+        stage: str = "generate",
     ) -> Entry:
         """Keep RGBA `pixels` [height, width, 4]; on return they survive a crash.
 
         Raises ResourceError `resource.disk_full`.
         """
         now = time.time()
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now * 1e6) % 1_000_000:06d}"
         safe = re.sub(r"[^0-9A-Za-z_-]", "_", job)[:32]
-        name = f"{stamp}-{safe}-{index}"
+        name = f"{self._stamp(now)}-{safe}-{index}"
         entry = Entry(
             name=name,
             job=job,
@@ -98,6 +109,7 @@ class Journal:
             alpha=alpha,
             seed=seed,
             recipe=recipe,
+            stage=stage,
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,14 +143,58 @@ class Journal:
         self.keep_to_quota()
 
     def entries(self) -> Iterator[Entry]:
-        """All results, newest first; a damaged recipe is skipped and logged."""
-        for path in sorted(self.folder.glob("*.json"), reverse=True):
-            try:
-                raw = json.loads(path.read_text(encoding="utf-8"))
-                raw["box"] = tuple(raw["box"])
-                yield Entry(**raw)
-            except (OSError, ValueError, TypeError, KeyError) as e:
-                log.warning("the recipe %s cannot be read: %s", path.name, e)
+        """All results, newest first; a damaged recipe is skipped and logged once."""
+        return iter(self._listed())
+
+    def starred(self) -> frozenset[str]:
+        """The names of those with a star."""
+        return frozenset(path.stem for path in self.folder.glob("*.star"))
+
+    def star(self, job: str, index: int, on: bool) -> None:
+        """Give a result a star, or take it. Raises JobError `job.unknown`, ResourceError `resource.disk_full`."""
+        entry = next((e for e in self._listed() if e.job == job and e.index == index), None)
+        if entry is None:
+            raise JobError(
+                "job.unknown",
+                f"The history has no result {index} of this job (any more); ask for the history again.",
+                data={"job": job},
+            )
+        path = self.folder / f"{entry.name}.star"
+        try:
+            if on:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as e:
+            raise ResourceError(
+                "resource.disk_full", f"The star could not be saved in {self.folder} ({e.strerror}).", retryable=True
+            ) from e
+
+    def recover(self) -> list[Entry]:
+        """Clear away what a crash left half done; the results whose PNG is still to be made, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        settled = time.time() - _SETTLED
+        for path in self.folder.glob("*.tmp"):
+            if _NAME.fullmatch(path.name.split(".")[0]) and path.stat().st_mtime < settled:
+                log.warning("the half-written %s is dropped", path.name)
+                path.unlink(missing_ok=True)
+        for path in (*self.folder.glob("*.rgba"), *self.folder.glob("*.png"), *self.folder.glob("*.star")):
+            alone = _NAME.fullmatch(path.stem) and not path.with_suffix(".json").exists()
+            if alone and path.stat().st_mtime < settled:
+                log.warning("%s is dropped, it has no recipe: the result was never announced", path.name)
+                path.unlink(missing_ok=True)
+        unfinished = []
+        for entry in reversed(self._listed()):
+            raw, png = (self.folder / f"{entry.name}{suffix}" for suffix in (".rgba", ".png"))
+            if png.exists():
+                raw.unlink(missing_ok=True)
+            elif raw.exists():
+                unfinished.append(entry)
+            else:
+                log.warning("the recipe of %s is dropped, its picture is gone", entry.name)
+                raw.with_suffix(".json").unlink(missing_ok=True)
+        return unfinished
 
     def path(self, entry: Entry) -> Path | None:
         """The picture's file: the PNG, or the raw pixels while that is not made yet; None where it is gone."""
@@ -150,12 +206,33 @@ class Journal:
 
     def read(self, digest: str) -> bytes | None:
         """The bytes that were announced under `digest`, or None where the history no longer has them."""
-        for entry in self.entries():
+        for entry in self._listed():
             if entry.digest == digest:
                 with self._swap:
                     data = self._announced(entry)
-                return data if data is not None and digest_of(data) == digest else None
+                if data is not None and digest_of(data) == digest:
+                    return data
         return None
+
+    def _listed(self) -> list[Entry]:
+        """The results in the folder now, newest first; only what is new is read."""
+        with self._look:
+            names = {path.stem for path in self.folder.glob("*.json")}
+            for name in self._index.keys() - names:
+                del self._index[name]
+            for name in names - self._index.keys():
+                self._index[name] = _read_entry(self.folder / f"{name}.json")
+            found = [entry for entry in self._index.values() if entry is not None]
+        return sorted(found, key=lambda entry: entry.name, reverse=True)
+
+    def _stamp(self, now: float) -> str:
+        """The time as it sorts; later than all before, also where the clock was set back."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{int(now * 1e6) % 1_000_000:06d}"
+        last = max((e.name[:_STAMP] for e in self._listed() if _NAME.fullmatch(e.name)), default="")
+        if stamp > last:
+            return stamp
+        digits = f"{int(last.replace('-', '')) + 1:020d}"
+        return f"{digits[:8]}-{digits[8:14]}-{digits[14:]}"
 
     def _announced(self, entry: Entry) -> bytes | None:
         from PIL import Image
@@ -175,19 +252,32 @@ class Journal:
         return to_wire(rgba, entry.format)
 
     def keep_to_quota(self) -> None:
-        """Remove the oldest results until the folder is within its quota; the newest always stays."""
+        """Remove the oldest results without a star until the folder is within its quota; the newest always stays."""
         sizes: dict[str, int] = {}
         for path in self.folder.iterdir():
             if path.suffix in (".png", ".rgba", ".json"):
                 sizes[path.stem] = sizes.get(path.stem, 0) + path.stat().st_size
         total = sum(sizes.values())
+        starred = self.starred()
         for name in sorted(sizes)[:-1]:
             if total <= self.quota:
                 return
+            if name in starred:
+                continue
             # The recipe goes first: without it the rest is no entry.
             for suffix in (".json", ".png", ".rgba"):
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
             total -= sizes[name]
+
+
+def _read_entry(path: Path) -> Entry | None:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["box"] = tuple(raw["box"])
+        return Entry(**raw)
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        log.warning("the recipe %s cannot be read and is left out: %s", path.name, e)
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -7,7 +7,6 @@ connection can attach again. All of it belongs to the event loop.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections import deque
@@ -34,16 +33,21 @@ from impasto_protocol.messages import (
 
 from ..engine import jobs as engine
 from .blobs import Blobs
+from .history import output_of
 from .incidents import as_impasto_error
 from .journal import Entry, Journal
+from .ledger import Ledger, PastJob
 from .orders import Order, to_engine_job
 from .pixels import to_wire
-from .records import ACTIVE, Listener, Record, plain
+from .records import ACTIVE, Listener, Record, fingerprint, plain, record_of
 from .worker import Worker
 
 __all__ = ["JobQueue"]
 
 log = logging.getLogger("impasto.queue")
+
+_LEDGER_BYTES = 16 << 20
+"""The ledger is written anew beyond this."""
 
 Measured = Callable[[Order, float], None]
 """Told the seconds that a finished job took, without loading."""
@@ -57,6 +61,7 @@ class JobQueue:
         worker: Worker,
         blobs: Blobs,
         journal: Journal,
+        ledger: Ledger,
         *,
         limit: int,
         keep_ended: int,
@@ -65,6 +70,7 @@ class JobQueue:
         self.worker = worker
         self.blobs = blobs
         self.journal = journal
+        self.ledger = ledger
         self.limit = limit
         self.keep_ended = keep_ended
         self.measured = measured
@@ -87,7 +93,7 @@ class JobQueue:
         Raises JobError `job.conflict` where that one asked for other things.
         """
         record = self._records.get(submit.job)
-        if record is not None and dataclasses.replace(record.order.submit, id=submit.id) != submit:
+        if record is not None and record.fingerprint != fingerprint(submit):
             raise JobError(
                 "job.conflict",
                 "This job id was used for another job; choose a new id for each job.",
@@ -110,10 +116,12 @@ class JobQueue:
                 f"{self.limit} jobs are waiting already; cancel some, or wait for one to end.",
                 retryable=True,
             )
-        record = Record(order, time.time())
+        submit = order.submit
+        record = Record(submit.job, submit.mode, fingerprint(submit), time.time(), order)
+        self.ledger.accept(record.id, record.mode, record.fingerprint, record.created)
         self.blobs.pin(order.digests)
         self._records[record.id] = record
-        if order.submit.priority == "front":
+        if submit.priority == "front":
             self._waiting.appendleft(record)
         elif replaced is not None:
             self._waiting.insert(self._waiting.index(replaced), record)
@@ -121,7 +129,7 @@ class JobQueue:
             self._waiting.append(record)
         if replaced is not None:
             self.cancel(replaced.id)
-        record.tell(Queued(record.id, record.next_seq, self.position(record)))
+        self._tell(record, Queued(record.id, record.next_seq, self.position(record)))
         self._work.set()
         return record
 
@@ -152,7 +160,7 @@ class JobQueue:
         for record in tuple(self._records.values()):
             if listener in record.listeners:
                 record.listeners.discard(listener)
-                if not record.listeners and record.order.submit.on_disconnect == "cancel":
+                if not record.listeners and record.order and record.order.submit.on_disconnect == "cancel":
                     self.cancel(record.id)
 
     def cancel(self, job: str) -> None:
@@ -167,9 +175,29 @@ class JobQueue:
 
     def entries(self) -> tuple[JobEntry, ...]:
         """All jobs that are still known, oldest first."""
-        return tuple(
-            JobEntry(r.id, r.state, r.order.submit.mode, r.created, len(r.events)) for r in self._records.values()
-        )
+        return tuple(JobEntry(r.id, r.state, r.mode, r.created, len(r.events)) for r in self._records.values())
+
+    def restore(self, past: list[PastJob], entries: list[Entry]) -> None:
+        """Know the jobs of earlier runs again; those that a crash cut off have failed, with the results they had.
+
+        `entries` are the results in the journal. Before `run`.
+        """
+        for job in past:
+            if not job.state:
+                told = {event.index for event in job.events if isinstance(event, Output)}
+                kept = sorted((e for e in entries if e.job == job.job and e.index not in told), key=lambda e: e.index)
+                for entry in kept:
+                    job.events.append(output_of(entry, len(job.events) + 1))
+                job.events.append(Failed(job.job, len(job.events) + 1, ErrorInfo.of(_cut_off())))
+                log.warning("job %s was cut off by the end of the server", job.job)
+            self._records[job.job] = record_of(job)
+        self._forget_ended()
+        self._rewrite_ledger()
+
+    def finish_pictures(self, entries: list[Entry]) -> None:
+        """Make the PNGs that an earlier run did not get to."""
+        for entry in entries:
+            self._png.submit(self._finish, entry)
 
     async def run(self) -> None:
         """Work until `close`."""
@@ -180,7 +208,8 @@ class JobQueue:
                 continue
             record = self._running = self._waiting.popleft()
             try:
-                await self._run_one(record)
+                assert record.order is not None, "what waits is of this run"
+                await self._run_one(record, record.order)
             finally:
                 self._running = None
 
@@ -198,13 +227,14 @@ class JobQueue:
         """Wait for the pictures that are still being written; blocks."""
         self._disk.shutdown()
         self._png.shutdown()
+        self.ledger.close()
 
-    async def _run_one(self, record: Record) -> None:
+    async def _run_one(self, record: Record, order: Order) -> None:
         record.state = "running"
-        record.tell(Started(record.id, record.next_seq))
+        self._tell(record, Started(record.id, record.next_seq))
         begun = time.monotonic()
         try:
-            result = await self._work_through(record)
+            result = await self._work_through(record, order)
         except engine.Cancelled:
             self._end(record, "cancelled", Cancelled(record.id, record.next_seq))
         except Exception as e:  # ends the job with a typed error; what is not one is logged as an incident
@@ -212,7 +242,7 @@ class JobQueue:
             self._end(record, "failed", Failed(record.id, record.next_seq, ErrorInfo.of(error)))
         else:
             seconds = time.monotonic() - begun - result.timings.get("load", 0.0)
-            self.measured(record.order, seconds)
+            self.measured(order, seconds)
             finished = Finished(
                 record.id,
                 record.next_seq,
@@ -223,18 +253,18 @@ class JobQueue:
             )
             self._end(record, "finished", finished)
 
-    async def _work_through(self, record: Record) -> engine.Result:
-        job = await asyncio.to_thread(to_engine_job, record.order, self.blobs.peek(record.order.digests))
+    async def _work_through(self, record: Record, order: Order) -> engine.Result:
+        job = await asyncio.to_thread(to_engine_job, order, self.blobs.peek(order.digests))
         if record.cancel_asked:
             raise engine.Cancelled()
         async with aclosing(self.worker.run(job)) as events:
             async for event in events:
                 if isinstance(event, engine.Result):
                     return event
-                await self._take(record, event)
+                await self._take(record, order, event)
         raise AssertionError("a worker ends with a Result or raises")
 
-    async def _take(self, record: Record, event: engine.Event) -> None:
+    async def _take(self, record: Record, order: Order, event: engine.Event) -> None:
         if isinstance(event, engine.Progress):
             fraction = min(max(event.fraction, 0.0), 1.0)
             record.tell(Progress(record.id, event.stage, event.step, event.steps, fraction), lasting=False)
@@ -242,26 +272,26 @@ class JobQueue:
             preview = Preview(record.id, event.jpeg, event.width, event.height, event.step)
             record.tell(preview, lasting=False)
         else:
-            await self._save(record, event)
+            await self._save(record, order.submit.output_format, event)
 
-    async def _save(self, record: Record, layer: engine.Layer) -> None:
+    async def _save(self, record: Record, format: str, layer: engine.Layer) -> None:
         """Onto the disk first, then announced."""
-        submit = record.order.submit
 
         def write() -> tuple[Entry, bytes]:
-            data = to_wire(layer.pixels, submit.output_format)
+            data = to_wire(layer.pixels, format)
             entry = self.journal.write(
                 job=record.id,
                 index=layer.index,
-                mode=submit.mode,
+                mode=record.mode,
                 pixels=layer.pixels,
-                format=submit.output_format,
+                format=format,
                 digest=digest_of(data),
                 box=(layer.box.x, layer.box.y, layer.box.width, layer.box.height),
                 layer=layer.name,
                 alpha=layer.alpha,
                 seed=layer.seed,
                 recipe=layer.info,
+                stage=layer.stage,
             )
             return entry, data
 
@@ -271,22 +301,7 @@ class JobQueue:
         except ResourceError as e:
             log.info("result %s is kept on disk only: %s", entry.name, e)
         record.outputs.append(entry.digest)
-        output = Output(
-            record.id,
-            record.next_seq,
-            index=layer.index,
-            digest=entry.digest,
-            width=entry.width,
-            height=entry.height,
-            format=entry.format,
-            placement=layer.box,
-            name=layer.name,
-            stage=layer.stage,
-            alpha=layer.alpha,
-            seed=layer.seed,
-            info=plain(layer.info),
-        )
-        record.tell(output)
+        self._tell(record, output_of(entry, record.next_seq))
         self._png.submit(self._finish, entry)
 
     def _finish(self, entry: Entry) -> None:
@@ -295,12 +310,34 @@ class JobQueue:
         except (OSError, ValueError, ImpastoError):
             log.exception("the PNG of %s could not be made; its raw pixels stay", entry.name)
 
+    def _tell(self, record: Record, event: Message) -> None:
+        """A lasting event: written down first."""
+        self.ledger.tell(event)
+        record.tell(event)
+
     def _end(self, record: Record, state: str, terminal: Message) -> None:
         assert record.state in ACTIVE, "a job ends once"
         record.state = state
-        self.blobs.unpin(record.order.digests)
-        record.tell(terminal)
+        if record.order is not None:
+            self.blobs.unpin(record.order.digests)
+        self._tell(record, terminal)
         record.listeners.clear()
+        self._forget_ended()
+        if self.ledger.byte_count > _LEDGER_BYTES:
+            self._rewrite_ledger()
+
+    def _forget_ended(self) -> None:
         ended = [r.id for r in self._records.values() if r.state not in ACTIVE]
         for job in ended[: max(0, len(ended) - self.keep_ended)]:
             del self._records[job]
+
+    def _rewrite_ledger(self) -> None:
+        self.ledger.rewrite(record.past for record in self._records.values())
+
+
+def _cut_off() -> ResourceError:
+    return ResourceError(
+        "resource.server_died",
+        "The Impasto server ended while this job waited or ran; run it again. Pictures that it had finished are kept.",
+        retryable=True,
+    )

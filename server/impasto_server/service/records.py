@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from impasto_protocol.messages import Message
+from impasto_protocol.messages import Finished, Message, Submit
 
+from .ledger import PastJob
 from .orders import Order
 
-__all__ = ["ACTIVE", "Listener", "Record", "plain"]
+__all__ = ["ACTIVE", "Listener", "Record", "fingerprint", "plain", "record_of"]
 
 Listener = Callable[[Message], None]
 """Takes each event of a job; never blocks and never raises."""
@@ -22,10 +25,13 @@ ACTIVE = ("queued", "running")
 
 @dataclass
 class Record:
-    """One job and what has happened to it."""
+    """One job and what has happened to it. `order` is None for a job of an earlier run of the server."""
 
-    order: Order
+    id: str
+    mode: str
+    fingerprint: str
     created: float
+    order: Order | None = None
     state: str = "queued"
     cancel_asked: bool = False
     events: list[Message] = field(default_factory=list)
@@ -34,18 +40,34 @@ class Record:
     outputs: list[str] = field(default_factory=list)
 
     @property
-    def id(self) -> str:
-        return self.order.submit.job
-
-    @property
     def next_seq(self) -> int:
         return len(self.events) + 1
+
+    @property
+    def past(self) -> PastJob:
+        """What the ledger keeps of it."""
+        return PastJob(self.id, self.mode, self.fingerprint, self.created, self.events)
 
     def tell(self, message: Message, *, lasting: bool = True) -> None:
         if lasting:
             self.events.append(message)
         for listener in tuple(self.listeners):
             listener(message)
+
+
+def record_of(past: PastJob) -> Record:
+    """The record of a job that has ended in an earlier run."""
+    end = past.events[-1]
+    outputs = list(end.outputs) if isinstance(end, Finished) else []
+    return Record(
+        past.job, past.mode, past.fingerprint, past.created, None, past.state, events=past.events, outputs=outputs
+    )
+
+
+def fingerprint(submit: Submit) -> str:
+    """The same for submits that ask for the same thing."""
+    fields = dataclasses.replace(submit, id=0).to_wire()
+    return hashlib.blake2b(json.dumps(fields, sort_keys=True, default=repr).encode(), digest_size=16).hexdigest()
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

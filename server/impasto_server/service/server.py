@@ -28,6 +28,7 @@ from .blobs import Blobs
 from .catalogue import NO_CHECKPOINT, Catalogue, a1111_folders
 from .estimates import Estimates
 from .journal import Journal
+from .ledger import Ledger
 from .queue import JobQueue
 from .session import Session
 from .settings import LOOPBACK, Settings
@@ -77,6 +78,7 @@ class Server:
             self.worker,
             self.blobs,
             self.journal,
+            Ledger(self.journal.folder / "jobs.log" if settings.owns_home else None),
             limit=settings.limits.queue,
             keep_ended=settings.finished_jobs,
             measured=lambda order, seconds: self.estimates.measured(order.model.id, order.plan, seconds),
@@ -98,6 +100,8 @@ class Server:
                 "yet; use 127.0.0.1 through a tunnel, or say --allow-remote.",
             )
         await asyncio.to_thread(self._scan_first)
+        if settings.owns_home:
+            await asyncio.to_thread(self._recover)
         async with await self._listen() as listener:
             host, port = listener.sockets[0].getsockname()[:2]
             log.info("version %s listens on %s port %d, process %d", __version__, host, port, os.getpid())
@@ -158,6 +162,17 @@ class Server:
             log.error("%s", e)
             self.catalogue.no_checkpoint = f"{NO_CHECKPOINT} {e.message}"
         self.catalogue.scan()
+
+    def _recover(self) -> None:
+        """Take up what an earlier run of the server left."""
+        try:
+            unfinished = self.journal.recover()
+            self.jobs.restore(self.jobs.ledger.load(), list(self.journal.entries()))
+        except OSError as e:
+            # New jobs will be told that nothing can be saved; the server can say why.
+            log.error("the history in %s cannot be read: %s", self.journal.folder, e)
+            return
+        self.jobs.finish_pictures(unfinished)
 
     async def _listen(self) -> Listener:
         limit = self.limits.frame

@@ -9,6 +9,7 @@ from typing import Protocol
 from impasto_protocol.connection import ServerConnection, State
 from impasto_protocol.errors import AssetError, ProtocolError, RequestError
 from impasto_protocol.messages import (
+    PAGE_LIMIT,
     Accepted,
     Attach,
     Cancel,
@@ -20,9 +21,12 @@ from impasto_protocol.messages import (
     Have,
     HaveOk,
     Hello,
+    History,
     Jobs,
     JobsOk,
     Message,
+    ModelsOk,
+    ModelsRequest,
     NotModified,
     Ok,
     Plan,
@@ -30,6 +34,7 @@ from impasto_protocol.messages import (
     Put,
     PutOk,
     Shutdown,
+    Star,
     Submit,
     Welcome,
 )
@@ -42,6 +47,7 @@ from ..engine.modes import SAMPLERS, SCHEDULES
 from .blobs import Blobs
 from .catalogue import Catalogue
 from .estimates import Estimates
+from .history import page
 from .incidents import as_impasto_error
 from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
@@ -51,6 +57,9 @@ from .queue import JobQueue
 __all__ = ["Services", "Session"]
 
 log = logging.getLogger("impasto.session")
+
+CATALOG_MODELS = 200
+"""Models in the catalogue's own message at most; the others come in pages."""
 
 OUTBOX_ROOM = 8 << 20
 HELLO_TIMEOUT = 10.0
@@ -203,6 +212,13 @@ class Session:
                 self.send(Ok(message.id))
                 self.services.jobs.attach(record, message.after_seq, self.send)
                 return None
+            case History():
+                return await asyncio.to_thread(page, self.services.journal, message)
+            case Star():
+                await asyncio.to_thread(self.services.journal.star, message.job, message.index, message.on)
+                return Ok(message.id)
+            case ModelsRequest():
+                return self._models(message)
             case CatalogRequest():
                 return self._catalog(message)
             case Shutdown():
@@ -222,11 +238,25 @@ class Session:
             message.id,
             rev,
             catalogue.modes(),
-            tuple(model.to_wire() for model in catalogue.models),
+            tuple(model.to_wire() for model in catalogue.models[:CATALOG_MODELS]),
             SAMPLERS,
             SCHEDULES,
             device,
+            len(catalogue.models),
         )
+
+    def _models(self, message: ModelsRequest) -> ModelsOk:
+        if message.after is not None and not (message.after.isascii() and message.after.isdigit()):
+            raise RequestError(
+                "request.invalid_param", "This is no `next` of a page of models; begin without it.", path="after"
+            )
+        fitting = self.services.catalogue.find(message.kind, message.search or "")
+        # Digits enough for any list; more of them cost time to convert.
+        start = int((message.after or "0")[:18])
+        end = start + min(message.limit, PAGE_LIMIT)
+        shown = tuple(model.to_wire() for model in fitting[start:end])
+        following = str(end) if end < len(fitting) else None
+        return ModelsOk(message.id, self.services.catalog_rev, shown, len(fitting), following)
 
     def _plan(self, message: Plan) -> PlanOk:
         services = self.services

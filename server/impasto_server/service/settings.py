@@ -20,6 +20,10 @@ class Settings:
     home: Path = field(default_factory=home_folder)
     """The user's folder: records, token, log, own models, history."""
 
+    owns_home: bool = True
+    """Take up the jobs and half results of an earlier run. A second server in the same folder (the command line's)
+    must not: they may be the first one's present work."""
+
     host: str = "127.0.0.1"
     port: int = 0
     """0 takes a free port; the endpoint record tells which."""
