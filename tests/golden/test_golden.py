@@ -1,12 +1,13 @@
 """Our loop against stock diffusers pipelines: tiny random networks, CPU, fp32, their noise, levels and timesteps.
 
 Every case agrees to 1e-5 of the largest value; `equality.json` records which agree to the last bit, and those must
-stay so. Where a case is not bit-equal the stock scheduler works in another scaling of the same state (DPM++ 2M), or
-rounds its coefficients elsewhere.
+stay so. Where a case is not bit-equal the stock scheduler works in another scaling of the same state (DPM++ 2M and its
+SDE form, DDIM, UniPC, LCM), or rounds its coefficients elsewhere.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,21 +18,27 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    UniPCMultistepScheduler,
 )
 from impasto_server.engine import vae as vae_
 from impasto_server.engine.adapters import Adapter
 from impasto_server.engine.conditioning import Conditioning
 from impasto_server.engine.denoise import Denoiser
 from impasto_server.engine.inpaint import InpaintChannels, blend_denoise, latent_mask
-from impasto_server.engine.samplers import SAMPLERS
+from impasto_server.engine.samplers import SAMPLERS, Sampler
+from impasto_server.engine.samplers_unipc import sample_unipc
 from PIL import Image
 
+from tests.golden.brownian import dpmpp_sde_scheduler
 from tests.golden.tiny import BETAS, seeded, tiny_text, tiny_unet, tiny_vae
 
 CFG, STEPS, STRENGTH, TOLERANCE = 7.5, 8, 0.75, 1e-5
@@ -41,7 +48,25 @@ STOCK: dict[str, Callable[..., Any]] = {
     "euler": lambda **more: EulerDiscreteScheduler(**BETAS, **more),
     "euler_a": lambda **more: EulerAncestralDiscreteScheduler(**BETAS, **more),
     "dpmpp_2m": lambda **more: DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True, **more),
+    "heun": lambda **more: HeunDiscreteScheduler(**BETAS, **more),
+    "dpmpp_sde": lambda **more: dpmpp_sde_scheduler(seeded(11), **BETAS, use_karras_sigmas=True, **more),
+    "dpmpp_2m_sde": lambda **more: DPMSolverMultistepScheduler(
+        **BETAS, use_exponential_sigmas=True, algorithm_type="sde-dpmsolver++", **more
+    ),
+    "ddim": lambda **more: DDIMScheduler(**BETAS, clip_sample=False, **more),
+    # Stock bh1 gives no numbers on the way to 0, so it stops at the smallest level; bh2 goes all the way.
+    "unipc": lambda **more: UniPCMultistepScheduler(
+        **BETAS, solver_order=3, solver_type="bh1", final_sigmas_type="sigma_min", **more
+    ),
+    "unipc bh2": lambda **more: UniPCMultistepScheduler(**BETAS, solver_order=3, solver_type="bh2", **more),
+    "lcm": lambda **more: LCMScheduler(**BETAS, **more),
 }
+
+UNIT_START = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "unipc", "unipc bh2", "lcm")
+"""Stock schedulers that work on x / sqrt(sigma² + 1) and start that at plain noise."""
+
+OURS: dict[str, Sampler] = {name: sampler for name, (sampler, _) in SAMPLERS.items()}
+OURS["unipc bh2"] = functools.partial(sample_unipc, variant="bh2")
 
 
 @dataclass(frozen=True)
@@ -58,8 +83,10 @@ class Case:
 
 CASES = (
     [Case("txt2img", s, p) for s in STOCK for p in ("epsilon", "v_prediction")]
-    + [Case("img2img", s) for s in STOCK]
-    + [Case("inpaint", s) for s in STOCK]
+    # Stock LCM spreads its levels anew by the strength, which is a schedule's matter.
+    + [Case("img2img", s) for s in STOCK if s != "lcm"]
+    # Stock blending takes the half-way state of DPM++ SDE for one at the next level, and its last blend is at level 0.
+    + [Case("inpaint", s) for s in STOCK if s not in ("dpmpp_sde", "unipc")]
     + [Case("inpaint", s, channels=9) for s in ("euler", "dpmpp_2m")]
     + [Case("inpaint", "euler", "v_prediction")]
 )
@@ -129,14 +156,33 @@ def stock_latents(case: Case, unet: Any, vae: Any) -> torch.Tensor:
     return images
 
 
+def stock_levels(case: Case) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """The stock scheduler's levels, each once and with the last 0, and its timestep of a level."""
+    stock = STOCK[case.sampler](prediction_type=case.prediction)
+    stock.set_timesteps(STEPS)
+    if hasattr(stock, "sigmas"):
+        levels = stock.sigmas[[0, *range(1, len(stock.sigmas), stock.order)]]
+    else:
+        kept = stock.alphas_cumprod[stock.timesteps]
+        levels = torch.cat([((1 - kept) / kept) ** 0.5, torch.zeros(1)])
+    known = levels[:-1]  # the network is never asked at the last one
+    timesteps = stock.timesteps[:: stock.order]
+    if case.sampler == "dpmpp_sde":
+        known = torch.cat([known, (known[1:] * known[:-1]) ** 0.5])
+        timesteps = torch.cat([timesteps, stock.timesteps[1::2]])
+
+    def timestep_of(sigma: torch.Tensor) -> torch.Tensor:
+        return timesteps[(known - sigma).abs().argmin()]
+
+    return levels, timestep_of
+
+
 def our_latents(case: Case, unet: Any, vae: Any) -> torch.Tensor:
     """The same from our parts, composed as the engine composes them."""
     positive, negative = tiny_text()
-    stock = STOCK[case.sampler](prediction_type=case.prediction)
-    stock.set_timesteps(STEPS)
+    levels, timestep_of = stock_levels(case)
     first = 0 if case.task == "txt2img" else STEPS - int(STEPS * STRENGTH)
-    levels = stock.sigmas[first:]
-    timesteps = {float(s): t for s, t in zip(stock.sigmas, stock.timesteps, strict=False)}
+    levels = levels[first:]
     generator = seeded(9)
 
     def draw(like: torch.Tensor) -> torch.Tensor:
@@ -146,8 +192,9 @@ def our_latents(case: Case, unet: Any, vae: Any) -> torch.Tensor:
     scale = vae.config.scaling_factor
     if case.task == "txt2img":
         noise = torch.randn(1, 4, 16, 16, generator=seeded(5))
-        # Stock DPM++ works on x / sqrt(sigma² + 1) and starts that at plain noise.
-        x = noise * ((levels[0] ** 2 + 1) ** 0.5 if case.sampler == "dpmpp_2m" else stock.init_noise_sigma)
+        stock = STOCK[case.sampler]()
+        stock.set_timesteps(STEPS)
+        x = noise * ((levels[0] ** 2 + 1) ** 0.5 if case.sampler in UNIT_START else stock.init_noise_sigma)
     else:
         values = vae_.from_images(torch.tensor(np.asarray(picture()))[None])
         latent = vae_.encode(vae, values, scale, draw)
@@ -165,14 +212,16 @@ def our_latents(case: Case, unet: Any, vae: Any) -> torch.Tensor:
         negative=(Conditioning(negative),),
         cfg=CFG,
         sigmas=levels,
-        timestep_of=lambda sigma: timesteps[float(sigma)],
+        timestep_of=timestep_of,
         adapters=adapters,
     )
     denoise: Any = denoiser
     if case.task == "inpaint" and case.channels == 4:
         denoise = blend_denoise(denoiser, mask, latent, noise, levels)
-    sampler, _ = SAMPLERS[case.sampler]
-    return sampler(denoise, x, levels, draw, lambda index, denoised: None)
+    if case.sampler == "dpmpp_sde":
+        generator = seeded(11)
+    out = OURS[case.sampler](denoise, x, levels, draw, lambda index, denoised: None)
+    return out / (levels[-1] ** 2 + 1) ** 0.5
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -65,7 +65,7 @@ def sample_heun(denoise: Denoise, x: torch.Tensor, sigmas: torch.Tensor, noise: 
         denoised = denoise(x, now)
         on_step(index, denoised)
         slope = (x - denoised) / now
-        predicted = x + slope * (after - now)
+        predicted: torch.Tensor = x + slope * (after - now)
         if after == 0:
             return predicted
         second = (predicted - denoise(predicted, after)) / after
