@@ -1,0 +1,177 @@
+"""A client written from protocol/SPEC.md alone: the standard library, msgpack and websockets, nothing of the project.
+
+It is a test of the specification: whatever it needs and cannot find there is missing there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from websockets.sync.client import ClientConnection, connect
+
+Map = dict[str, Any]
+TERMINAL = ("finished", "failed", "cancelled")
+
+
+class Refused(Exception):
+    """An `error` of the server."""
+
+    def __init__(self, fields: Map) -> None:
+        super().__init__(f"{fields['code']}: {fields['message']}")
+        self.code: str = fields["code"]
+        self.data: Map = fields.get("data", {})
+
+
+class Wire:
+    """One connection. Answers are waited for; what comes in between is kept in `events` (of jobs) and `notices`."""
+
+    def __init__(self, home: Path) -> None:
+        record = json.loads((home / "endpoint.json").read_text(encoding="utf-8"))
+        token = Path(record["token_file"]).read_text(encoding="utf-8").strip()
+        self._open = contextlib.ExitStack()
+        opening = connect(
+            f"ws://{record['host']}:{record['port']}/",
+            subprotocols=["impasto.v1"],  # type: ignore[list-item]
+            compression=None,
+            proxy=None,
+            max_size=64 << 20,
+        )
+        self.socket: ClientConnection = self._open.enter_context(opening)
+        assert self.socket.subprotocol == "impasto.v1"
+        self.events: deque[Map] = deque()
+        self.notices: deque[Map] = deque()
+        self.put_answers: deque[Map] = deque()
+        self._id = 0
+        client = {"name": "independent", "version": "1", "host": "none"}
+        self._send({"type": "hello", "protocol": [1, 0], "client": client, "token": token})
+        self.welcome = self._next()
+        if self.welcome["type"] == "error":
+            raise Refused(self.welcome)
+        assert self.welcome["type"] == "welcome" and self.welcome["protocol"][0] == 1
+        self.limits: Map = self.welcome["limits"]
+
+    # ---- frames
+
+    def _send(self, fields: Map) -> None:
+        self.socket.send(msgpack.packb(fields, use_bin_type=True))
+
+    def _next(self, seconds: float = 20.0) -> Map:
+        frame = self.socket.recv(seconds)
+        assert isinstance(frame, bytes), "every frame is binary"
+        fields = msgpack.unpackb(frame, raw=False)
+        assert isinstance(fields, dict) and isinstance(fields["type"], str)
+        return fields
+
+    def _sort(self, fields: Map) -> None:
+        """Keep what is not the answer to the present request."""
+        if fields["type"] == "put_ok" or (fields["type"] == "error" and "digest" in fields.get("data", {})):
+            self.put_answers.append(fields)
+        elif "job" in fields and "id" not in fields:
+            self.events.append(fields)
+        else:
+            self.notices.append(fields)
+
+    def ask(self, request: str, /, **fields: Any) -> Map:
+        """A request and its one answer."""
+        self._id += 1
+        self._send({"type": request, "id": self._id, **fields})
+        while True:
+            answer = self._next()
+            if answer.get("id") == self._id:
+                if answer["type"] == "error":
+                    raise Refused(answer)
+                return answer
+            self._sort(answer)
+
+    def event(self, job: str, *kinds: str) -> Map:
+        """The next event of the job of one of these types, or of any."""
+        while True:
+            for _ in range(len(self.events)):
+                found = self.events.popleft()
+                if found["job"] == job and (not kinds or found["type"] in kinds):
+                    return found
+                if found["job"] != job:
+                    self.events.append(found)
+            self._sort(self._next())
+
+    def drop(self) -> None:
+        """Hang up without a word."""
+        self.socket.socket.shutdown(2)
+
+    def close(self) -> None:
+        self._open.close()
+
+    # ---- pixels
+
+    def upload(self, data: bytes) -> str:
+        """Send what the server lacks, in chunks, with at most `window` of them unacknowledged."""
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        if not self.ask("have", assets=[digest])["missing"]:
+            return digest
+        step, on_the_way = self.limits["chunk"], 0
+        for offset in range(0, len(data), step):
+            while on_the_way >= self.limits["window"]:
+                self._acknowledged()
+                on_the_way -= 1
+            piece = data[offset : offset + step]
+            self._send({"type": "put", "digest": digest, "size": len(data), "offset": offset, "data": piece})
+            on_the_way += 1
+        received = 0
+        while on_the_way:
+            received = self._acknowledged()
+            on_the_way -= 1
+        assert received == len(data)
+        return digest
+
+    def _acknowledged(self) -> int:
+        while not self.put_answers:
+            self._sort(self._next())
+        answer = self.put_answers.popleft()
+        if answer["type"] == "error":
+            raise Refused(answer)
+        return int(answer["received"])
+
+    def fetch(self, digest: str) -> bytes:
+        """The whole buffer, verified."""
+        whole = b""
+        while True:
+            piece = self.ask("get", digest=digest, offset=len(whole), length=self.limits["chunk"])
+            assert piece["offset"] == len(whole)
+            whole += piece["data"]
+            if len(whole) == piece["size"]:
+                break
+        assert hashlib.blake2b(whole, digest_size=16).hexdigest() == digest
+        return whole
+
+    # ---- lists
+
+    def pages(self, request: str, key: str, /, **fields: Any) -> Iterator[Map]:
+        """All entries of a list that comes in pages."""
+        after: Map = {}
+        while True:
+            answer = self.ask(request, **fields, **after)
+            yield from answer[key]
+            if "next" not in answer:
+                return
+            after = {"after": answer["next"]}
+
+
+@contextlib.contextmanager
+def session(home: Path) -> Iterator[Wire]:
+    wire = Wire(home)
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+def new_job() -> str:
+    return uuid.uuid4().hex
