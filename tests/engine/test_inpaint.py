@@ -14,6 +14,7 @@ from impasto_server.engine.inpaint import (
     blend_denoise,
     compose_layer,
     fill_masked,
+    forget,
     latent_mask,
     mask_at,
     match_colors,
@@ -85,6 +86,17 @@ def test_the_network_sees_the_original_around_the_mask():
     denoise(torch.zeros(1, 4, 8, 8), levels[2])
     torch.testing.assert_close(seen[0][..., 4:], (latent + levels[2] * noise)[..., 4:])
     assert not seen[0][..., :4].any()
+
+
+def test_forgetting_takes_the_hole_alone():
+    latent, noise = torch.randn(1, 4, 8, 8), torch.randn(3, 4, 8, 8)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4], mask[..., 4], mask[..., 5] = 1, 0.5, 0.4
+    nothing, noisy = forget(latent, mask, None), forget(latent, mask, noise)
+    assert nothing.shape == (1, 4, 8, 8) and noisy.shape == (3, 4, 8, 8)
+    assert not nothing[..., :5].any() and torch.equal(nothing[..., 5:], latent[..., 5:])
+    assert torch.equal(noisy[..., :5], noise[..., :5])
+    assert torch.equal(noisy[..., 5:], latent[..., 5:].expand(3, -1, -1, -1))
 
 
 def test_fill_keeps_what_is_known_and_continues_it():

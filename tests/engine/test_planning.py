@@ -25,9 +25,14 @@ def canvas_and_selection(draw: st.DrawFn) -> tuple[Size, Box]:
 number = st.one_of(st.just("auto"), st.integers(0, 512).map(float))
 
 
+flag = st.booleans()
+
+
 @settings(max_examples=300, deadline=None)
-@given(canvas_and_selection(), NATIVE, st.floats(0, 1), number, number, number, number, st.booleans(), st.booleans())
-def test_box_holds_mask_and_reach_on_the_canvas(case, native, strength, grow, feather, blend, padding, exact, whole):
+@given(canvas_and_selection(), NATIVE, st.floats(0, 1), number, number, number, number, flag, flag, flag)
+def test_box_holds_mask_and_reach_on_the_canvas(
+    case, native, strength, grow, feather, blend, padding, exact, whole, invert
+):
     canvas, selection = case
     params = Inpaint(
         strength=strength,
@@ -37,6 +42,7 @@ def test_box_holds_mask_and_reach_on_the_canvas(case, native, strength, grow, fe
         padding=padding,
         exact=exact,
         area="whole" if whole else "masked",
+        invert=invert,
     )
     p = plan("inpaint", params, canvas, selection, native)
     everything = Box.of_size(canvas)
@@ -44,6 +50,7 @@ def test_box_holds_mask_and_reach_on_the_canvas(case, native, strength, grow, fe
     assert everything.contains(p.box)
     needed = selection.grow(p.reach).intersect(everything)
     assert needed is not None and p.box.contains(needed)
+    assert p.box == everything or not (whole or invert)
     for side, limit in zip(p.box.size, canvas, strict=True):
         assert side == limit or side % 8 == 0
         assert side >= min(native, limit)
@@ -152,6 +159,28 @@ def test_txt2img_size_and_place(width, height, canvas, working, box):
 def test_txt2img_belongs_at_the_selection():
     p = plan("txt2img", Txt2Img(), Size(2000, 2000), Box(100, 200, 300, 300), 128)
     assert (p.box, p.working) == (Box(100, 200, 300, 300), Size(128, 128))
+
+
+def test_an_inverted_selection_needs_the_whole_canvas():
+    p = plan("inpaint", Inpaint(invert=True), Size(900, 700), Box(100, 100, 30, 40), 512)
+    assert p.box == Box(0, 0, 900, 700)
+    # Lengths go by what was drawn: a small thing that is to be kept must not drown in a feather made for the canvas.
+    assert p.reach == inpaint_reach(Inpaint(), Box(100, 100, 30, 40), 512)
+
+
+@pytest.mark.parametrize(
+    ("params", "steps", "calls"),
+    [
+        (Img2Img(), 16, 16),
+        (Img2Img(sampler="heun"), 16, 31),
+        (Img2Img(sampler="dpmpp_sde", strength=0.0), 1, 1),
+        (Img2Img(sampler="dpmpp_sde", batch=4), 16, 124),
+        (Txt2Img(steps=30, batch=8), 30, 240),
+    ],
+)
+def test_calls_count_the_work(params, steps, calls):
+    p = plan("img2img" if isinstance(params, Img2Img) else "txt2img", params, Size(512, 512), None, 512)
+    assert (p.steps, p.calls) == (steps, calls)
 
 
 def test_steps_follow_a1111():

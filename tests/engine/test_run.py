@@ -63,12 +63,24 @@ def image_job(checkpoint, canvas=CANVAS, **params):
     return Job("j", "img2img", values, canvas, Box.of_size(canvas), checkpoint, image=picture(*canvas))
 
 
-def run(engine, job, cancelled=lambda: False):
+def run_batch(engine, job):
     events: list = []
-    result = engine.run(job, events.append, cancelled)
-    layers = [e for e in events if isinstance(e, Layer)]
-    assert len(layers) == 1
+    result = engine.run(job, events.append, lambda: False)
+    return [e for e in events if isinstance(e, Layer)], result, events
+
+
+def run(engine, job):
+    layers, result, events = run_batch(engine, job)
+    assert len(layers) == 1 and layers[0].index == 0
     return layers[0], result, events
+
+
+def alpha_of(layer, box):
+    """The layer's alpha over the whole box."""
+    alpha = np.zeros((box.height, box.width), np.uint8)
+    x, y = layer.box.x - box.x, layer.box.y - box.y
+    alpha[y : y + layer.box.height, x : x + layer.box.width] = layer.pixels[..., 3]
+    return alpha
 
 
 def test_txt2img(engine, checkpoint):
@@ -161,9 +173,7 @@ def test_soft_selection_in_memory_that_cannot_be_written(engine, checkpoint, exa
     image = job.image.copy()
     soft.flags.writeable = image.flags.writeable = False
     layer, _, _ = run(engine, replace(job, mask=soft, image=image))
-    alpha = np.zeros_like(soft)
-    x, y = layer.box.x - job.box.x, layer.box.y - job.box.y
-    alpha[y : y + layer.box.height, x : x + layer.box.width] = layer.pixels[..., 3]
+    alpha = alpha_of(layer, job.box)
     if exact:
         np.testing.assert_array_equal(alpha, soft)
     else:
@@ -259,7 +269,7 @@ def test_the_recipe(engine, checkpoint):
     assert lines[0] == "a red apple" and lines[1] == "Negative prompt: blurry"
     assert lines[2] == (
         "Steps: 4, Sampler: Euler a, Schedule type: Uniform, CFG scale: 7, Seed: 5, Size: 64x64, Model: tiny model, "
-        "RNG: NV, Denoising strength: 0.5, Inpaint area: Only masked, Version: Impasto"
+        "RNG: NV, Denoising strength: 0.5, Inpaint area: Only masked, Masked content: original, Version: Impasto"
     )
     assert layer.name == "a red apple (5)"
     # The recipe makes the same picture again.

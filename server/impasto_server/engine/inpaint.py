@@ -17,7 +17,16 @@ from .masks import bounds_of, layer_alpha
 from .planning import MaskNumbers
 from .samplers import Denoise
 
-__all__ = ["InpaintChannels", "blend_denoise", "compose_layer", "fill_masked", "latent_mask", "mask_at", "match_colors"]
+__all__ = [
+    "InpaintChannels",
+    "blend_denoise",
+    "compose_layer",
+    "fill_masked",
+    "forget",
+    "latent_mask",
+    "mask_at",
+    "match_colors",
+]
 
 Floats = NDArray[np.float32]
 
@@ -82,6 +91,17 @@ def blend_denoise(
         return denoise(x, sigma) * now + latent * (1 - now)
 
     return blended
+
+
+def forget(latent: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    """`latent` [1, channels, h, w] with noise, or nothing, where the mask [1, 1, h, w] is at least 1/2.
+
+    A1111's "latent noise" and "latent nothing"; there too the noise is the first of each picture's stream, the same
+    that the run then adds. Returns [batch, ...] of the noise, else [1, ...].
+    """
+    hole = (mask >= 0.5).to(latent.dtype)
+    kept = latent * (1 - hole)
+    return kept if noise is None else kept + noise * hole
 
 
 def fill_masked(image: Pixels, mask: NDArray[Any]) -> Pixels:

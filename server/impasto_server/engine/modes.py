@@ -34,6 +34,10 @@ TWO_CALLS = ("heun", "dpmpp_sde")
 
 SCHEDULES = ("automatic", "uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "beta")
 NOISE_SOURCES = ("philox", "torch-cpu")
+MASKED_CONTENTS = ("auto", "original", "fill", "latent_noise", "latent_nothing")
+
+FULL_STRENGTH = 0.999
+"""From here on nothing of what is masked is kept."""
 
 
 def param(
@@ -122,6 +126,14 @@ class Common:
         enum=NOISE_SOURCES,
         ui={"widget": "choice", "group": "sampling", "advanced": True},
     )
+    batch: int = param(
+        1,
+        "Pictures",
+        "How many pictures to make at once, a layer each; their seeds follow one another.",
+        minimum=1,
+        maximum=8,
+        ui={"group": "sampling", "advanced": True},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +189,20 @@ class Inpaint(Common):
         enum=("masked", "whole"),
         ui={"widget": "choice", "group": "mask"},
     )
+    invert: bool = param(
+        False,
+        "Invert selection",
+        "Repaint what is not selected; the model sees the whole picture.",
+        ui={"group": "mask", "advanced": True},
+    )
+    masked_content: str = param(
+        "auto",
+        "Start from",
+        "What the repainting starts from: original keeps what is there, fill smears the surroundings into it, "
+        "latent_noise and latent_nothing forget it. auto fills at full strength and keeps below.",
+        enum=MASKED_CONTENTS,
+        ui={"widget": "choice", "group": "mask", "advanced": True},
+    )
     grow: Number = param(
         AUTO,
         "Grow",
@@ -225,6 +251,13 @@ class Inpaint(Common):
         "Bring the colours of the result to those around it.",
         ui={"group": "mask", "advanced": True},
     )
+
+    @property
+    def content(self) -> str:
+        """`masked_content` with "auto" resolved."""
+        if self.masked_content != "auto":
+            return self.masked_content
+        return "fill" if self.strength >= FULL_STRENGTH else "original"
 
 
 ModeParams = Txt2Img | Img2Img | Inpaint

@@ -4,7 +4,7 @@ Words (all lengths in document pixels unless said otherwise):
 
 canvas      the whole picture, `Box(0, 0, width, height)`
 selection   the bounds of what the painter selected, before growing; may reach beyond the canvas
-mask        where the selection is > 0
+mask        where the selection is > 0; with `invert` where it is < 255, within the box
 grow        how far repainting reaches at full strength beyond the mask
 feather     over how many further pixels repainting fades out
 blend       over how many pixels the layer's alpha fades out
@@ -27,7 +27,7 @@ from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
-from .modes import Img2Img, Inpaint, ModeParams, Number, Txt2Img
+from .modes import TWO_CALLS, Img2Img, Inpaint, ModeParams, Number, Txt2Img
 
 __all__ = [
     "MAX_PIXELS",
@@ -74,13 +74,18 @@ class MaskNumbers:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send and what will happen: `steps` counts the calls of the sampler's model, `warnings` are sentences."""
+    """What to send and what will happen; `warnings` are sentences.
+
+    `steps` are the sampler's, as progress counts them; `calls` are the predictions that they take, summed over the
+    pictures of a batch: the work to be done.
+    """
 
     box: Box
     working: Size
     reach: int
     steps: int
     warnings: tuple[str, ...] = ()
+    calls: int = 0
 
 
 def plan(mode: str, params: ModeParams, canvas: Size, selection: Box | None, native_size: int) -> Plan:
@@ -93,7 +98,9 @@ def plan(mode: str, params: ModeParams, canvas: Size, selection: Box | None, nat
     bounds = _check_selection(mode, whole, selection)
     if isinstance(params, Inpaint):
         assert bounds is not None  # _check_selection refused None
-        box = whole if params.area == "whole" else _context_box(params, whole, bounds, native_size)
+        # The inverse of a selection reaches to every border.
+        everything = params.invert or params.area == "whole"
+        box = whole if everything else _context_box(params, whole, bounds, native_size)
     else:
         box = bounds or whole
     return _plan_for(params, box, bounds, native_size)
@@ -124,7 +131,7 @@ def check_box(mode: str, params: ModeParams, canvas: Size, selection: Box | None
 
 
 def resolve_mask(params: Inpaint, selection: Box, native_size: int) -> MaskNumbers:
-    """Grow, feather and blend in pixels, for the selection's bounds.
+    """Grow, feather and blend in pixels, for the selection's bounds as it was drawn, inverted or not.
 
     Automatic: grow 4 px; feather 10 % of the diagonal, at least 32 px, both times the strength; blend 25 px, at most
     grow + feather / 2. With `exact` all three are 0.
@@ -185,7 +192,8 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
     elif isinstance(params, Txt2Img):
         working = _txt2img_size(params, box.size, native_size)
         box = _fit_aspect(box, working)
-    return Plan(box, working, reach, steps, _warnings(box, working))
+    calls = (2 * steps - 1 if params.sampler in TWO_CALLS else steps) * params.batch
+    return Plan(box, working, reach, steps, _warnings(box, working), calls)
 
 
 def _check_canvas(canvas: Size) -> Box:

@@ -34,13 +34,13 @@ def recipe(
 ) -> dict[str, Any]:
     """Everything that is needed to make the picture again, as plain values.
 
-    `params` are those of the job with the seed that was drawn; `sampler`, `schedule` and `steps` say what really ran.
-    `parameters` is A1111's text.
+    `params` are those of the job with this picture's own seed, and without the rest of its batch; `sampler`, `schedule`
+    and `steps` say what really ran. `parameters` is A1111's text.
     """
     stem = PurePath(checkpoint).stem
     return {
         "mode": mode,
-        "params": {**dataclasses.asdict(params), "seed": seed},
+        "params": {**dataclasses.asdict(params), "seed": seed, "batch": 1},
         "model": {"title": title or stem, "file": stem},
         "working": [working.width, working.height],
         "sampler": sampler,
@@ -58,7 +58,7 @@ def infotext(params: ModeParams, *, seed: int, model: str, working: Size, sample
     values: dict[str, Any] = {
         "Steps": params.steps,
         "Sampler": sampler_title,
-        "Schedule type": schedule.title(),
+        "Schedule type": schedule.replace("_", " ").title().replace("Sgm", "SGM"),
         "CFG scale": f"{params.cfg:g}",
         "Seed": seed,
         "Size": f"{working.width}x{working.height}",
@@ -69,6 +69,9 @@ def infotext(params: ModeParams, *, seed: int, model: str, working: Size, sample
         values["Denoising strength"] = f"{params.strength:g}"
     if isinstance(params, Inpaint):
         values["Inpaint area"] = "Only masked" if params.area == "masked" else "Whole picture"
+        values["Masked content"] = params.content.replace("_", " ")
+        if params.invert:
+            values["Mask mode"] = "Inpaint not masked"
     values["Version"] = "Impasto"
     lines = [params.prompt]
     if params.negative_prompt:

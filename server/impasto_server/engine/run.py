@@ -16,8 +16,8 @@ from impasto_protocol.geometry import Box
 
 from .adapters import Adapter
 from .attention import install
-from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, latent_mask, match_colors
-from .jobs import Emit, Job, Layer, Result
+from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, forget, latent_mask, match_colors
+from .jobs import Emit, Job, Layer, Pixels, Result
 from .load import Components, load_checkpoint
 from .masks import bounds_of, denoise_mask
 from .memory import ComponentCache, choose_device, choose_dtype
@@ -29,9 +29,6 @@ from .text import TextCache
 from .work import Report, Work, dtype_name
 
 __all__ = ["Engine"]
-
-_FULL_STRENGTH = 0.999
-"""From here on nothing of what is masked is kept, so it is filled from its surroundings first."""
 
 
 class Engine:
@@ -64,15 +61,16 @@ class Engine:
         """
         report = Report(emit, cancelled)
         seed = job.params.seed if job.params.seed >= 0 else secrets.randbelow(2**32)
+        seeds = tuple((seed + i) % 2**32 for i in range(job.params.batch))
         try:
-            return self._run(job, report, seed, sequential=False)
+            return self._run(job, report, seeds, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
         try:
-            return self._run(job, report, seed, sequential=True)
+            return self._run(job, report, seeds, sequential=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -83,7 +81,7 @@ class Engine:
                 retryable=True,
             ) from error
 
-    def _run(self, job: Job, report: Report, seed: int, *, sequential: bool) -> Result:
+    def _run(self, job: Job, report: Report, seeds: tuple[int, ...], *, sequential: bool) -> Result:
         # Not in inference mode: what is loaded outlives the job.
         with report.stage("load"):
             components = self._components.get(job.checkpoint, device=self.device, dtype=self.dtype)
@@ -93,14 +91,16 @@ class Engine:
                 components,
                 _planned(job, components.info.native_size or components.family.native_size),
                 report,
-                seed,
+                seeds,
                 self._texts,
                 self._colors_of(components) if job.preview else None,
                 sequential,
             )
-            layer = _BY_MODE[job.mode](run)
-        report.emit(layer)
-        return Result((seed,), dict(report.timings), run.ran(self.device_name))
+            layers = _BY_MODE[job.mode](run)
+        # All at the end: had memory run out after the first, it would come twice.
+        for layer in layers:
+            report.emit(layer)
+        return Result(seeds, dict(report.timings), run.ran(self.device_name))
 
     def _colors_of(self, components: Components) -> LatentColors:
         colors = self._colors.get(components.vae)
@@ -126,18 +126,16 @@ def _default_budget(device: torch.device) -> int:
         return 8 << 30
 
 
-def _txt2img(run: Work) -> Layer:
+def _txt2img(run: Work) -> tuple[Layer, ...]:
     """Noise alone becomes a picture."""
     with run.report.stage("encode"):
         denoiser = run.denoiser(1.0, run.blank_channels())
     x = run.noise() * denoiser.sigmas[0]
     latents = run.sample(denoiser, denoiser, x)
-    with run.report.stage("decode"):
-        pixels = opaque(run.decode(latents, run.plan.box.size))
-    return run.layer(pixels, run.plan.box, "opaque")
+    return run.layers(latents, "opaque", lambda picture: (opaque(picture), run.plan.box))
 
 
-def _img2img(run: Work) -> Layer:
+def _img2img(run: Work) -> tuple[Layer, ...]:
     """The picture, with as much noise as the strength says, becomes another one."""
     params = run.job.params
     assert isinstance(params, Img2Img) and run.job.image is not None
@@ -147,44 +145,48 @@ def _img2img(run: Work) -> Layer:
         denoiser = run.denoiser(params.strength, run.blank_channels())
     x = latent + run.noise() * denoiser.sigmas[0]
     latents = run.sample(denoiser, denoiser, x)
-    with run.report.stage("decode"):
-        pixels = opaque(run.decode(latents, run.plan.box.size))
-    return run.layer(pixels, run.plan.box, "opaque")
+    return run.layers(latents, "opaque", lambda picture: (opaque(picture), run.plan.box))
 
 
-def _inpaint(run: Work) -> Layer:
+def _inpaint(run: Work) -> tuple[Layer, ...]:
     """What is masked is repainted, guided by what is around it; the layer's alpha ends within the reach."""
     params, job, box = run.job.params, run.job, run.plan.box
     assert isinstance(params, Inpaint) and job.image is not None and job.mask is not None
     original = flattened(job.image)
-    bounds = _mask_bounds(job)
+    selection = 255 - job.mask if params.invert else job.mask
     with run.report.stage("encode"):
-        numbers = resolve_mask(params, bounds, run.native_size)
-        strength_of = denoise_mask(job.mask, numbers)
+        numbers = resolve_mask(params, _mask_bounds(job), run.native_size)
+        strength_of = denoise_mask(selection, numbers)
         mask = latent_mask(strength_of, *run.latent_size).to(run.components.device)
         picture = resize(original, run.plan.working)
-        latent = run.encode(picture)
+        latent, noise = run.encode(picture), run.noise()
         start = latent
-        if params.strength >= _FULL_STRENGTH:
+        if params.content != "original":
             start = run.encode(fill_masked(picture, resize_mask(strength_of, run.plan.working) >= 0.5))
+        if params.content in ("latent_noise", "latent_nothing"):
+            start = forget(start, mask, noise if params.content == "latent_noise" else None)
         adapters: tuple[Adapter, ...] = ()
         if run.has_inpaint_channels:
             hard = (mask > 0.5).float()
             hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
             adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
         denoiser = run.denoiser(params.strength, adapters)
-    noise = run.noise()
     denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
     latents = run.sample(denoiser, denoise, start + noise * denoiser.sigmas[0])
-    with run.report.stage("decode"):
-        result = run.decode(latents, box.size)
+
+    def finish(picture: Pixels) -> tuple[Pixels, Box]:
         if params.match_color:
-            result = match_colors(result, original, strength_of)
-        pixels, place = compose_layer(result, box, job.mask, numbers, params.exact)
-    return run.layer(pixels, place, "soft")
+            picture = match_colors(picture, original, strength_of)
+        return compose_layer(picture, box, selection, numbers, params.exact)
+
+    return run.layers(latents, "soft", finish)
 
 
-_BY_MODE: dict[str, Callable[[Work], Layer]] = {"txt2img": _txt2img, "img2img": _img2img, "inpaint": _inpaint}
+_BY_MODE: dict[str, Callable[[Work], tuple[Layer, ...]]] = {
+    "txt2img": _txt2img,
+    "img2img": _img2img,
+    "inpaint": _inpaint,
+}
 
 
 def _planned(job: Job, native_size: int) -> Plan:
@@ -207,11 +209,17 @@ def _planned(job: Job, native_size: int) -> Plan:
                 path=name,
             )
     selection = _mask_bounds(job) if job.mode == "inpaint" else job.box
+    if isinstance(job.params, Inpaint) and job.params.invert and job.mask is not None and (job.mask == 255).all():
+        raise RequestError(
+            "request.empty_selection",
+            "Everything is selected, so the inverted selection is empty; select what is to be kept.",
+            path="mask",
+        )
     return check_box(job.mode, job.params, job.canvas, selection, native_size, job.box)
 
 
 def _mask_bounds(job: Job) -> Box:
-    """The bounds of the mask in document pixels."""
+    """The bounds of what was selected, before any inversion, in document pixels."""
     bounds = None if job.mask is None else bounds_of(job.mask)
     if bounds is None:
         raise RequestError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from impasto_protocol.geometry import Box, Size
+from impasto_protocol.geometry import Box
 
 from . import vae
 from .adapters import Adapter
@@ -72,16 +72,16 @@ class Work:
     components: Components
     plan: Plan
     report: Report
-    seed: int
+    seeds: tuple[int, ...]
     texts: TextCache
     colors: LatentColors | None
     sequential: bool
     steps: int = 0
     vae_dtype: str = ""
-    source: NoiseSource = field(init=False)
+    sources: tuple[NoiseSource, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.source = NoiseSource(self.job.params.noise, self.seed)
+        self.sources = tuple(NoiseSource(self.job.params.noise, seed) for seed in self.seeds)
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -97,9 +97,9 @@ class Work:
         return resolve_schedule(self.job.params.schedule, self.job.params.sampler)
 
     def noise(self) -> torch.Tensor:
-        """The next noise of the job, [1, channels, h, w] on the device."""
-        channels = self.components.unet.config.out_channels
-        return self.source.draw(channels, *self.latent_size).to(self.components.device)
+        """The next noise of each picture, [pictures, channels, h, w] on the device."""
+        like = torch.empty(1, self.components.unet.config.out_channels, *self.latent_size)
+        return noise_for_batch(self.sources)(like.to(self.components.device))
 
     def encode(self, picture: Pixels) -> torch.Tensor:
         """The latents of an RGB picture of the working size."""
@@ -140,7 +140,7 @@ class Work:
         return bool(config.in_channels == 2 * config.out_channels + 1)
 
     def sample(self, denoiser: Denoiser, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
-        """The denoise loop over `denoise`, which is the denoiser or wraps it."""
+        """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
         sampler, _ = SAMPLERS[self.job.params.sampler]
         steps, wish = self.steps, self.job.preview
         last_preview = -float("inf")
@@ -153,27 +153,45 @@ class Work:
                 last_preview = now
                 self._preview(denoised, self.colors, wish, index + 1)
 
+        def checked(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            self.report.check()  # also half-way through the steps that look twice
+            return denoise(x, sigma)
+
         with self.report.stage("denoise", steps), denoiser.attached():
-            return sampler(denoise, x, denoiser.sigmas, noise_for_batch([self.source]), on_step)
+            return sampler(checked, x, denoiser.sigmas, noise_for_batch(self.sources), on_step)
 
     def _preview(self, denoised: torch.Tensor, colors: LatentColors, wish: PreviewRequest, step: int) -> None:
         factor = vae.factor_of(self.components.vae)
         self.report.emit(preview_jpeg(denoised, colors, factor, wish.max_size, step))
 
-    def decode(self, latents: torch.Tensor, size: Size) -> Pixels:
-        """RGB [height, width, 3] of `size`."""
+    def layers(
+        self, latents: torch.Tensor, alpha: str, finish: Callable[[Pixels], tuple[Pixels, Box]]
+    ) -> tuple[Layer, ...]:
+        """A layer for each picture of the batch: decoded, RGB of the box's size, and finished: RGBA and its place."""
+        count = len(latents)
+        done = []
+        with self.report.stage("decode", count):
+            # One by one: a VAE takes more memory than the network.
+            for index in range(count):
+                done.append(self._layer(index, *finish(self._decode(latents[index : index + 1])), alpha))
+                if count > 1:
+                    self.report.progress("decode", index + 1, count)
+        return tuple(done)
+
+    def _decode(self, latents: torch.Tensor) -> Pixels:
+        """RGB [height, width, 3] of the box's size, from one picture's latents."""
         decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
         self.vae_dtype = dtype_name(decoded.dtype)
         picture: Pixels = vae.to_images(decoded.images)[0].cpu().numpy()
-        return resize(picture, size)
+        return resize(picture, self.plan.box.size)
 
-    def layer(self, pixels: Pixels, box: Box, alpha: str) -> Layer:
-        """The finished layer with its recipe."""
-        params = self.job.params
+    def _layer(self, index: int, pixels: Pixels, box: Box, alpha: str) -> Layer:
+        """The finished layer with its recipe, which makes this one picture again."""
+        params, seed = self.job.params, self.seeds[index]
         info = recipe(
             self.job.mode,
             params,
-            seed=self.seed,
+            seed=seed,
             title=self.components.info.title,
             checkpoint=self.job.checkpoint,
             working=self.plan.working,
@@ -182,8 +200,8 @@ class Work:
             sampler_title=SAMPLERS[params.sampler][1],
             schedule=self.schedule,
         )
-        name = layer_name(MODES[self.job.mode][1], params, self.seed)
-        return Layer(0, "generate", name, pixels, box, alpha, self.seed, info)
+        name = layer_name(MODES[self.job.mode][1], params, seed)
+        return Layer(index, "generate", name, pixels, box, alpha, seed, info)
 
     def ran(self, device_name: str) -> dict[str, Any]:
         """What really ran, as plain values."""
