@@ -12,7 +12,7 @@ from impasto_protocol.errors import ProtocolError
 from impasto_protocol.messages import CLIENT_MESSAGES, SERVER_MESSAGES, parse
 from impasto_protocol.version import Limits
 
-__all__ = ["check_vectors", "load_vectors"]
+__all__ = ["check_vectors", "load_vectors", "with_bytes"]
 
 
 def load_vectors() -> Any:
@@ -24,7 +24,7 @@ def check_vectors() -> int:
     vectors, checked = load_vectors(), 0
     for side, table in (("client", CLIENT_MESSAGES), ("server", SERVER_MESSAGES)):
         for vector in vectors[side]:
-            frame, fields = bytes.fromhex(vector["frame"]), _with_bytes(vector["map"])
+            frame, fields = bytes.fromhex(vector["frame"]), with_bytes(vector["map"])
             assert decode(frame, Limits()) == fields, vector
             message = parse(fields, table)
             assert encode(message.to_wire()) == frame, vector
@@ -42,12 +42,12 @@ def check_vectors() -> int:
     return checked
 
 
-def _with_bytes(value: Any) -> Any:
+def with_bytes(value: Any) -> Any:
     if isinstance(value, dict):
         if list(value) == ["hex"]:
             return bytes.fromhex(value["hex"])
-        return {k: _with_bytes(v) for k, v in value.items()}
-    return [_with_bytes(v) for v in value] if isinstance(value, list) else value
+        return {k: with_bytes(v) for k, v in value.items()}
+    return [with_bytes(v) for v in value] if isinstance(value, list) else value
 
 
 def _expanded(text: str) -> bytes:
