@@ -1,0 +1,30 @@
+"""The real service, worker process and all, with an engine that only pretends: `serve_faulty.py HOME SYS.PATH...`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+
+async def main(home: Path) -> None:
+    from impasto_protocol.home import token_file, write_private
+    from impasto_server.service.home import remove_endpoint, single_instance, write_endpoint
+
+    from tests.service import fakes
+
+    with single_instance(home):
+        write_private(token_file(home), fakes.TOKEN)
+        async with fakes.running(fakes.settings_for(home, worker="process")) as (_, endpoint):
+            write_endpoint(home, endpoint)
+            deadline = time.monotonic() + 1200
+            while time.monotonic() < deadline and home.exists() and not (home / "stop").exists():
+                await asyncio.sleep(0.05)
+        remove_endpoint(home, os.getpid())
+
+
+if __name__ == "__main__":
+    sys.path[:0] = sys.argv[2:]
+    asyncio.run(main(Path(sys.argv[1])))
