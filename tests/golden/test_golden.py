@@ -87,7 +87,7 @@ CASES = (
     + [Case("img2img", s) for s in STOCK if s != "lcm"]
     # Stock blending takes the half-way state of DPM++ SDE for one at the next level, and its last blend is at level 0.
     + [Case("inpaint", s) for s in STOCK if s not in ("dpmpp_sde", "unipc")]
-    + [Case("inpaint", s, channels=9) for s in ("euler", "dpmpp_2m")]
+    + [Case("inpaint", s, channels=9) for s in STOCK]
     + [Case("inpaint", "euler", "v_prediction")]
 )
 
