@@ -256,3 +256,62 @@ def test_a_recipe_that_is_no_json_is_left_out(tmp_path: Path, caplog: Any) -> No
     (tmp_path / "20990101-000000-000000-x-0.json").write_text(json.dumps({"name": "x"}))
     assert len(list(journal.entries())) == len(list(journal.entries())) == 1
     assert caplog.text.count("cannot be read") == 1
+
+
+def test_a_full_disk_is_told_at_each_write(tmp_path: Path, monkeypatch: Any) -> None:
+    """The ledger, the result, the star: a typed error each, the server goes on, and nothing half is left."""
+    (tmp_path / "history").write_text("a file where the folder should be")
+
+    async def no_folder() -> None:
+        async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:
+            refused = await ask_submit(peer, "j", params={"steps": 1})
+            assert isinstance(refused, Error) and refused.code == "resource.disk_full" and refused.retryable
+            assert (await peer.ask(Jobs)).jobs == () and (await history(peer)).total == 0  # type: ignore[attr-defined]
+
+    asyncio.run(no_folder())
+    (tmp_path / "history").unlink()
+    replace, full = os.replace, ".json"
+
+    def filling(source: Any, target: Any) -> None:
+        if str(target).endswith(full):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    async def no_room() -> None:
+        nonlocal full
+        async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:
+            monkeypatch.setattr(os, "replace", filling)
+            await ask_submit(peer, "j", params={"steps": 1})
+            end = await peer.end("j")
+            assert isinstance(end, Failed) and end.error.code == "resource.disk_full"
+            assert {p.name for p in (tmp_path / "history").iterdir()} == {"jobs.log"}
+            # Without room for the PNG the raw pixels stay, and can be had.
+            full = ".png"
+            await ask_submit(peer, "k", params={"steps": 1})
+            assert isinstance(await peer.end("k"), Finished)
+            output = await peer.until(Output, "k")
+            pixels = await peer.fetch(output)
+        monkeypatch.setattr(os, "replace", replace)
+        async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:
+            assert await peer.fetch(output) == pixels
+        assert [p.suffix for p in (tmp_path / "history").iterdir()].count(".png") == 1
+
+    asyncio.run(no_room())
+    assert not list((tmp_path / "history").glob("*.rgba")) and not list((tmp_path / "history").glob("*.tmp"))
+
+
+def test_a_result_can_be_had_while_pinned_pictures_fill_the_memory(tmp_path: Path) -> None:
+    from tests.service.fakes import inpaint_inputs
+
+    async def scenario() -> None:
+        settings = settings_for(tmp_path, blob_bytes=64 * 48 * 4 + 64 * 48)
+        async with running(settings) as (_, endpoint), connected(endpoint) as peer:
+            await ask_submit(peer, "done", canvas=(64, 64), params={"steps": 1})
+            await peer.end("done")
+            output = await peer.until(Output)
+            inputs = await inpaint_inputs(peer)
+            await ask_submit(peer, "runs", "inpaint", inputs=inputs, params={"steps": 150, "prompt": "slow"})
+            await peer.until(Progress, "runs")
+            assert len(await peer.fetch(output)) == 64 * 64 * 4
+
+    asyncio.run(scenario())

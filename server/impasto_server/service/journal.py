@@ -7,6 +7,7 @@ sort by time (UTC). A starred result has an empty file beside it, and the quota 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -117,6 +118,8 @@ class Journal:
             _write(self.folder / f"{name}.rgba", pixels.tobytes())
             _write(self.folder / f"{name}.json", json.dumps(asdict(entry), default=str).encode())
         except OSError as e:
+            with contextlib.suppress(OSError):
+                (self.folder / f"{name}.rgba").unlink(missing_ok=True)
             raise ResourceError(
                 "resource.disk_full",
                 f"The result could not be saved in {self.folder} ({e.strerror}); free some space and try again.",
@@ -133,13 +136,17 @@ class Journal:
             return  # the quota was faster
         pixels = np.frombuffer(raw.read_bytes(), np.uint8).reshape(entry.height, entry.width, 4)
         temporary = raw.with_suffix(".png.tmp")
-        with open(temporary, "wb") as file:
-            Image.fromarray(pixels, "RGBA").save(file, "PNG", pnginfo=png_info(entry.recipe), compress_level=4)
-            file.flush()
-            os.fsync(file.fileno())
-        with self._swap:
-            os.replace(temporary, raw.with_suffix(".png"))
-            raw.unlink()
+        try:
+            with open(temporary, "wb") as file:
+                Image.fromarray(pixels, "RGBA").save(file, "PNG", pnginfo=png_info(entry.recipe), compress_level=4)
+                file.flush()
+                os.fsync(file.fileno())
+            with self._swap:
+                os.replace(temporary, raw.with_suffix(".png"))
+                raw.unlink()
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         self.keep_to_quota()
 
     def entries(self) -> Iterator[Entry]:

@@ -47,7 +47,7 @@ __all__ = ["JobQueue"]
 log = logging.getLogger("impasto.queue")
 
 _LEDGER_BYTES = 16 << 20
-"""The ledger is written anew beyond this."""
+"""The ledger is written anew beyond this, and beyond twice what it was then."""
 
 Measured = Callable[[Order, float], None]
 """Told the seconds that a finished job took, without loading."""
@@ -79,6 +79,7 @@ class JobQueue:
         self._running: Record | None = None
         self._work = asyncio.Event()
         self._closing = False
+        self._ledger_limit = _LEDGER_BYTES
         # Results are written in order; their PNGs are made beside the next job and delay nothing.
         self._disk = ThreadPoolExecutor(1, "impasto-journal")
         self._png = ThreadPoolExecutor(1, "impasto-png")
@@ -323,7 +324,7 @@ class JobQueue:
         self._tell(record, terminal)
         record.listeners.clear()
         self._forget_ended()
-        if self.ledger.byte_count > _LEDGER_BYTES:
+        if self.ledger.byte_count > self._ledger_limit:
             self._rewrite_ledger()
 
     def _forget_ended(self) -> None:
@@ -333,6 +334,7 @@ class JobQueue:
 
     def _rewrite_ledger(self) -> None:
         self.ledger.rewrite(record.past for record in self._records.values())
+        self._ledger_limit = max(_LEDGER_BYTES, 2 * self.ledger.byte_count)
 
 
 def _cut_off() -> ResourceError:

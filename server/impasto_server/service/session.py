@@ -7,7 +7,7 @@ import logging
 from typing import Protocol
 
 from impasto_protocol.connection import ServerConnection, State
-from impasto_protocol.errors import AssetError, ProtocolError, RequestError
+from impasto_protocol.errors import AssetError, ProtocolError, RequestError, ResourceError
 from impasto_protocol.messages import (
     PAGE_LIMIT,
     Accepted,
@@ -305,11 +305,16 @@ class Session:
 
     async def _get(self, message: Get) -> Data:
         services = self.services
-        if message.digest not in services.blobs:
+        data = services.blobs.get(message.digest) if message.digest in services.blobs else None
+        if data is None:
             data = await asyncio.to_thread(services.journal.read, message.digest)
-            if data is not None:
-                services.blobs.add(data, message.digest)
-        data = services.blobs.get(message.digest)
+            try:
+                if data is not None:
+                    services.blobs.add(data, message.digest)
+            except ResourceError as e:
+                log.info("a result is read from the disk for each piece: %s", e)
+        if data is None:
+            data = services.blobs.get(message.digest)  # says what is missing
         if message.offset > len(data) or not 1 <= message.length <= services.limits.chunk:
             raise RequestError(
                 "request.invalid_param",
