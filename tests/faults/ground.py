@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -47,6 +48,25 @@ class Lost(Exception):
     """The connection is gone."""
 
 
+def workers_of(server: int) -> list[int]:
+    """The process ids of a server's workers (of Linux's /proc)."""
+    found = []
+    for task in Path(f"/proc/{server}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text().split()]
+            found += [c for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+        except OSError:
+            continue  # it ended while we looked
+    return found
+
+
+def kill_workers(server: int) -> None:
+    """None may be there at the moment."""
+    for pid in workers_of(server):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 class Ground:
     """One folder, and the server process that lives in it at present."""
 
@@ -78,25 +98,10 @@ class Ground:
         self.process.kill()
         self.process.wait()
 
-    def kill_worker(self) -> bool:
-        """False where there is none at the moment."""
-        workers = self.workers()
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
-        return bool(workers)
-
     def workers(self) -> list[int]:
-        """The process ids of the present workers (of Linux's /proc)."""
+        """The process ids of the present workers."""
         assert self.process is not None
-        pid = self.process.pid
-        found = []
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                children = [int(child) for child in task.read_text().split()]
-                found += [c for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
-            except OSError:
-                continue  # it ended while we looked
-        return found
+        return workers_of(self.process.pid)
 
     async def stop(self) -> None:
         assert self.process is not None

@@ -30,7 +30,7 @@ from impasto_protocol.messages import (
 )
 from impasto_protocol.messages import History as HistoryRequest
 
-from tests.faults.ground import Book, Ground, Line, Lost
+from tests.faults.ground import Book, Ground, Line, Lost, kill_workers
 from tests.service.fakes import disc, picture
 
 KILLS = min(200, int(os.environ.get("IMPASTO_FAULTS", "12")))
@@ -127,7 +127,8 @@ class Painter:
 
 async def kill(kind: str, painter: Painter) -> None:
     if kind == "worker":
-        painter.ground.kill_worker()
+        assert painter.ground.process is not None
+        kill_workers(painter.ground.process.pid)
     elif kind == "connection":
         await painter.lost()
     else:
