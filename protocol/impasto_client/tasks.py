@@ -11,7 +11,7 @@ import collections
 import logging
 import threading
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple, Union
 
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import ImpastoError, JobError, ResourceError
@@ -43,7 +43,9 @@ _DEFAULT_PREVIEW = wire.PreviewWish(max_size=384, interval_ms=150)
 
 
 class _Job:
-    """A job between `submit` and its end. `done_seq` is the last lasting event that was dealt with."""
+    """A job between `submit` and its end. `done_seq` is the last lasting event that was dealt with; after `moving`
+    (progress was told) the lasting events that came before it are old news.
+    """
 
     def __init__(self, id: str, mode: str, params: Mapping[str, Any], snapshot: Snapshot) -> None:
         self.id = id
@@ -53,6 +55,7 @@ class _Job:
         self.stop = threading.Event()
         self.sending = False
         self.submitted = False
+        self.moving = False
         self.done_seq = 0
 
 
@@ -253,7 +256,9 @@ class Runner:
             return
         if isinstance(message, wire.Progress):
             numbers = (message.fraction, message.stage, message.step, message.steps)
-            self._emit_for(job.id, JobChanged(job.id, "running", *numbers))
+            with self._lock:
+                job.moving = True
+                self._emit_for(job.id, JobChanged(job.id, "running", *numbers))
         elif isinstance(message, wire.Preview):
             self._emit_for(job.id, PreviewReady(job.id, message.image, message.width, message.height))
         else:
@@ -265,10 +270,8 @@ class Runner:
         client = self._link.client_of(generation)
         if client is None or job.id in self._ended or seq <= job.done_seq:
             return
-        if isinstance(message, wire.Queued):
-            self._emit_for(job.id, JobChanged(job.id, "queued", position=message.position))
-        elif isinstance(message, wire.Started):
-            self._emit_for(job.id, JobChanged(job.id, "running"))
+        if isinstance(message, (wire.Queued, wire.Started)):
+            self._tell_begin(job, message)
         elif isinstance(message, wire.Output):
             if not job.stop.is_set():
                 result = fetch_result(client, message)
@@ -283,6 +286,16 @@ class Runner:
             # Cancelled too late: the painter asked for nothing, and gets nothing.
             self._end(job, "cancelled" if job.stop.is_set() else "finished")
         job.done_seq = seq
+
+    def _tell_begin(self, job: _Job, message: Union[wire.Queued, wire.Started]) -> None:
+        """Queued or started, unless progress overtook it: this thread may be busy with another job's pixels."""
+        with self._lock:
+            if job.moving:
+                return
+            if isinstance(message, wire.Queued):
+                self._emit_for(job.id, JobChanged(job.id, "queued", position=message.position))
+            else:
+                self._emit_for(job.id, JobChanged(job.id, "running"))
 
     # ---- all threads
 

@@ -11,6 +11,7 @@ from typing import Any
 import impasto_client.client
 import pytest
 from fake_server import FakeServer
+from impasto_client import tasks
 from impasto_client.client import Client
 from impasto_client.document import Snapshot
 from impasto_client.endpoint import read_endpoint
@@ -18,6 +19,7 @@ from impasto_client.events import JobChanged, PreviewReady, ResultReady
 from impasto_client.jobs import JobList
 from impasto_client.tasks import Runner
 from impasto_client.transport import FRAGMENT
+from impasto_protocol import messages as wire
 from impasto_protocol.errors import AssetError, ImpastoError, JobError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import digest_of
@@ -354,3 +356,18 @@ def test_job_list_bounds_the_pixels_it_keeps() -> None:
     assert [r.index for r in jobs.results] == [4, 3]
     state = jobs.get("a")
     assert state is not None and state.results == 5
+
+
+def test_progress_does_not_go_back_while_pixels_of_another_job_arrive(tmp_path: Path, monkeypatch: Any) -> None:
+    """The thread that tells "started" may be busy; progress overtakes it then."""
+    events: list[Any] = []
+    runner = Runner("test", events.append, start_server=False, home=tmp_path)
+    monkeypatch.setattr(runner._link, "client_of", lambda generation: object())
+    runner._jobs["j"] = tasks._Job("j", "inpaint", {}, snapshot())
+    for message in (wire.Queued("j", 1, 2), wire.Started("j", 2), wire.Progress("j", "generate", 1, 4, 0.25)):
+        runner._on_message(0, message)
+    runner._receive.start()
+    runner._receive.stop()
+    runner._receive.join(10)
+    assert [(e.state, e.fraction) for e in events] == [("running", 0.25)]
+    assert runner._jobs["j"].done_seq == 2
