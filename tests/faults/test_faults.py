@@ -98,7 +98,8 @@ class Painter:
                 await asyncio.sleep(min(left, self.chance.random() * 0.2))
                 if self.chance.random() < 0.15 and self.accepted:
                     line = await self.connected()
-                    answer = await line.ask(Cancel, self.chance.choice(sorted(self.accepted)))
+                    recent = [job for job in self.orders if job in self.accepted][-20:]  # old ones are forgotten
+                    answer = await line.ask(Cancel, self.chance.choice(recent))
                     assert isinstance(answer, Ok), answer
         except Lost:
             await self.lost()

@@ -35,6 +35,9 @@ _NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9A-Za-z_-]+-\d+")
 _STAMP = 22
 """Characters of the time in a name."""
 
+_COUNT_AFTER = 64
+"""Results after which the folder is counted anew: another process may have written there."""
+
 _SETTLED = 2.0
 """Seconds after which a half result is nobody's work in progress (the command line writes to the folder too)."""
 
@@ -71,6 +74,10 @@ class Journal:
         self._index: dict[str, Entry | None] = {}
         """The recipes that were read, None for damaged ones; a recipe's file never changes."""
         self._look = threading.Lock()
+        self._last = ""
+        """The latest time in a name, as it sorts; "" before the first look."""
+        self._bytes, self._uncounted = 0, _COUNT_AFTER
+        """The size of the folder as far as it is known, and results since it was counted."""
 
     def write(
         self,
@@ -147,7 +154,10 @@ class Journal:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        self.keep_to_quota()
+        self._bytes += sum((self.folder / f"{entry.name}{suffix}").stat().st_size for suffix in (".png", ".json"))
+        self._uncounted += 1
+        if self._bytes > self.quota or self._uncounted >= _COUNT_AFTER:
+            self.keep_to_quota()
 
     def entries(self) -> Iterator[Entry]:
         """All results, newest first; a damaged recipe is skipped and logged once."""
@@ -235,11 +245,12 @@ class Journal:
     def _stamp(self, now: float) -> str:
         """The time as it sorts; later than all before, also where the clock was set back."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{int(now * 1e6) % 1_000_000:06d}"
-        last = max((e.name[:_STAMP] for e in self._listed() if _NAME.fullmatch(e.name)), default="")
-        if stamp > last:
-            return stamp
-        digits = f"{int(last.replace('-', '')) + 1:020d}"
-        return f"{digits[:8]}-{digits[8:14]}-{digits[14:]}"
+        last = self._last or max((e.name[:_STAMP] for e in self._listed() if _NAME.fullmatch(e.name)), default="")
+        if stamp <= last:
+            digits = f"{int(last.replace('-', '')) + 1:020d}"
+            stamp = f"{digits[:8]}-{digits[8:14]}-{digits[14:]}"
+        self._last = stamp
+        return stamp
 
     def _announced(self, entry: Entry) -> bytes | None:
         from PIL import Image
@@ -264,17 +275,17 @@ class Journal:
         for path in self.folder.iterdir():
             if path.suffix in (".png", ".rgba", ".json"):
                 sizes[path.stem] = sizes.get(path.stem, 0) + path.stat().st_size
-        total = sum(sizes.values())
         starred = self.starred()
+        self._bytes, self._uncounted = sum(sizes.values()), 0
         for name in sorted(sizes)[:-1]:
-            if total <= self.quota:
+            if self._bytes <= self.quota:
                 return
             if name in starred:
                 continue
             # The recipe goes first: without it the rest is no entry.
             for suffix in (".json", ".png", ".rgba"):
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
-            total -= sizes[name]
+            self._bytes -= sizes[name]
 
 
 def _read_entry(path: Path) -> Entry | None:
