@@ -130,6 +130,12 @@ REFUSED = (
     ("unknown type", encode({"type": "dance", "id": 1}), "protocol.unknown_type"),
     ("missing field", encode({"type": "cancel", "id": 1}), "protocol.bad_message"),
     ("wrong type of a field", encode({"type": "cancel", "id": "1", "job": JOB}), "protocol.bad_message"),
+    (
+        "a wish that is none",
+        encode({**m.Submit(1, JOB, "txt2img", {}, Size(8, 8)).to_wire(), "on_disconnect": "maybe"}),
+        "protocol.bad_message",
+    ),
+    ("a page of no entries", encode({"type": "history", "id": 1, "limit": 0}), "protocol.bad_message"),
     ("job id with a path", encode({"type": "cancel", "id": 1, "job": "../../x"}), "protocol.bad_message"),
 )
 

@@ -147,6 +147,7 @@ def test_what_a_kill_leaves_becomes_one_end_with_the_results_that_were_finished(
         (folder / half).write_bytes(b"half")
         os.utime(folder / half, (old, old))
     (folder / "holiday.png").write_bytes(b"not ours")
+    (folder / "jobs.log.123.tmp").write_bytes(b"half")
 
     async def scenario() -> None:
         async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto_protocol.errors import ProtocolError, ResourceError
+from impasto_protocol.home import write_private
 from impasto_protocol.messages import (
     SERVER_MESSAGES,
     Cancelled,
@@ -99,12 +100,12 @@ class Ledger:
         if self.file is None:
             return
         lines = b"".join(line for job in jobs for line in (_line(job), *(_json(e.to_wire()) for e in job.events)))
-        temporary = self.file.with_name(self.file.name + ".tmp")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(lines)
+            for left in self.file.parent.glob(f"{self.file.name}.*.tmp"):
+                left.unlink()  # of a server that was killed at this very place
             self.close()
-            os.replace(temporary, self.file)
+            write_private(self.file, lines.decode())
             self.byte_count, self._torn = len(lines), False
         except OSError as e:
             log.error("%s could not be written anew: %s", self.file, e)
