@@ -18,6 +18,7 @@ class Snapshot:
 
     `pixels` are those of `box` in `format` ("bgra8" or "rgba8"; rows top to bottom, no padding, straight alpha, sRGB).
     `mask` covers the same box with one byte a pixel, 255 where selected; None where the job takes no mask.
+    `backdrop` is what lies under a sketch: the same box in the same format; None where it is not asked for.
     `pixels` is empty for a job that takes no picture; its box says where the result belongs.
     """
 
@@ -26,18 +27,20 @@ class Snapshot:
     pixels: Buffer = field(repr=False)
     format: str = "bgra8"
     mask: Optional[Buffer] = field(default=None, repr=False)
+    backdrop: Optional[Buffer] = field(default=None, repr=False)
 
     def check(self) -> None:
         """Raise AssetError `asset.bad_image` unless the buffers are as long as box and format say."""
         area = self.box.width * self.box.height
         if self.format not in BYTES_PER_PIXEL:
             raise AssetError("asset.bad_image", f"The pixel format {self.format!r} is not known.")
-        if self.pixels and len(self.pixels) != area * BYTES_PER_PIXEL[self.format]:
-            raise AssetError(
-                "asset.bad_image",
-                f"{self.box.width} x {self.box.height} pixels of {self.format} are "
-                f"{area * BYTES_PER_PIXEL[self.format]} bytes, not {len(self.pixels)}; read the document again.",
-            )
+        for picture in (self.pixels, self.backdrop):
+            if picture and len(picture) != area * BYTES_PER_PIXEL[self.format]:
+                raise AssetError(
+                    "asset.bad_image",
+                    f"{self.box.width} x {self.box.height} pixels of {self.format} are "
+                    f"{area * BYTES_PER_PIXEL[self.format]} bytes, not {len(picture)}; read the document again.",
+                )
         if self.mask is not None and len(self.mask) != area:
             raise AssetError(
                 "asset.bad_image",

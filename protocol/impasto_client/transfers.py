@@ -47,9 +47,10 @@ def send_job(
 def _upload(client: Client, snapshot: Snapshot, stop: threading.Event) -> Dict[str, wire.InputPicture]:
     box = snapshot.box
     inputs = {}
-    if snapshot.pixels:
-        digest = client.upload(snapshot.pixels, stop)
-        inputs["image"] = wire.InputPicture(digest, box.width, box.height, snapshot.format, box.x, box.y)
+    for name, pixels in (("image", snapshot.pixels), ("backdrop", snapshot.backdrop)):
+        if pixels:
+            digest = client.upload(pixels, stop)
+            inputs[name] = wire.InputPicture(digest, box.width, box.height, snapshot.format, box.x, box.y)
     if snapshot.mask is not None:
         digest = client.upload(snapshot.mask, stop)
         inputs["mask"] = wire.InputPicture(digest, box.width, box.height, "l8", box.x, box.y)

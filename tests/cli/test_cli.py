@@ -137,6 +137,9 @@ def test_inpaint_composes_over_the_input(files: tuple[str, str], capsys: Any) ->
         (["img2img", "--image", "mask.txt"], 2, "cannot be opened"),
         (["inpaint", "--image", "in.png", "--mask", "small.png"], 2, "same size"),
         (["inpaint", "--image", "in.png", "--mask", "black.png"], 2, "selects nothing"),
+        (["sketch", "--image", "in.png", "--backdrop", "small.png"], 2, "same size"),
+        (["sketch", "--image", "in.png", "--background", "document"], 2, "backdrop"),
+        (["upscale", "--image", "in.png", "--scale", "9"], 2, "from 1 to 8"),
         (["txt2img", "--steps", "1", "-o", "nowhere/out.png"], 2, "cannot be written"),
     ],
 )

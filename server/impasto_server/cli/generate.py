@@ -1,4 +1,4 @@
-"""`impasto txt2img | img2img | inpaint`: one job, by a running server or by one inside this process."""
+"""`impasto txt2img | img2img | sketch | inpaint | upscale`: one job, by a running server or in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import queue
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         if "mask" in names:
             text = "white (or opaque) is repainted; as large as --image"
             parser.add_argument("--mask", type=Path, required=True, metavar="FILE", help=text)
+        if "backdrop" in names:
+            text = "what lies under the sketch with --background document; as large as --image"
+            parser.add_argument("--backdrop", type=Path, metavar="FILE", help=text)
         if "image" not in names:
             parser.add_argument("--size", type=_size, metavar="WxH", help="default: the model's own size")
         parser.add_argument(
@@ -69,7 +73,13 @@ def run(args: argparse.Namespace) -> int:
     from .connect import connection
 
     values = given_values(args)
-    image, mask = _open(args, "image"), _open(args, "mask")
+    image, mask, backdrop = _open(args, "image"), _open(args, "mask"), _open(args, "backdrop")
+    if image is not None and backdrop is not None and image.size != backdrop.size:
+        raise RequestError(
+            "request.bad_geometry",
+            f"The backdrop has {backdrop.width} x {backdrop.height} pixels and the sketch {image.width} x "
+            f"{image.height}; they must be of the same size.",
+        )
     if image is not None and mask is not None and image.size != mask.size:
         raise RequestError(
             "request.bad_geometry",
@@ -84,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         for warning in plan.warnings:
             print(f"impasto: {warning}", file=sys.stderr)
         job = uuid.uuid4().hex
-        inputs = _upload(client, image, mask, plan)
+        inputs = _upload(client, {"image": image, "mask": mask, "backdrop": backdrop}, plan)
         client.submit(job, args.verb, values, canvas, inputs)
         try:
             outputs, end = _follow(inbox, job)
@@ -92,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
             client.cancel(job)
             raise
         pictures = [client.fetch(output.digest, output.width * output.height * 4) for output in outputs]
-    results = [_save(args, image, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
+    # An upscaled picture lies on nothing.
+    under = None if args.verb == "upscale" else image
+    results = [_save(args, under, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
     if args.json:
         told = {"mode": args.verb, "outputs": results, "seeds": list(end.seeds), "timings": end.timings, "ran": end.ran}
         print(json.dumps(told))
@@ -155,7 +167,7 @@ def _open(args: argparse.Namespace, name: str) -> Image | None:
 
     try:
         with Image.open(path) as image:
-            if name == "image":
+            if name != "mask":
                 return image.convert("RGBA")
             if "A" in image.getbands() and image.getchannel("A").getextrema() != (255, 255):
                 return image.getchannel("A")
@@ -188,11 +200,12 @@ def _bounds(mask: Image | None) -> Box | None:
     return Box(left, top, right - left, bottom - top)
 
 
-def _upload(client: Client, image: Image | None, mask: Image | None, plan: PlanOk) -> dict[str, InputPicture]:
+def _upload(client: Client, pictures: Mapping[str, Image | None], plan: PlanOk) -> dict[str, InputPicture]:
     inputs = {}
     box = plan.box
-    for name, picture, format in (("image", image, "rgba8"), ("mask", mask, "l8")):
+    for name, picture in pictures.items():
         if picture is not None:
+            format = "l8" if name == "mask" else "rgba8"
             data = picture.crop((box.x, box.y, box.right, box.bottom)).tobytes()
             inputs[name] = InputPicture(client.upload(data), box.width, box.height, format, box.x, box.y)
     return inputs

@@ -23,6 +23,8 @@ VERBS = {
     "txt2img": ("generate", "paint a picture from a text"),
     "img2img": ("generate", "repaint a picture"),
     "inpaint": ("generate", "repaint what a mask selects"),
+    "sketch": ("generate", "make a picture from a sketch"),
+    "upscale": ("generate", "scale a picture up"),
     "models": ("models", "list, show and check models; install the starter model"),
     "history": ("history", "list the results that are kept"),
     "plugin": ("plugin", "build or install an editor's plug-in"),

@@ -49,8 +49,9 @@ class Job:
     """One request, complete: nothing else is consulted while it runs.
 
     `image` covers `box` of the document (box.size equals its extent); `mask` covers the same box. `checkpoint` is the
-    path of the file that the catalogue resolved `params.model` to. A txt2img job has neither image nor mask; its box
-    says where the picture belongs.
+    path of the file that the catalogue resolved `params.model` to; "" for a mode without one. A txt2img job has
+    neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the same
+    box.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Job:
     checkpoint: str
     image: Pixels | None = None
     mask: Pixels | None = None
+    backdrop: Pixels | None = None
     preview: PreviewRequest | None = None
 
 
@@ -87,6 +89,8 @@ class Preview:
 @dataclass(frozen=True)
 class Layer:
     """A finished picture for the document: RGBA pixels that belong at `box`; box.size is their extent.
+
+    Of the stage "upscale" the box is that of a new document, Box(0, 0, width, height).
 
     `alpha` is "soft" where the alpha shapes the layer, else "opaque". `info` is the recipe: what really ran, ready to
     be run again (mode, params with the seed that was drawn, model, size, sampler and schedule by name).

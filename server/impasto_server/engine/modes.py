@@ -18,11 +18,15 @@ __all__ = [
     "MODES",
     "SAMPLERS",
     "SCHEDULES",
+    "DiffusionParams",
     "Img2Img",
     "Inpaint",
     "ModeParams",
+    "Sketch",
     "Txt2Img",
+    "Upscale",
     "describe",
+    "needs_checkpoint",
     "parse_params",
 ]
 
@@ -34,6 +38,7 @@ TWO_CALLS = ("heun", "dpmpp_sde")
 
 SCHEDULES = ("automatic", "uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "beta")
 NOISE_SOURCES = ("philox", "torch-cpu")
+UPSCALERS = ("lanczos",)
 MASKED_CONTENTS = ("auto", "original", "fill", "latent_noise", "latent_nothing")
 
 FULL_STRENGTH = 0.999
@@ -176,6 +181,19 @@ class Img2Img(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sketch(Img2Img):
+    """Sketch to image: a painted layer, which may be mostly transparent, becomes a picture by `strength`."""
+
+    background: str = param(
+        "white",
+        "Background",
+        "What is seen where the sketch is transparent: white paper, or the document.",
+        enum=("white", "document"),
+        ui={"widget": "choice", "group": "sketch"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inpaint(Common):
     """Repaint what is selected; what is beyond the reach of the mask stays bit-identical."""
 
@@ -260,15 +278,43 @@ class Inpaint(Common):
         return "fill" if self.strength >= FULL_STRENGTH else "original"
 
 
-ModeParams = Txt2Img | Img2Img | Inpaint
+@dataclass(frozen=True, kw_only=True)
+class Upscale:
+    """Upscale: the picture with `scale` times the pixels on each side. Needs no checkpoint."""
+
+    scale: float = param(
+        2.0,
+        "Scale",
+        "How many times as wide and as high.",
+        minimum=1.0,
+        maximum=8.0,
+        step=0.5,
+        ui={"widget": "slider", "group": "size", "unit": "×"},
+    )
+    method: str = param(
+        "lanczos",
+        "Method",
+        "lanczos resamples in linear light and invents nothing.",
+        enum=UPSCALERS,
+        ui={"widget": "choice", "group": "size", "advanced": True},
+    )
+
+
+DiffusionParams = Txt2Img | Img2Img | Sketch | Inpaint
+"""Those that need a checkpoint."""
+
+ModeParams = DiffusionParams | Upscale
 
 _IMAGE = ModeInput("image", "image", "Picture")
+_BACKDROP = ModeInput("backdrop", "image", "What lies under the sketch", required=False)
 _MASK = ModeInput("mask", "mask", "Selection")
 
 MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
     "txt2img": (Txt2Img, "Text to image", ()),
     "img2img": (Img2Img, "Image to image", (_IMAGE,)),
+    "sketch": (Sketch, "Sketch to image", (_IMAGE, _BACKDROP)),
     "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK)),
+    "upscale": (Upscale, "Upscale", (_IMAGE,)),
 }
 """Name -> (parameter dataclass, title, inputs)."""
 
@@ -291,6 +337,11 @@ def describe() -> tuple[Mode, ...]:
         Mode(name, title, (cls.__doc__ or "").strip(), inputs, params_of(cls))
         for name, (cls, title, inputs) in MODES.items()
     )
+
+
+def needs_checkpoint(mode: str) -> bool:
+    """Whether jobs of this mode load a model."""
+    return issubclass(MODES[mode][0], Common)
 
 
 def parse_params(mode: str, values: Mapping[str, Any], *, hints: Mapping[str, Any] | None = None) -> ModeParams:

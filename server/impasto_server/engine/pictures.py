@@ -12,12 +12,13 @@ from .jobs import Pixels
 __all__ = ["flattened", "opaque", "resize", "resize_mask"]
 
 
-def flattened(image: Pixels) -> Pixels:
-    """An RGBA picture as RGB; what is transparent shows white."""
+def flattened(image: Pixels, under: Pixels | None = None) -> Pixels:
+    """An RGBA picture as RGB; where it is transparent, `under` (RGB of the same size) is seen, or white."""
     color, alpha = image[..., :3], image[..., 3:]
     if bool((alpha == 255).all()):
         return np.ascontiguousarray(color)
-    mixed = color.astype(np.uint32) * alpha + np.uint32(255) * (255 - alpha.astype(np.uint32))
+    below = np.uint32(255) if under is None else under.astype(np.uint32)
+    mixed = color.astype(np.uint32) * alpha + below * (255 - alpha.astype(np.uint32))
     return ((mixed + 127) // 255).astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ blend       over how many pixels the layer's alpha fades out
 reach       grow + feather + blend: beyond it the layer is transparent
 padding     surroundings that the model sees beyond the mask
 box         the part of the document that is sent, seen by the model and returned as a layer
-working     the size in pixels at which the model sees the box; multiples of 8
+working     the size in pixels at which the model sees the box; multiples of 8; of an upscale the size of the result
 native      the side of the square pictures that the checkpoint was trained on (128, 512, 1024, ...)
 
 Automatic numbers are those of the best peer; its constants were chosen for 512 px models and are scaled by
@@ -27,7 +27,7 @@ from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
-from .modes import TWO_CALLS, Img2Img, Inpaint, ModeParams, Number, Txt2Img
+from .modes import TWO_CALLS, Img2Img, Inpaint, ModeParams, Number, Txt2Img, Upscale
 
 __all__ = [
     "MAX_PIXELS",
@@ -40,6 +40,8 @@ __all__ = [
     "model_steps",
     "plan",
     "resolve_mask",
+    "upscale_bands",
+    "upscaled_size",
     "working_size",
 ]
 
@@ -57,6 +59,10 @@ _MIN_SIDE = 64
 
 _MAX_ASPECT = 4.0
 """Longest working side is twice the native one; networks repeat themselves beyond."""
+
+
+_BAND_PIXELS = 1 << 21
+"""Pixels of one band of an upscale."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,28 @@ def model_steps(steps: int, strength: float) -> int:
     return int(min(strength, 0.999) * steps) + 1
 
 
+def upscaled_size(params: Upscale, size: Size) -> Size:
+    """The size of the result, rounded to whole pixels.
+
+    Raises RequestError `request.bad_geometry` where it is above MAX_PIXELS or longer than MAX_SIDE.
+    """
+    result = Size(math.floor(size.width * params.scale + 0.5), math.floor(size.height * params.scale + 0.5))
+    if result.area > MAX_PIXELS or max(result) > MAX_SIDE:
+        raise RequestError(
+            "request.bad_geometry",
+            f"{params.scale:g} times {size.width} x {size.height} pixels are {result.width} x {result.height}, above "
+            f"the limit of {MAX_PIXELS} pixels and {MAX_SIDE} a side; choose a smaller scale.",
+            path="params.scale",
+            data={"limit": MAX_PIXELS},
+        )
+    return result
+
+
+def upscale_bands(result: Size) -> int:
+    """In how many bands of rows an upscale is done; each takes about the same memory, whatever the size."""
+    return max(1, min(result.height, math.ceil(result.area / _BAND_PIXELS)))
+
+
 def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int) -> Plan:
     if box.size.area > MAX_PIXELS:
         raise RequestError(
@@ -180,6 +208,9 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
             path="box",
             data={"limit": MAX_PIXELS},
         )
+    if isinstance(params, Upscale):
+        working = upscaled_size(params, box.size)
+        return Plan(box, working, 0, upscale_bands(working))
     reach = 0
     steps = params.steps
     working = working_size(box.size, native_size)

@@ -9,9 +9,9 @@ from typing import Any
 
 from impasto_protocol.geometry import Size
 
-from .modes import Img2Img, Inpaint, ModeParams
+from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 
-__all__ = ["DIGITAL_SOURCE_TYPE", "infotext", "layer_name", "recipe"]
+__all__ = ["DIGITAL_SOURCE_TYPE", "infotext", "layer_name", "recipe", "upscale_recipe"]
 
 DIGITAL_SOURCE_TYPE = "trainedAlgorithmicMedia"
 """IPTC's word for a picture that a trained model made."""
@@ -21,7 +21,7 @@ _RNG = {"philox": "NV", "torch-cpu": "CPU"}
 
 def recipe(
     mode: str,
-    params: ModeParams,
+    params: DiffusionParams,
     *,
     seed: int,
     title: str,
@@ -53,7 +53,14 @@ def recipe(
     }
 
 
-def infotext(params: ModeParams, *, seed: int, model: str, working: Size, sampler_title: str, schedule: str) -> str:
+def upscale_recipe(params: Upscale, size: Size) -> dict[str, Any]:
+    """What an upscaled picture of `size` carries. No model made it, so it says nothing of a source."""
+    return {"mode": "upscale", "params": dataclasses.asdict(params), "working": [size.width, size.height]}
+
+
+def infotext(
+    params: DiffusionParams, *, seed: int, model: str, working: Size, sampler_title: str, schedule: str
+) -> str:
     """A1111's `parameters` text: the prompt, the negative prompt, then one line of `key: value` pairs."""
     values: dict[str, Any] = {
         "Steps": params.steps,
@@ -72,6 +79,8 @@ def infotext(params: ModeParams, *, seed: int, model: str, working: Size, sample
         values["Masked content"] = params.content.replace("_", " ")
         if params.invert:
             values["Mask mode"] = "Inpaint not masked"
+    if isinstance(params, Sketch) and params.background == "document":
+        values["Sketch over"] = "document"
     values["Version"] = "Impasto"
     lines = [params.prompt]
     if params.negative_prompt:
@@ -80,7 +89,7 @@ def infotext(params: ModeParams, *, seed: int, model: str, working: Size, sample
     return "\n".join(lines)
 
 
-def layer_name(mode_title: str, params: ModeParams, seed: int) -> str:
+def layer_name(mode_title: str, params: DiffusionParams, seed: int) -> str:
     """What the layer is called in the editor: what was asked for, and the seed."""
     words = " ".join(params.prompt.split())
     if len(words) > 40:

@@ -21,11 +21,12 @@ from .jobs import Emit, Job, Layer, Pixels, Result
 from .load import Components, load_checkpoint
 from .masks import bounds_of, denoise_mask
 from .memory import ComponentCache, choose_device, choose_dtype
-from .modes import Img2Img, Inpaint
+from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import Plan, check_box, plan, resolve_mask
 from .preview import LatentColors, colors_of
 from .text import TextCache
+from .upscale import upscale
 from .work import Report, Work, dtype_name
 
 __all__ = ["Engine"]
@@ -60,8 +61,9 @@ class Engine:
         does not fit together, ModelError for the checkpoint, ResourceError `resource.out_of_memory`.
         """
         report = Report(emit, cancelled)
-        seed = job.params.seed if job.params.seed >= 0 else secrets.randbelow(2**32)
-        seeds = tuple((seed + i) % 2**32 for i in range(job.params.batch))
+        if isinstance(job.params, Upscale):
+            return upscale(job, job.params, _planned(job, 0), report)
+        seeds = _seeds(job.params)
         try:
             return self._run(job, report, seeds, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -110,6 +112,12 @@ class Engine:
         return colors
 
 
+def _seeds(params: DiffusionParams) -> tuple[int, ...]:
+    """One a picture of the batch, drawn where none is asked for."""
+    seed = params.seed if params.seed >= 0 else secrets.randbelow(2**32)
+    return tuple((seed + i) % 2**32 for i in range(params.batch))
+
+
 def _load(path: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
     components = load_checkpoint(path, device=device, dtype=dtype)
     install(components.unet)
@@ -137,11 +145,24 @@ def _txt2img(run: Work) -> tuple[Layer, ...]:
 
 def _img2img(run: Work) -> tuple[Layer, ...]:
     """The picture, with as much noise as the strength says, becomes another one."""
-    params = run.job.params
-    assert isinstance(params, Img2Img) and run.job.image is not None
+    assert run.job.image is not None
+    return _repainted(run, flattened(run.job.image))
+
+
+def _sketch(run: Work) -> tuple[Layer, ...]:
+    """Image to image of the sketch, over white or over what the client says lies under it."""
+    params, job = run.params, run.job
+    assert isinstance(params, Sketch) and job.image is not None
+    under = flattened(job.backdrop) if params.background == "document" and job.backdrop is not None else None
+    return _repainted(run, flattened(job.image, under))
+
+
+def _repainted(run: Work, picture: Pixels) -> tuple[Layer, ...]:
+    """Opaque layers at the box, from an RGB picture of its size and noise by the strength."""
+    params = run.params
+    assert isinstance(params, Img2Img)
     with run.report.stage("encode"):
-        original = resize(flattened(run.job.image), run.plan.working)
-        latent = run.encode(original)
+        latent = run.encode(resize(picture, run.plan.working))
         denoiser = run.denoiser(params.strength, run.blank_channels())
     x = latent + run.noise() * denoiser.sigmas[0]
     latents = run.sample(denoiser, denoiser, x)
@@ -185,6 +206,7 @@ def _inpaint(run: Work) -> tuple[Layer, ...]:
 _BY_MODE: dict[str, Callable[[Work], tuple[Layer, ...]]] = {
     "txt2img": _txt2img,
     "img2img": _img2img,
+    "sketch": _sketch,
     "inpaint": _inpaint,
 }
 
@@ -193,14 +215,19 @@ def _planned(job: Job, native_size: int) -> Plan:
     """The plan for the box that was sent, with the inputs checked against it."""
     if job.mode == "txt2img":
         return plan(job.mode, job.params, job.canvas, job.box, native_size)
-    for name, pixels, depth in (("image", job.image, 4), ("mask", job.mask if job.mode == "inpaint" else None, 0)):
-        if pixels is None:
-            if name == "image" or job.mode == "inpaint":
-                raise RequestError(
-                    "request.missing_input", f"The mode {job.mode} needs the input {name}; send it.", path=name
-                )
+    over_document = isinstance(job.params, Sketch) and job.params.background == "document"
+    for name, pixels, depth, needed in (
+        ("image", job.image, (4,), True),
+        ("mask", job.mask, (), job.mode == "inpaint"),
+        ("backdrop", job.backdrop, (4,), over_document),
+    ):
+        if not needed:
             continue
-        expected = (job.box.height, job.box.width) + ((depth,) if depth else ())
+        if pixels is None:
+            raise RequestError(
+                "request.missing_input", f"The mode {job.mode} needs the input {name}; send it.", path=name
+            )
+        expected = (job.box.height, job.box.width, *depth)
         if pixels.shape != expected:
             raise RequestError(
                 "request.bad_geometry",

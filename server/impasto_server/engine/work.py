@@ -19,7 +19,7 @@ from .denoise import Denoiser
 from .inpaint import InpaintChannels
 from .jobs import Cancelled, Emit, Job, Layer, Pixels, PreviewRequest, Progress
 from .load import Components
-from .modes import MODES
+from .modes import MODES, DiffusionParams, Upscale
 from .noise import NoiseSource, noise_for_batch
 from .pictures import resize
 from .planning import Plan
@@ -31,7 +31,13 @@ from .text import TextCache, encode_pair
 
 __all__ = ["Report", "Work", "dtype_name"]
 
-STAGES = {"load": (0.0, 0.08), "encode": (0.08, 0.15), "denoise": (0.15, 0.92), "decode": (0.92, 1.0)}
+STAGES = {
+    "load": (0.0, 0.08),
+    "encode": (0.08, 0.15),
+    "denoise": (0.15, 0.92),
+    "decode": (0.92, 1.0),
+    "upscale": (0.0, 1.0),
+}
 """Stage -> the part of the whole job that it is taken for."""
 
 
@@ -81,7 +87,12 @@ class Work:
     sources: tuple[NoiseSource, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sources = tuple(NoiseSource(self.job.params.noise, seed) for seed in self.seeds)
+        self.sources = tuple(NoiseSource(self.params.noise, seed) for seed in self.seeds)
+
+    @property
+    def params(self) -> DiffusionParams:
+        assert not isinstance(self.job.params, Upscale), "an upscale is no work for a checkpoint"
+        return self.job.params
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -94,7 +105,7 @@ class Work:
 
     @property
     def schedule(self) -> str:
-        return resolve_schedule(self.job.params.schedule, self.job.params.sampler)
+        return resolve_schedule(self.params.schedule, self.params.sampler)
 
     def noise(self) -> torch.Tensor:
         """The next noise of each picture, [pictures, channels, h, w] on the device."""
@@ -110,7 +121,7 @@ class Work:
 
     def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
-        params, info, family = self.job.params, self.components.info, self.components.family
+        params, info, family = self.params, self.components.info, self.components.family
         positive, negative = encode_pair(self.components, params.prompt, params.negative_prompt, cache=self.texts)
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
         levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
@@ -141,7 +152,7 @@ class Work:
 
     def sample(self, denoiser: Denoiser, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
         """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
-        sampler, _ = SAMPLERS[self.job.params.sampler]
+        sampler, _ = SAMPLERS[self.params.sampler]
         steps, wish = self.steps, self.job.preview
         last_preview = -float("inf")
 
@@ -187,7 +198,7 @@ class Work:
 
     def _layer(self, index: int, pixels: Pixels, box: Box, alpha: str) -> Layer:
         """The finished layer with its recipe, which makes this one picture again."""
-        params, seed = self.job.params, self.seeds[index]
+        params, seed = self.params, self.seeds[index]
         info = recipe(
             self.job.mode,
             params,
@@ -211,7 +222,7 @@ class Work:
             "dtype": dtype_name(self.components.dtype),
             "vae_dtype": self.vae_dtype,
             "model": self.components.info.title or self.job.checkpoint,
-            "sampler": self.job.params.sampler,
+            "sampler": self.params.sampler,
             "schedule": self.schedule,
             "steps": self.steps,
             "working": [self.plan.working.width, self.plan.working.height],

@@ -22,7 +22,7 @@ from impasto_protocol.home import write_private
 from impasto_protocol.schema import Mode
 
 from .. import __version__
-from ..engine.modes import describe
+from ..engine.modes import describe, needs_checkpoint
 from .facts import Facts
 
 __all__ = ["NO_CHECKPOINT", "STARTER", "Catalogue", "Model", "a1111_folders"]
@@ -156,7 +156,12 @@ class Catalogue:
         """What can be asked for, and where it cannot be done now, why."""
         if self.checkpoints():
             return describe()
-        return tuple(dataclasses.replace(mode, available=False, reason=self.no_checkpoint) for mode in describe())
+        return tuple(
+            dataclasses.replace(mode, available=False, reason=self.no_checkpoint)
+            if needs_checkpoint(mode.name)
+            else mode
+            for mode in describe()
+        )
 
 
 def _rank(model: Model) -> int:

@@ -22,7 +22,8 @@ def png_info(recipe: Mapping[str, Any], *, composite: bool = False) -> PngInfo:
     if recipe.get("parameters"):
         info.add_text("parameters", str(recipe["parameters"]))
     info.add_text("impasto", json.dumps(dict(recipe), default=str))
-    info.add_itxt("XML:com.adobe.xmp", xmp_packet(composite=composite))
+    if recipe.get("mode") != "upscale":  # resampling generates nothing
+        info.add_itxt("XML:com.adobe.xmp", xmp_packet(composite=composite))
     return info
 
 

@@ -13,7 +13,7 @@ from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
 from ..engine.jobs import Job, Pixels, PreviewRequest
-from ..engine.modes import MODES, ModeParams, parse_params
+from ..engine.modes import MODES, ModeParams, Sketch, Upscale, parse_params
 from ..engine.planning import Plan, check_box, plan
 from .catalogue import Catalogue, Model
 from .pixels import check_bytes, from_wire, mask_from_wire
@@ -29,7 +29,7 @@ class Order:
 
     submit: Submit
     params: ModeParams
-    model: Model
+    model: Model | None
     box: Box
     plan: Plan
 
@@ -39,22 +39,24 @@ class Order:
         return tuple(picture.digest for picture in self.submit.inputs.values())
 
 
-def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]) -> tuple[ModeParams, Model]:
-    """Checked parameters and the checkpoint, whose hints are the defaults.
+def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]) -> tuple[ModeParams, Model | None]:
+    """Checked parameters and the checkpoint, whose hints are the defaults; None for a mode without one.
 
     Raises RequestError and ModelError; a wrong type is told before a wrong name.
     """
     first = parse_params(mode, values)
+    if isinstance(first, Upscale):
+        return first, None
     model = catalogue.checkpoint(first.model, mode)
     return parse_params(mode, {**values, "model": model.id}, hints=model.hints), model
 
 
 def plan_for(
     catalogue: Catalogue, mode: str, values: Mapping[str, object], canvas: Size, selection: Box | None
-) -> tuple[Plan, Model]:
+) -> tuple[Plan, Model | None]:
     """What the job would need; see engine.planning.plan for what it raises."""
     params, model = resolve_params(catalogue, mode, values)
-    return plan(mode, params, canvas, selection, model.native_size), model
+    return plan(mode, params, canvas, selection, _native(model)), model
 
 
 def check_inputs(submit: Submit, limits: Limits) -> None:
@@ -85,14 +87,16 @@ def check_inputs(submit: Submit, limits: Limits) -> None:
                 f"The mode {submit.mode} needs the input {name!r} ({need.title}); send it with the job.",
                 path=f"inputs.{name}",
             )
-    image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
-    if image is not None and mask is not None and box_of(mask) != box_of(image):
-        raise RequestError(
-            "request.bad_geometry",
-            f"The mask covers {tuple(box_of(mask))} and the picture {tuple(box_of(image))} "
-            "[x, y, width, height]; send both for the same box.",
-            path="inputs.mask",
-        )
+    image = submit.inputs.get("image")
+    for name in ("mask", "backdrop"):
+        other = submit.inputs.get(name)
+        if image is not None and other is not None and box_of(other) != box_of(image):
+            raise RequestError(
+                "request.bad_geometry",
+                f"The {name} covers {tuple(box_of(other))} and the picture {tuple(box_of(image))} "
+                "[x, y, width, height]; send both for the same box.",
+                path=f"inputs.{name}",
+            )
 
 
 def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, bytes]) -> Order:
@@ -104,7 +108,7 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
-        planned = check_box(submit.mode, params, submit.canvas, None, model.native_size, asked)
+        planned = check_box(submit.mode, params, submit.canvas, None, _native(model), asked)
         return Order(submit, params, model, planned.box, planned)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
@@ -114,6 +118,16 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
             path="box",
         )
     check_bytes(_bytes(image, pictures, "inputs.image"), image.width, image.height, image.format, "inputs.image")
+    backdrop = submit.inputs.get("backdrop")
+    if backdrop is not None:
+        data = _bytes(backdrop, pictures, "inputs.backdrop")
+        check_bytes(data, backdrop.width, backdrop.height, backdrop.format, "inputs.backdrop")
+    elif isinstance(params, Sketch) and params.background == "document":
+        raise RequestError(
+            "request.missing_input",
+            "A sketch over the document needs the document as the input 'backdrop'; send it, or take white.",
+            path="inputs.backdrop",
+        )
     selection = None
     if mask is not None:
         selection = _selected(_mask(mask, pictures), box)
@@ -123,14 +137,14 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
                 "Nothing is selected inside the picture that was sent; select what is to be repainted.",
                 path="inputs.mask",
             )
-    planned = check_box(submit.mode, params, submit.canvas, selection, model.native_size, box)
+    planned = check_box(submit.mode, params, submit.canvas, selection, _native(model), box)
     return Order(submit, params, model, box, planned)
 
 
 def to_engine_job(order: Order, pictures: Mapping[str, bytes]) -> Job:
     """The engine's job: pictures as arrays, nothing left to look up."""
     submit = order.submit
-    image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
+    image, mask, backdrop = (submit.inputs.get(name) for name in ("image", "mask", "backdrop"))
     wish = submit.preview
     return Job(
         id=submit.job,
@@ -138,11 +152,17 @@ def to_engine_job(order: Order, pictures: Mapping[str, bytes]) -> Job:
         params=order.params,
         canvas=submit.canvas,
         box=order.box,
-        checkpoint=str(order.model.path),
+        checkpoint=str(order.model.path) if order.model is not None else "",
         image=_pixels(image, pictures, "inputs.image") if image is not None else None,
         mask=_mask(mask, pictures) if mask is not None else None,
+        backdrop=_pixels(backdrop, pictures, "inputs.backdrop") if backdrop is not None else None,
         preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
     )
+
+
+def _native(model: Model | None) -> int:
+    """The checkpoint's own size; a mode without one does not ask."""
+    return model.native_size if model is not None else 0
 
 
 def box_of(picture: InputPicture) -> Box:

@@ -29,6 +29,7 @@ from .catalogue import NO_CHECKPOINT, Catalogue, a1111_folders
 from .estimates import Estimates
 from .journal import Journal
 from .ledger import Ledger
+from .orders import Order
 from .queue import JobQueue
 from .session import Session
 from .settings import LOOPBACK, Settings
@@ -81,11 +82,15 @@ class Server:
             Ledger(self.journal.folder / "jobs.log" if settings.owns_home else None),
             limit=settings.limits.queue,
             keep_ended=settings.finished_jobs,
-            measured=lambda order, seconds: self.estimates.measured(order.model.id, order.plan, seconds),
+            measured=self._measured,
         )
         self._token = token.encode()
         self._sessions: set[Session] = set()
         self._stopping = asyncio.Event()
+
+    def _measured(self, order: Order, seconds: float) -> None:
+        if order.model is not None:
+            self.estimates.measured(order.model.id, order.plan, seconds)
 
     async def run(self, listening: Callable[[Endpoint], None] = lambda endpoint: None) -> None:
         """Serve until `stop`; `listening` is told where, once clients can connect.

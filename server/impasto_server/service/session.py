@@ -261,7 +261,7 @@ class Session:
     def _plan(self, message: Plan) -> PlanOk:
         services = self.services
         planned, model = plan_for(services.catalogue, message.mode, message.params, message.canvas, message.selection)
-        seconds = services.estimates.seconds(model.id, planned)
+        seconds = services.estimates.seconds(model.id, planned) if model is not None else None
         return PlanOk(
             message.id, planned.box, planned.working, planned.reach, planned.steps, seconds, tuple(planned.warnings)
         )

@@ -98,6 +98,7 @@ class SharedJob:
     job: Job
     image: Segment | None = None
     mask: Segment | None = None
+    backdrop: Segment | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ class _Child:
                 shared.job,
                 image=copy_out(shared.image, unlink=False) if shared.image else None,
                 mask=copy_out(shared.mask, unlink=False) if shared.mask else None,
+                backdrop=copy_out(shared.backdrop, unlink=False) if shared.backdrop else None,
             )
             end = run_job(engine, job, self.emit, lambda id=job.id: id in self.cancelled)  # type: ignore[misc]
             self.cancelled.discard(job.id)

@@ -77,12 +77,12 @@ class _Link:
         kept: list[SharedMemory] = []
         parts: dict[str, Any] = {}
         try:
-            for key in ("image", "mask"):
+            for key in ("image", "mask", "backdrop"):
                 pixels = getattr(job, key)
                 if pixels is not None:
                     parts[key], memory = copy_in(pixels, f"{self.prefix}-{key[:2]}-{self.jobs}")
                     kept.append(memory)
-            self.send(SharedJob(replace(job, image=None, mask=None), **parts))
+            self.send(SharedJob(replace(job, image=None, mask=None, backdrop=None), **parts))
         except BaseException:
             _release(kept)
             raise
