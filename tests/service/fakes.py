@@ -136,7 +136,7 @@ async def running(settings: Settings, **changes: Any) -> AsyncIterator[tuple[Ser
         yield server, there.result()
     finally:
         server.stop()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, 90)
 
 
 # ---- the peer
@@ -154,7 +154,7 @@ class Peer:
     async def send(self, message: Message) -> None:
         await self.socket.send(encode(message.to_wire()))
 
-    async def receive(self, seconds: float = 20.0) -> Message:
+    async def receive(self, seconds: float = 90.0) -> Message:
         frame = await asyncio.wait_for(self.socket.recv(), seconds)
         message = parse(decode(frame, self._limits), SERVER_MESSAGES)
         if hasattr(message, "job") and not hasattr(message, "id"):
