@@ -26,7 +26,8 @@ def modules() -> list[str]:
     names = []
     for package in PACKAGES:
         root = importlib.import_module(package)
-        names += [m.name for m in pkgutil.walk_packages(root.__path__, package + ".") if not m.name.endswith("__main__")]
+        found = pkgutil.walk_packages(root.__path__, package + ".")
+        names += [m.name for m in found if not m.name.endswith("__main__")]
     return names
 
 
