@@ -10,7 +10,7 @@ _NEWEST = 0.5
 
 
 class Estimates:
-    """Seconds per step and pixel, by checkpoint."""
+    """Seconds per network call and pixel, by checkpoint."""
 
     def __init__(self) -> None:
         self._rates: dict[str, float] = {}
@@ -28,5 +28,5 @@ class Estimates:
 
 
 def _work(plan: Plan) -> float:
-    # Coding to and from latents costs about as much as one step.
-    return float((plan.steps + 1) * plan.working.area)
+    # What the network is asked, over the whole batch; coding to and from latents costs about as much as one more.
+    return float((plan.calls + 1) * plan.working.area)
