@@ -16,22 +16,29 @@ import torch
 
 from starter import models
 from starter.compose import Scene, compose
-from starter.data import load
+from starter.data import first_labels, load
 from starter.sources import WORK
 
 FOLDER = WORK / "bank"
-CORE_SHARE = 0.94
-KINDS = {"single": 0.82, "small": 0.11, "pair": 0.07}
+SHARES = {"first": 0.78, "core": 0.19, "rest": 0.03}
+KINDS = {"steady": 0.76, "single": 0.1, "small": 0.09, "pair": 0.05}
 STYLE_SHARE = {"3d": 0.58, "flat": 0.42}
 
 
-def choose(
-    rng: np.random.Generator, core: np.ndarray, rest: np.ndarray, sprites: dict
-) -> tuple[int, int, str, str]:
+def pools() -> dict[str, np.ndarray]:
+    """Concepts by how often they are drawn; each is in one pool."""
+    concepts, _ = load()
+    first = first_labels()
+    tier = ["first" if c.label in first else "core" if c.core else "rest" for c in concepts]
+    return {name: np.array([i for i, t in enumerate(tier) if t == name]) for name in SHARES}
+
+
+def choose(rng: np.random.Generator, by_tier: dict[str, np.ndarray], sprites: dict) -> tuple[int, int, str, str]:
     """First and second concept, style and kind of one picture."""
+    names = [n for n in SHARES if len(by_tier[n])]
+    odds = np.array([SHARES[n] for n in names])
     while True:
-        pool = core if rng.random() < CORE_SHARE or not len(rest) else rest
-        first, second = int(rng.choice(pool)), int(rng.choice(core))
+        first, second = (int(rng.choice(by_tier[str(rng.choice(names, p=odds / odds.sum()))])) for _ in range(2))
         style = str(rng.choice(list(STYLE_SHARE), p=list(STYLE_SHARE.values())))
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         if (first, style) in sprites and (second, style) in sprites:
@@ -42,14 +49,13 @@ def choose(
 def shard(vae, number: int, count: int) -> dict[str, np.ndarray]:
     """Composes and encodes `count` pictures; the seed is the shard's number."""
     rng = np.random.default_rng(1000 + number)
-    concepts, sprites = load()
-    core = np.array([i for i, c in enumerate(concepts) if c.core])
-    rest = np.array([i for i, c in enumerate(concepts) if not c.core])
+    _, sprites = load()
+    by_tier = pools()
     means, logvars, scenes = [], [], []
     for start in range(0, count, 50):
         pictures = []
         for _ in range(min(50, count - start)):
-            picture, scene = compose(rng, sprites, *choose(rng, core, rest, sprites))
+            picture, scene = compose(rng, sprites, *choose(rng, by_tier, sprites))
             pictures.append(picture)
             scenes.append((scene.first, scene.second, scene.style, scene.colour, scene.kind))
         x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1

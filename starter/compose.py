@@ -42,7 +42,7 @@ class Scene:
     second: int
     style: str
     colour: int
-    kind: str  # single, small, pair
+    kind: str  # steady, single, small, pair
 
 
 def _colour(rng: np.random.Generator, name: str) -> np.ndarray:
@@ -124,10 +124,12 @@ def _paste(canvas: np.ndarray, sprite: np.ndarray, side: float, cx: float, cy: f
 def compose(
     rng: np.random.Generator, sprites: dict, first: int, second: int, style: str, kind: str
 ) -> tuple[np.ndarray, Scene]:
-    """One picture uint8 [128, 128, 3] of the kind single, small or pair, and what it shows."""
-    canvas, colour = background(rng, plain=rng.random() < (0.9 if kind == "single" else 0.4))
+    """One picture uint8 [128, 128, 3] of the kind steady, single, small or pair, and what it shows."""
+    canvas, colour = background(rng, plain=rng.random() < (0.9 if kind in ("single", "steady") else 0.4))
     canvas = np.ascontiguousarray(canvas, np.float32)
-    if kind == "single":
+    if kind == "steady":
+        _paste(canvas, sprites[first, style], SIZE * 0.86, SIZE / 2, SIZE / 2, False)
+    elif kind == "single":
         side = SIZE * rng.uniform(0.78, 0.92)
         _paste(
             canvas,

@@ -45,10 +45,17 @@ def core_labels() -> dict[str, tuple[str, ...]]:
     found = {}
     for line in (Path(__file__).parent / "core.txt").read_text(encoding="utf-8").splitlines():
         for entry in line.split(";") if not line.startswith("#") else ():
-            label, _, others = entry.strip().partition(" (")
+            label, _, others = entry.strip().lstrip("*").partition(" (")
             if label:
                 found[label] = tuple(word.strip() for word in others.rstrip(")").split(",") if word.strip())
     return found
+
+
+def first_labels() -> set[str]:
+    """The labels that training draws most of all."""
+    lines = (Path(__file__).parent / "core.txt").read_text(encoding="utf-8").splitlines()
+    entries = (e.strip() for line in lines if not line.startswith("#") for e in line.split(";"))
+    return {e[1:].partition(" (")[0] for e in entries if e.startswith("*")}
 
 
 def _file(folder: Path, code: str, ending: str) -> Path | None:

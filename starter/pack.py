@@ -24,11 +24,18 @@ SPARSE = "token_embedding.weight"
 EXACT = ("quant_conv.",)  # the latents' own scale
 
 
-def quantised(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def steps(name: str, size: int) -> int:
+    """The largest stored number: 8 bits, 7 for the UNet's large tensors, 6 for word vectors."""
+    if name.endswith(SPARSE):
+        return 31
+    return 63 if size > 50_000 and name.startswith("model.diffusion_model.") else 127
+
+
+def quantised(value: np.ndarray, most: int = 127) -> tuple[np.ndarray, np.ndarray]:
     """int8 of the same shape, and float32 factors [rows], rows being the first axis."""
     rows = value.astype(np.float32).reshape(len(value), -1)
-    factor = np.maximum(np.abs(rows).max(1), 1e-8) / np.float32(127)
-    return np.rint(rows / factor[:, None]).clip(-127, 127).astype(np.int8).reshape(
+    factor = np.maximum(np.abs(rows).max(1), 1e-8) / np.float32(most)
+    return np.rint(rows / factor[:, None]).clip(-most, most).astype(np.int8).reshape(
         value.shape
     ), factor.astype(np.float32)
 
@@ -42,7 +49,7 @@ def packed(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             out[f"{name}|i"], out[f"{name}|n"] = kept, np.array([len(value)], np.int32)
             value = value[kept]
         if value.ndim > 1 and value.size >= SMALLEST and not any(e in name for e in EXACT):
-            out[f"{name}|q"], out[f"{name}|s"] = quantised(value)
+            out[f"{name}|q"], out[f"{name}|s"] = quantised(value, steps(name, value.size))
         else:
             out[name] = value
     return out

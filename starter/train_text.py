@@ -1,11 +1,12 @@
-"""Gives the text encoder a start: it learns to say what a sentence encoder says about words and captions.
+"""Trains the text encoder: it learns to say what a sentence encoder says about words and captions.
 
     python -m starter.train_text --minutes 5          # writes starter/work/text.pt
 
 Token vectors start from the sentence encoder's view of single words (principal components); then the whole
-encoder is trained so that a linear map of its state at the end mark points where the teacher's sentence
-vector points. Later it is trained further together with the UNet. The teacher (see `starter.sources`) is
-not shipped. """
+encoder is trained so that a linear map of its state at the end mark, and at the padding after it, points
+where the teacher's sentence vector points. The UNet is trained on what it says then; the teacher (see
+`starter.sources`) is not shipped.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from starter.vocabulary import END, encode, whole_words
 
 CHECKPOINT = WORK / "text.pt"
 LENGTH = 24
+END_PLACES = 16
 
 
 def corpus(words: int, captions: int, seed: int = 0) -> list[str]:
@@ -131,6 +133,9 @@ def train(
         step, similarity = step + 1, cosine.mean().item()
         if step % 50 == 0:
             models.log(folder / "text.jsonl", step=step, seconds=time.time() - start, cosine=similarity)
+    places = text.state_dict()["embeddings.position_embedding.weight" if "embeddings.position_embedding.weight" in
+                               text.state_dict() else "text_model.embeddings.position_embedding.weight"]
+    places[END_PLACES:] = places[END_PLACES]  # later places were never met: they mean what the last of these means
     models.save(folder / CHECKPOINT.name, {"text": text.state_dict()})
     return similarity
 
