@@ -1,4 +1,4 @@
-"""The demo: a server of its own, a region of a photograph inpainted over the real wire, pictures to look at.
+"""The demo: a server of its own, a photograph inpainted, a sketch made a picture and scaled up, over the real wire.
 
     python3 dev.py demo [--out DIR] [--model FILE] [--keep-server]
 
@@ -103,6 +103,36 @@ def inpaint(client: Client, follower: Follower, picture: Image.Image, task: Task
     return layer, mask
 
 
+def drawn_sketch(side: int) -> Image.Image:
+    """What a painter dashes off for an apple: a red blob, a brown stalk and a green leaf on a transparent layer."""
+    unit = side / 64
+    large = Image.new("RGBA", (4 * side, 4 * side))  # drawn larger and scaled down, for smooth edges
+    draw = ImageDraw.Draw(large)
+
+    def scaled(*numbers: float) -> list[float]:
+        return [4 * unit * number for number in numbers]
+
+    draw.ellipse(scaled(12, 20, 36, 56), fill=(206, 32, 40, 255))
+    draw.ellipse(scaled(27, 20, 52, 56), fill=(206, 32, 40, 255))
+    draw.ellipse(scaled(18, 27, 25, 36), fill=(240, 120, 120, 255))
+    draw.line(scaled(32, 24, 35, 10), fill=(96, 60, 30, 255), width=round(4 * 3 * unit))
+    draw.ellipse(scaled(35, 8, 50, 17), fill=(60, 150, 50, 255))
+    return large.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def transform(
+    client: Client, follower: Follower, mode: str, picture: Image.Image, params: dict[str, object]
+) -> Image.Image:
+    """The whole picture through a mode that takes one picture: sketch or upscale."""
+    canvas = Size(*picture.size)
+    client.plan(mode, params, canvas)
+    image = wire.InputPicture(client.upload(picture.convert("RGBA").tobytes()), *picture.size, "rgba8", 0, 0)
+    job = uuid.uuid4().hex
+    client.submit(job, mode, params, canvas, {"image": image})
+    outputs, _, _ = follower.follow(job)
+    return fetch(client, outputs[0])
+
+
 def generate(client: Client, follower: Follower, prompt: str, seed: int) -> Image.Image:
     """A picture from words alone, at the model's own size."""
     job = uuid.uuid4().hex
@@ -201,14 +231,30 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
         result = Image.alpha_composite(result.convert("RGBA"), layer).convert("RGB")
     result.save(args.out / "after.png")
     both = Image.fromarray(np.maximum(*(np.asarray(m) for m in masks)))
+    print("demo: a sketch becomes a picture, and that a larger one", file=sys.stderr)
+    began = time.monotonic()
+    native = int(models[0].get("native_size") or 512)
+    sketch = drawn_sketch(native)
+    made = transform(client, follower, "sketch", sketch, {"prompt": "a red apple", "seed": 5})
+    timings["sketch"] = time.monotonic() - began
+    began = time.monotonic()
+    larger = transform(client, follower, "upscale", made, {"scale": 2})
+    timings["upscale"] = time.monotonic() - began
+    for name, image in (("sketch", sketch), ("from-sketch", made), ("upscaled", larger)):
+        image.save(args.out / f"{name}.png")
+    paper = Image.alpha_composite(Image.new("RGBA", sketch.size, "white"), sketch)
     print("demo: pictures from words alone", file=sys.stderr)
     began = time.monotonic()
     drawn = [(prompt, generate(client, follower, prompt, 11 + i)) for i, prompt in enumerate(SHEET)]
     timings[f"{len(SHEET)} pictures"] = time.monotonic() - began
-    sheet = contact_sheet([[("selected", outlined(photo, both)), ("inpainted", result)], drawn], width=1216)
+    photos = [("selected", outlined(photo, both)), ("inpainted", result)]
+    enlarged = [("sketch", paper), ("from the sketch", made), (f"upscaled to {larger.width} x {larger.height}", larger)]
+    sheet = contact_sheet([photos, enlarged, drawn], width=1216)
     sheet.save(args.out / "contact-sheet.png")
     print("Pictures:")
-    for name in ("before.png", "after.png", *(f"layer-{t.name}.png" for t in TASKS), "contact-sheet.png"):
+    layers = [f"layer-{task.name}.png" for task in TASKS]
+    names = ("before.png", "after.png", *layers, "sketch.png", "from-sketch.png", "upscaled.png", "contact-sheet.png")
+    for name in names:
         print(f"  {args.out / name}")
     print("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in timings.items()))
     return 0

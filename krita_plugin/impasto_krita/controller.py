@@ -10,9 +10,9 @@ import dataclasses
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Set
 
-from impasto_client.document import ResultLayer, Snapshot
+from impasto_client.document import ResultLayer
 from impasto_client.events import (
     CatalogChanged,
     ConnectionChanged,
@@ -26,18 +26,19 @@ from impasto_client.events import (
 from impasto_client.jobs import JobList, JobState
 from impasto_client.tasks import Runner
 from impasto_protocol.errors import ImpastoError
-from impasto_protocol.geometry import Box, Size
 
 from . import document as pixels
+from .actions import Obstacle, Target, aim, obstacle, snapshot
 from .qt import QObject, Qt, pyqtSignal
 
-__all__ = ["Controller", "Notice", "Target"]
+__all__ = ["Controller", "Notice"]
 
-MODE = "inpaint"
 KEEP_RESULTS = 12
 """Results whose pixels stay in memory, for the strip."""
 KEEP_TARGETS = 64
 """Jobs whose document is remembered."""
+NEW_DOCUMENT = "upscale"
+"""The stage of results that are no layers but new documents."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,6 @@ class Notice:
 
     text: str
     is_error: bool = False
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a job's result belongs: the document that was in front when it was asked for, and its size then.
-
-    `region` is the selection of that moment, until it has been read.
-    """
-
-    document: Any
-    canvas: Box
-    region: Optional[pixels.Region]
-    params: Mapping[str, Any]
 
 
 class Controller(QObject):
@@ -75,6 +63,8 @@ class Controller(QObject):
         self.jobs = JobList(keep_results=KEEP_RESULTS, keep_ended=KEEP_RESULTS)
         self.notice: Optional[Notice] = None
         self._targets: Dict[str, Target] = {}
+        self._unread: Set[str] = set()
+        """Jobs whose pixels have not been read yet."""
         self._started = False
         # Whichever thread emits it, an event is dealt with in a turn of its own on the main thread.
         self._arrived.connect(self._on_event, Qt.ConnectionType.QueuedConnection)
@@ -100,20 +90,15 @@ class Controller(QObject):
 
     # ---- what can be done now
 
-    def obstacle(self) -> str:
-        """Why the selection cannot be inpainted now, as a sentence that says what to do; empty where it can."""
-        document = pixels.active_document()
-        if document is None:
-            return "Open a document first."
-        if pixels.selected_box(document) is None:
-            return "Select a region first."
-        if self.catalog is not None:
-            mode = self.catalog.mode(MODE)
-            if mode is None:
-                return "This server cannot inpaint; update it."
-            if not mode.available:
-                return mode.reason or "The server cannot inpaint now."
-        return ""
+    def obstacle(self, mode: str) -> str:
+        """Why `mode` cannot be done now, as a sentence that says what to do; empty where it can."""
+        sentence = obstacle(mode, pixels.active_document())
+        if sentence or self.catalog is None:
+            return sentence
+        offered = self.catalog.mode(mode)
+        if offered is None:
+            return "This server cannot do that; update it."
+        return "" if offered.available else offered.reason or "The server cannot do that now."
 
     def running(self) -> Optional[JobState]:
         """The job to show: the oldest that has not ended."""
@@ -122,23 +107,25 @@ class Controller(QObject):
 
     # ---- deeds
 
-    def inpaint(self, params: Mapping[str, Any]) -> bool:
-        """Plan and submit a job for the selection of the document in front. False where there is an obstacle."""
-        obstacle = self.obstacle()
-        document = pixels.active_document()
-        region = pixels.region_of(document) if not obstacle else None
-        if region is None:
-            self._say(Notice(obstacle or "Select a region first.", is_error=True))
+    def ask(self, mode: str, params: Mapping[str, Any]) -> bool:
+        """Plan and submit a job for the document in front. False where there is an obstacle, which the notice says."""
+        try:
+            sentence = self.obstacle(mode)
+            if sentence:
+                raise Obstacle(sentence)
+            target = aim(mode, pixels.active_document(), dict(params))
+        except Obstacle as reason:
+            self._say(Notice(str(reason), is_error=True))
             return False
         self.start()
         job_id = uuid.uuid4().hex
         while len(self._targets) >= KEEP_TARGETS:
             del self._targets[next(iter(self._targets))]
-        self._targets[job_id] = Target(document, pixels.canvas_of(document), region, dict(params))
-        self.jobs.add(job_id, MODE, str(params.get("prompt", "")))
+        self._targets[job_id] = target
+        self._unread.add(job_id)
+        self.jobs.add(job_id, mode, str(params.get("prompt", "")))
         self._say(None)
-        canvas = self._targets[job_id].canvas
-        self._runner.plan(job_id, MODE, dict(params), canvas.size, region.box)
+        self._runner.plan(job_id, mode, dict(params), target.canvas.size, target.area)
         return True
 
     def cancel(self) -> None:
@@ -177,34 +164,34 @@ class Controller(QObject):
         self.changed.emit()
 
     def _capture(self, event: Planned) -> None:
-        """Read the planned box from the document and submit the job. The only pixel reads of a job."""
+        """Read the planned box from the document and submit the job."""
         target = self._targets.get(event.ticket)
         job = self.jobs.get(event.ticket)
-        if target is None or target.region is None or job is None or not job.active:
+        if target is None or event.ticket not in self._unread or job is None or not job.active:
             return
-        self._targets[event.ticket] = dataclasses.replace(target, region=None)
-        if not pixels.is_open(target.document):
+        self._unread.discard(event.ticket)
+        try:
+            if not pixels.is_open(target.document):
+                raise Obstacle("The document was closed before its picture could be read; nothing was done.")
+            if pixels.canvas_of(target.document) != target.canvas:
+                raise Obstacle("The document changed its size just now; try once more.")
+            picture = snapshot(target, event.plan.box)
+        except Obstacle as reason:
             self._end(event.ticket, "cancelled")
-            self._say(Notice("The document was closed before its picture could be read; nothing was done."))
+            self._say(Notice(str(reason), is_error=True))
             return
-        box = event.plan.box
-        if pixels.canvas_of(target.document) != target.canvas:
-            self._end(event.ticket, "cancelled")
-            self._say(Notice("The document changed its size just now; inpaint once more.", is_error=True))
-            return
-        snapshot = Snapshot(
-            canvas=Size(target.canvas.width, target.canvas.height),
-            box=box,
-            pixels=pixels.read_box(target.document, box),
-            format="bgra8",
-            mask=pixels.read_mask(target.region, box),
-        )
+        self._targets[event.ticket] = dataclasses.replace(target, region=None)  # it has been read
         if event.plan.warnings:
             self._say(Notice(" ".join(event.plan.warnings)))
-        self._runner.submit(event.ticket, MODE, dict(target.params), snapshot)
+        self._runner.submit(event.ticket, target.mode, dict(target.params), picture)
 
     def _receive(self, result: ResultLayer) -> None:
         target = self._targets.get(result.job_id)
+        if result.stage == NEW_DOCUMENT:
+            resolution = target.resolution if target is not None else 72.0
+            document, node_id = pixels.open_new(result.name, result.box, result.pixels, resolution)
+            self._keep_recipe(document, node_id, result)
+            return
         self.result_added.emit(result)
         if target is None:
             return
@@ -215,18 +202,21 @@ class Controller(QObject):
         if canvas.intersect(result.box) is None:
             self._say(Notice("The document was cropped meanwhile and the place is gone; the picture is kept below."))
             return
-        self._paste(target.document, result)
+        self._paste(target.document, result, target.layer)
         if canvas != target.canvas:
             self._say(Notice("The document changed its size meanwhile; the layer lies where its region was."))
 
-    def _paste(self, document: Any, result: ResultLayer) -> None:
-        node_id = pixels.paste(document, result.name, result.box, result.pixels)
-        recipe = {"mode": MODE, "seed": result.seed, "box": list(result.box), **result.recipe}
+    def _paste(self, document: Any, result: ResultLayer, above: Optional[Any] = None) -> None:
+        self._keep_recipe(document, pixels.paste(document, result.name, result.box, result.pixels, above), result)
+
+    def _keep_recipe(self, document: Any, node_id: str, result: ResultLayer) -> None:
+        recipe = {"seed": result.seed, "box": list(result.box), **result.recipe}
         pixels.keep_recipe(document, node_id, json.dumps(recipe, default=str).encode())
 
     def _end(self, job_id: str, state: str, error: Optional[ImpastoError] = None) -> None:
         if self.jobs.get(job_id) is None:
             return
+        self._unread.discard(job_id)
         self.jobs.apply(JobChanged(job_id, state, error=error))
         if error is not None:
             self._say(Notice(error.message, is_error=True))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any, Dict, Mapping, Optional
 
 from impasto_client.document import ResultLayer
-from impasto_client.jobs import JobState
 from krita import DockWidget, Krita
 
-from .controller import MODE, Controller
+from .actions import ACTIONS
+from .controller import NEW_DOCUMENT, Controller
 from .icons import dot, icon
 from .panel import Panel
 from .qt import (
@@ -21,18 +22,19 @@ from .qt import (
 )
 from .results import image_of
 from .widgets import quiet_color, tint, warning_color
+from .wording import describe, describe_model
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
 DOCKER_ID = "impasto_docker"
-OWN_FIELDS = ("prompt", "negative_prompt", "strength", "model", "seed")
+OWN_FIELDS = ("prompt", "negative_prompt", "strength", "model", "seed", "scale")
 """Parameters with a place of their own; all others go into the generated group."""
+STRENGTHS = {"inpaint": 1.0, "sketch": 0.75}
+"""Where the strength begins; each action keeps its own."""
 PICTURE_SIZE = 640
 """Pixels to which a result is scaled for the docker."""
 POLL = 200
 """Milliseconds between two looks at the selection: Krita does not tell when it changes. One look takes microseconds."""
-STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
-STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing"})
 DOTS = {"connected": "#5aa469", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#c8553d", "lost": "#c8553d"}
 
 
@@ -45,9 +47,14 @@ class ImpastoDocker(DockWidget):
         self.setWindowTitle("Impasto")
         self.panel = Panel()
         self.setWidget(self.panel)
+        self.mode = ACTIONS[0].mode
         self._shown_rev = ""
+        self._strengths = dict(STRENGTHS)
+        self._more: Dict[str, Dict[str, Any]] = {}
+        """What was changed under More settings, by mode."""
         self._shown_preview: Optional[bytes] = None
         self._restore()
+        self._show_mode()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL)
         self._timer.timeout.connect(self._refresh_action)
@@ -59,13 +66,14 @@ class ImpastoDocker(DockWidget):
         controller.changed.connect(self.refresh)
         controller.result_added.connect(self._add_result)
         for result in reversed(controller.jobs.results):
-            self.panel.strip.add(result)
+            if result.stage != NEW_DOCUMENT:
+                self.panel.strip.add(result)
         self.panel.restyle()
         self.refresh()
 
     def _connect(self) -> None:
         panel, controller = self.panel, self.controller
-        panel.button.clicked.connect(self.inpaint)
+        panel.button.clicked.connect(self.ask)
         panel.cancel.clicked.connect(controller.cancel)
         panel.retry.clicked.connect(controller.try_again)
         panel.model.activated.connect(self._model_chosen)
@@ -74,8 +82,10 @@ class ImpastoDocker(DockWidget):
         panel.strip.itemClicked.connect(lambda _: self._show_result(panel.strip.current()))
         panel.strip.wanted.connect(controller.add_again)
         for prompt in (panel.prompt, panel.negative):
-            prompt.submitted.connect(self.inpaint)
-        changes = (panel.prompt.textChanged, panel.negative.textChanged, panel.strength.changed)
+            prompt.submitted.connect(self.ask)
+        for mode, button in panel.modes.items():
+            button.clicked.connect(functools.partial(self._mode_clicked, mode))
+        changes = (panel.prompt.textChanged, panel.negative.textChanged, panel.strength.changed, panel.scale.changed)
         for signal in (*changes, panel.seed.changed, panel.form.changed):
             signal.connect(self._touched)
 
@@ -102,15 +112,32 @@ class ImpastoDocker(DockWidget):
 
     # ---- deeds
 
-    def inpaint(self) -> None:
+    def ask_for(self, mode: str) -> None:
+        """Choose an action and start it, as its menu entry and its shortcut do."""
+        self.set_mode(mode)
+        self.ask()
+
+    def ask(self) -> None:
         """Start a job with what the docker shows; where that cannot be, say why."""
-        if not self.controller.inpaint(self.params()) and not self.isVisible():
+        if not self.controller.ask(self.mode, self.params()) and not self.isVisible():
             view = Krita.instance().activeWindow().activeView()
             if view is not None and self.controller.notice is not None:
                 view.showFloatingMessage(self.controller.notice.text, icon("layer", self.palette()), 3000, 1)
 
+    def set_mode(self, mode: str) -> None:
+        """Show the settings of another action; what was set for the last one is kept."""
+        if mode == self.mode:
+            return
+        self._keep_settings()
+        self.mode = mode
+        self._show_mode()
+        self.refresh()
+        self._touched()
+
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""
+        if self.mode == "upscale":
+            return {"scale": self.panel.scale.value, **self.panel.form.overrides()}
         params: Dict[str, Any] = {
             "prompt": self.panel.prompt.toPlainText(),
             "negative_prompt": self.panel.negative.toPlainText(),
@@ -121,6 +148,34 @@ class ImpastoDocker(DockWidget):
         if self.panel.model.currentData():
             params["model"] = self.panel.model.currentData()
         return params
+
+    def _mode_clicked(self, mode: str, *_: Any) -> None:
+        self.set_mode(mode)
+
+    def _keep_settings(self) -> None:
+        """Note what is set for the action that is shown."""
+        if self.mode in self._strengths:
+            self._strengths[self.mode] = self.panel.strength.value
+        if self._shown_rev:  # before the server has described them there is nothing to see
+            self._more[self.mode] = self.panel.form.overrides()
+
+    def _show_mode(self) -> None:
+        """The choice, the button and the settings of the action that is chosen."""
+        action = next(action for action in ACTIONS if action.mode == self.mode)
+        self.panel.show_action(action)
+        if self.mode in self._strengths:
+            self.panel.strength.set_value(self._strengths[self.mode])
+        # In this order: what was kept from another day is checked against the description.
+        self.panel.form.set_overrides(self._more.get(self.mode, {}))
+        self._describe_settings()
+        self._model_chosen(save=False)
+
+    def _describe_settings(self) -> None:
+        """The generated settings, where the server has said what the mode takes."""
+        catalog = self.controller.catalog
+        mode = catalog.mode(self.mode) if catalog is not None else None
+        if mode is not None:
+            self.panel.form.set_params([p for p in mode.params if p.name not in OWN_FIELDS])
 
     def _add_again(self) -> None:
         result = self.panel.strip.current()
@@ -148,7 +203,7 @@ class ImpastoDocker(DockWidget):
         self._refresh_footer()
 
     def _refresh_action(self) -> None:
-        obstacle = self.controller.obstacle()
+        obstacle = self.controller.obstacle(self.mode)
         if self.panel.button.isEnabled() == bool(obstacle):
             self.panel.button.setEnabled(not obstacle)
         if self.panel.hint.text() != obstacle:
@@ -213,9 +268,7 @@ class ImpastoDocker(DockWidget):
         if catalog is None or catalog.rev == self._shown_rev:
             return
         self._shown_rev = catalog.rev
-        mode = catalog.mode(MODE)
-        if mode is not None:
-            self.panel.form.set_params([p for p in mode.params if p.name not in OWN_FIELDS])
+        self._describe_settings()
         self._fill_models()
 
     def _fill_models(self) -> None:
@@ -228,7 +281,7 @@ class ImpastoDocker(DockWidget):
         for entry in entries:
             self.panel.model.addItem(str(entry.get("title") or entry["id"]), entry["id"])
             row = self.panel.model.count() - 1
-            self.panel.model.setItemData(row, _describe_model(entry), Qt.ItemDataRole.ToolTipRole)
+            self.panel.model.setItemData(row, describe_model(entry), Qt.ItemDataRole.ToolTipRole)
             self.panel.model.model().item(row).setEnabled(bool(entry.get("usable", True)))
         found = self.panel.model.findData(self._wanted_model)
         self.panel.model.setCurrentIndex(
@@ -253,13 +306,16 @@ class ImpastoDocker(DockWidget):
         self._saver.start()
 
     def _save(self) -> None:
+        self._keep_settings()
         kept = {
+            "mode": self.mode,
             "prompt": self.panel.prompt.toPlainText(),
             "negative_prompt": self.panel.negative.toPlainText(),
-            "strength": self.panel.strength.value,
+            "strengths": self._strengths,
+            "scale": self.panel.scale.value,
             "seed": self.panel.seed.seed(),
             "model": self._wanted_model,
-            "more": self.panel.form.overrides(),
+            "more": self._more,
         }
         Krita.instance().writeSetting("impasto", "panel", json.dumps(kept))
 
@@ -269,29 +325,13 @@ class ImpastoDocker(DockWidget):
             kept = json.loads(Krita.instance().readSetting("impasto", "panel", "{}"))
             self.panel.prompt.setPlainText(str(kept.get("prompt", "")))
             self.panel.negative.setPlainText(str(kept.get("negative_prompt", "")))
-            self.panel.strength.set_value(float(kept.get("strength", 1.0)))
+            for mode, value in dict(kept.get("strengths", {})).items():
+                self._strengths[str(mode)] = float(value)
+            self.panel.scale.set_value(float(kept.get("scale", 2.0)))
             self.panel.seed.set_seed(int(kept.get("seed", -1)))
             self._wanted_model = str(kept.get("model", ""))
-            self.panel.form.set_overrides(dict(kept.get("more", {})))
+            self._more = {str(mode): dict(values) for mode, values in dict(kept.get("more", {})).items()}
+            if kept.get("mode") in [action.mode for action in ACTIONS]:
+                self.mode = kept["mode"]
         except (ValueError, TypeError, AttributeError):
             return  # a damaged entry of kritarc: the defaults hold
-
-
-def describe(job: JobState) -> str:
-    """The text on the progress bar."""
-    if job.state == "waiting":
-        return "Waiting for the server"
-    if job.state == "uploading":
-        return "Sending the picture"
-    if job.state == "queued":
-        return f"Waiting for {job.position} jobs" if job.position > 1 else "Waiting for its turn"
-    if job.state == "fetching":
-        return "Fetching the picture"
-    stage = STAGES.get(job.stage) or (job.stage[:1].upper() + job.stage[1:]) or "Working"
-    return f"{stage}: step {job.step} of {job.steps}" if job.steps > 1 else stage
-
-
-def _describe_model(entry: Mapping[str, Any]) -> str:
-    if not entry.get("usable", True):
-        return str(entry.get("reason") or "This model cannot be used.")
-    return ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))

@@ -1,13 +1,13 @@
 """Pixel calls on Krita's documents, and nothing else. Everything here runs on Krita's main thread.
 
-A document is read through its projection (what the painter sees) and written by adding one new layer: pixels first,
-then one `addChildNode`, which is exactly one undo step. Existing layers are never written to.
+A document is read through its projection (what the painter sees) or that of one layer, and written by adding one new
+layer: pixels first, then one `addChildNode`, which is exactly one undo step. Existing layers are never written to.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from impasto_protocol.geometry import Box
 from krita import Krita
@@ -18,10 +18,14 @@ __all__ = [
     "Region",
     "active_document",
     "canvas_of",
+    "is_empty",
     "is_open",
+    "is_shown",
     "keep_recipe",
+    "open_new",
     "paste",
     "read_box",
+    "read_layer",
     "read_mask",
     "read_recipe",
     "region_of",
@@ -91,19 +95,45 @@ def read_box(document: Any, box: Box) -> memoryview:
         pixels = memoryview(document.pixelData(box.x, box.y, box.width, box.height))
     else:
         # Krita converts through the document's profile, whatever its depth and colour model.
-        image = document.projection(box.x, box.y, box.width, box.height)
-        image = image.convertToFormat(QImage.Format.Format_ARGB32)
-        bits = image.constBits()
-        bits.setsize(box.width * box.height * 4)
-        pixels = memoryview(bytes(bits))
+        pixels = _bgra(document.projection(box.x, box.y, box.width, box.height))
     assert pixels.nbytes == box.width * box.height * 4
     return pixels
 
 
-def paste(document: Any, name: str, box: Box, pixels: bytes) -> str:
-    """Add one layer on top with `pixels` (sRGB, BGRA, straight alpha) at `box`: one undo step. Returns its unique id.
+def read_layer(document: Any, layer: Any, box: Box) -> memoryview:
+    """One layer with its masks within `box`, transparent where nothing is painted: as `read_box`."""
+    document.waitForDone()
+    data = layer.projectionPixelData(box.x, box.y, box.width, box.height)
+    if _is_srgb8(layer):
+        pixels = memoryview(data)
+    else:
+        space = (layer.colorModel(), layer.colorDepth(), layer.colorProfile())
+        pixels = _converted(data, box.width, box.height, space)
+    assert pixels.nbytes == box.width * box.height * 4
+    return pixels
 
-    The layer that was active becomes active again a moment later.
+
+def is_empty(pixels: memoryview) -> bool:
+    """Is every pixel (BGRA) fully transparent?"""
+    alpha = bytes(pixels)[3::4]
+    return alpha.count(0) == len(alpha)
+
+
+def is_shown(layer: Any) -> bool:
+    """Is the layer visible, and every group that it lies in?"""
+    node = layer
+    while node is not None:
+        if not node.visible():
+            return False
+        node = node.parentNode()
+    return True
+
+
+def paste(document: Any, name: str, box: Box, pixels: bytes, above: Optional[Any] = None) -> str:
+    """Add one layer with `pixels` (sRGB, BGRA, straight alpha) at `box`: one undo step. Returns its unique id.
+
+    It lies just above the layer `above` while that is there, else on top. The layer that was active becomes active
+    again a moment later.
     """
     # setPixelData does not check the length and would read past the end.
     assert len(pixels) == box.width * box.height * 4
@@ -115,11 +145,33 @@ def paste(document: Any, name: str, box: Box, pixels: bytes) -> str:
     else:
         node = _foreign_node(name, box, data)
     # The pixels were set before, so the projection is right without being computed anew.
-    document.rootNode().addChildNode(node, None)
+    parent = above.parentNode() if above is not None else None
+    if parent is not None:
+        parent.addChildNode(node, above)
+    else:
+        document.rootNode().addChildNode(node, None)
     if before is not None:
         # The nodes themselves are kept: nodeByUniqueID gives Krita 5.1's Python an object that is no Node.
         _restore_active(document, before, node, RESTORE_WAITS, RESTORE_TRIES)
     return str(node.uniqueId().toString())
+
+
+def open_new(name: str, box: Box, pixels: bytes, resolution: float) -> Tuple[Any, str]:
+    """Open a new sRGB document of the size of `box` with `pixels` (BGRA) as its one layer, in front.
+
+    Gives the document and the layer's unique id. It counts as modified: closing it asks whether to save.
+    """
+    assert len(pixels) == box.width * box.height * 4
+    document = Krita.instance().createDocument(box.width, box.height, name, "RGBA", "U8", SRGB, resolution)
+    # Krita begins a document with a background that is filled with white.
+    layer = document.rootNode().childNodes()[0]
+    layer.setName(name)
+    layer.setPixelData(QByteArray(pixels), 0, 0, box.width, box.height)
+    document.refreshProjection()
+    windows = Krita.instance().windows()
+    (Krita.instance().activeWindow() or windows[0]).addView(document)
+    document.setModified(True)
+    return document, str(layer.uniqueId().toString())
 
 
 def keep_recipe(document: Any, node_id: str, recipe: bytes) -> None:
@@ -136,8 +188,33 @@ def recipe_key(node_id: str) -> str:
     return "impasto/recipe/" + node_id.strip("{}")
 
 
-def _is_srgb8(document: Any) -> bool:
-    return bool(document.colorModel() == "RGBA" and document.colorDepth() == "U8" and document.colorProfile() == SRGB)
+def _is_srgb8(node: Any) -> bool:
+    """Of a document or a layer."""
+    return bool(node.colorModel() == "RGBA" and node.colorDepth() == "U8" and node.colorProfile() == SRGB)
+
+
+def _bgra(image: Any) -> memoryview:
+    image = image.convertToFormat(QImage.Format.Format_ARGB32)
+    bits = image.constBits()
+    bits.setsize(image.width() * image.height() * 4)
+    return memoryview(bytes(bits))
+
+
+def _converted(data: Any, width: int, height: int, space: Tuple[str, str, str]) -> memoryview:
+    """Pixels of another colour space as sRGB, by way of a document of their own: the painter's is left alone."""
+    scratch = Krita.instance().createDocument(width, height, "Impasto", *space, 72.0)
+    try:
+        background = scratch.rootNode().childNodes()[0]
+        node = scratch.createNode("sketch", "paintlayer")
+        node.setPixelData(data, 0, 0, width, height)
+        scratch.rootNode().addChildNode(node, None)
+        background.setVisible(False)
+        scratch.refreshProjection()
+        scratch.waitForDone()
+        return _bgra(scratch.projection(0, 0, width, height))
+    finally:
+        scratch.setModified(False)
+        scratch.close()
 
 
 def _foreign_node(name: str, box: Box, data: Any) -> Any:

@@ -37,7 +37,9 @@ class ImpastoExtension(Extension):
         # Krita deletes `window` after this call; the main window behind it stays.
         main_window = window.qwindow()
         for name, deed in (
-            ("impasto_inpaint_selection", ImpastoDocker.inpaint),
+            ("impasto_inpaint_selection", functools.partial(_ask, "inpaint")),
+            ("impasto_sketch", functools.partial(_ask, "sketch")),
+            ("impasto_upscale", functools.partial(_ask, "upscale")),
             ("impasto_cancel", _cancel),
             ("impasto_show_docker", _show),
         ):
@@ -76,6 +78,10 @@ def _place(main_window: Any) -> None:
     main_window.resizeDocks([docker], [main_window.height() // 2], Qt.Orientation.Vertical)
     main_window.resizeDocks([docker], [max(docker.width(), WIDTH)], Qt.Orientation.Horizontal)
     Krita.instance().writeSetting("impasto", "placed", "1")
+
+
+def _ask(mode: str, docker: ImpastoDocker) -> None:
+    docker.ask_for(mode)
 
 
 def _cancel(docker: ImpastoDocker) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
+from .actions import ACTIONS, Action
 from .form import ParamForm
 from .icons import icon
 from .qt import (
@@ -39,7 +40,7 @@ class Panel(QWidget):
         column = QVBoxLayout(page)
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(6)
-        for widget in (*self._wishes(), *self._action(), *self._outcome(), *self._settings()):
+        for widget in (self._choice(), *self._wishes(), *self._action(), *self._outcome(), *self._settings()):
             column.addWidget(widget)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -52,6 +53,38 @@ class Panel(QWidget):
         outer.setSpacing(0)
         outer.addWidget(scroll, 1)
         outer.addWidget(self._footer())
+
+    def _choice(self) -> Any:
+        """Which of the actions the button starts: one of a row of buttons."""
+        row = QWidget()
+        row.setObjectName("impasto_modes")
+        buttons = QHBoxLayout(row)
+        buttons.setContentsMargins(0, 0, 0, 0)
+        buttons.setSpacing(0)
+        self.modes: Dict[str, Any] = {}
+        for action in ACTIONS:
+            button = QToolButton()
+            button.setObjectName(f"impasto_mode_{action.mode}")
+            button.setText(action.title)
+            button.setToolTip(action.tip)
+            button.setCheckable(True)
+            button.setAutoExclusive(True)
+            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+            buttons.addWidget(button)
+            self.modes[action.mode] = button
+        return row
+
+    def show_action(self, action: Action) -> None:
+        """Show what the action needs, and nothing else."""
+        self.modes[action.mode].setChecked(True)
+        self.button.setText(action.button)
+        self.button.setToolTip(action.tip)
+        paints = action.mode != "upscale"
+        for widget in (self.model, self.prompt, self.negative_fold, self.strength, self.seed_row):
+            widget.setVisible(paints)
+        self.scale.setVisible(not paints)
+        replaced = "what is selected" if action.mode == "inpaint" else "the sketch"
+        self.strength.setToolTip(f"100 % replaces {replaced}; less keeps more of its forms and colours.")
 
     def _wishes(self) -> Any:
         self.model = QComboBox()
@@ -69,9 +102,12 @@ class Panel(QWidget):
         self.negative.textChanged.connect(self._name_negative)
         self.strength = FillSlider("Strength", 0.0, 1.0, 0.01, "%")
         self.strength.setObjectName("impasto_strength")
-        self.strength.setToolTip("100 % replaces what is selected; less keeps more of its forms and colours.")
         self.strength.set_value(1.0)
-        return self.model, self.prompt, self.negative_fold, self.strength
+        self.scale = FillSlider("Scale", 1.0, 8.0, 0.5, "×")
+        self.scale.setObjectName("impasto_scale")
+        self.scale.setToolTip("How many times as wide and as high the new document is.")
+        self.scale.set_value(2.0)
+        return self.model, self.prompt, self.negative_fold, self.strength, self.scale
 
     def _settings(self) -> Any:
         self.seed = SeedField()
@@ -95,7 +131,7 @@ class Panel(QWidget):
         row = QHBoxLayout(line)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(6)
-        self.button = QPushButton("Inpaint selection")
+        self.button = QPushButton()
         self.button.setObjectName("impasto_inpaint")
         self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.cancel = QPushButton("Cancel")
@@ -167,11 +203,20 @@ class Panel(QWidget):
             f"QPushButton:focus {{ border: 1px solid {ink}; }}"
             f"QPushButton:disabled {{ background: {off}; color: {quiet}; border: 1px solid {edge}; }}"
         )
+        ground = palette.color(QPalette.ColorRole.Base).name()
+        for button in self.modes.values():
+            button.setStyleSheet(
+                f"QToolButton {{ background: {off}; color: {quiet}; border: 1px solid {edge}; padding: 4px 6px; }}"
+                f"QToolButton:hover {{ color: {palette.color(QPalette.ColorRole.ButtonText).name()}; }}"
+                f"QToolButton:checked {{ background: {ground}; color: {palette.color(QPalette.ColorRole.Text).name()};"
+                f" border-bottom: 2px solid {high.name()}; }}"
+                f"QToolButton:focus {{ border-color: {high.name()}; }}"
+            )
         self.cancel.setStyleSheet("QPushButton { padding: 7px 10px; }")
         for fold in (self.negative_fold, self.advanced):
             fold.style_by(palette)
         # A style sheet stops a widget from taking over the docker's font, which is smaller than the program's.
-        for button in (self.button, self.cancel, self.negative_fold.button, self.advanced.button):
+        for button in (self.button, self.cancel, *self.modes.values(), self.negative_fold.button, self.advanced.button):
             font = self.hint.font()
             font.setBold(button is self.button)
             button.setFont(font)

@@ -1,7 +1,8 @@
 """Impasto's real server with an engine that only pretends, as a process of its own that Krita can start and lose.
 
-The pretended engine keeps what it was sent in `received.npz` of the user's folder, and paints the mask in COLOR with
-the mask as alpha. While a file `hold` lies in that folder, it stops before the fourth of its eight steps.
+The pretended engine keeps what it was sent in `received.npz` of the user's folder. It paints the mask in COLOR with the
+mask as alpha; a sketch becomes COLOR all over, and an upscale has each pixel several times. While a file `hold` lies in
+that folder, it stops before the fourth of its eight steps; while a file `no memory` does, it refuses.
 """
 
 from __future__ import annotations
@@ -33,18 +34,22 @@ class StubEngine:
 
     def run(self, job, emit: Callable, cancelled: Callable[[], bool]):  # type: ignore[no-untyped-def]
         from impasto_protocol.errors import ResourceError
+        from impasto_protocol.geometry import Box
         from impasto_server.engine.jobs import Cancelled, Layer, Preview, Progress, Result
 
         params = job.params
+        prompt = getattr(params, "prompt", "")
         np.savez(
             self.home / "received.npz",
             image=job.image,
-            mask=job.mask,
+            mask=np.zeros(0) if job.mask is None else job.mask,
+            backdrop=np.zeros(0) if job.backdrop is None else job.backdrop,
+            mode=job.mode,
             box=job.box,
             canvas=job.canvas,
             params=json.dumps({k: getattr(params, k) for k in params.__dataclass_fields__}),
         )
-        if "no memory" in params.prompt:
+        if "no memory" in prompt or (self.home / "no memory").exists():
             raise ResourceError("resource.out_of_memory", "There is not enough memory; choose a smaller region.")
         for step in range(1, STEPS + 1):
             while step == HELD_BEFORE and (self.home / "hold").exists() and not cancelled():
@@ -54,9 +59,15 @@ class StubEngine:
             emit(Progress("denoise", step, STEPS, step / STEPS))
             if job.preview is not None:
                 emit(Preview(_jpeg(job.image, step / STEPS), 64, 64, step))
-        layer = np.empty((*job.mask.shape, 4), np.uint8)
+        if job.mode == "upscale":
+            times = int(params.scale)
+            larger = job.image.repeat(times, 0).repeat(times, 1)
+            box = Box(0, 0, larger.shape[1], larger.shape[0])
+            emit(Layer(0, "upscale", "Upscaled", larger, box, "soft", 0, {"mode": "upscale"}))
+            return Result((), {"upscale": 0.1}, {"device": self.device_name})
+        layer = np.empty((job.box.height, job.box.width, 4), np.uint8)
         layer[..., :3] = COLOR
-        layer[..., 3] = job.mask
+        layer[..., 3] = 255 if job.mask is None else job.mask
         seed = params.seed if params.seed >= 0 else 4711
         info = {"mode": job.mode, "params": {"prompt": params.prompt, "seed": seed}}
         emit(Layer(0, "inpaint", f"Impasto: {params.prompt}"[:60], layer, job.box, "soft", seed, info))

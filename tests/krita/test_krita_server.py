@@ -57,7 +57,7 @@ def gen():
     yield 0.2
     return [widget("connection").text(), shown("retry")]
 """)
-    assert "impasto" in state and not retry
+    assert "Impasto" in state and not retry
 
 
 def test_a_server_killed_in_the_middle_of_a_job(painter: Painter) -> None:

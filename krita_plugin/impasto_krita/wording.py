@@ -1,0 +1,32 @@
+"""What the docker says of jobs and models, in words."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from impasto_client.jobs import JobState
+
+__all__ = ["describe", "describe_model"]
+
+STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
+STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing", "upscale": "Scaling up"})
+
+
+def describe(job: JobState) -> str:
+    """The text on the progress bar."""
+    if job.state == "waiting":
+        return "Waiting for the server"
+    if job.state == "uploading":
+        return "Sending the picture"
+    if job.state == "queued":
+        return f"Waiting for {job.position} jobs" if job.position > 1 else "Waiting for its turn"
+    if job.state == "fetching":
+        return "Fetching the picture"
+    stage = STAGES.get(job.stage) or (job.stage[:1].upper() + job.stage[1:]) or "Working"
+    return f"{stage}: step {job.step} of {job.steps}" if job.steps > 1 else stage
+
+
+def describe_model(entry: Mapping[str, Any]) -> str:
+    if not entry.get("usable", True):
+        return str(entry.get("reason") or "This model cannot be used.")
+    return ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))
