@@ -19,7 +19,8 @@ FIRST = (
     "red apple", "happy face", "laughing face", "cool face", "angry face", "crying face", "ghost", "robot", "alien",
     "red heart", "dog", "cat", "panda", "penguin", "owl", "fox", "lion", "tiger", "unicorn", "elephant",
     "whale", "octopus", "butterfly", "turtle", "frog", "sunflower", "rose", "tulip", "cactus", "mushroom",
-    "strawberry", "banana", "pineapple", "watermelon", "carrot", "pizza", "burger", "donut", "cupcake", "ice cream cone",
+    "strawberry", "banana", "pineapple", "watermelon", "carrot", "pizza", "burger", "donut", "cupcake",
+    "ice cream cone",
     "house", "castle", "rocket", "car", "bus", "sailboat", "plane", "ufo", "rainbow", "snowman",
 )
 SECOND = (

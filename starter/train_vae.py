@@ -37,7 +37,7 @@ def pictures(count: int, seed: int, wanted_held_out: bool) -> torch.Tensor:
     out = torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8)
     for n in range(count):
         first, style = pool[int(rng.choice(len(pool), p=odds / odds.sum()))]
-        second = [i for i, s in (pool[int(j)] for j in rng.integers(len(pool), size=40)) if s == style][0]
+        second = next(i for i, s in (pool[int(j)] for j in rng.integers(len(pool), size=60)) if s == style)
         kind = str(rng.choice(["single", "small", "pair"], p=[0.7, 0.2, 0.1]))
         picture, _ = compose(rng, sprites, first, second, style, kind)
         out[n] = torch.from_numpy(picture).permute(2, 0, 1)
