@@ -3,7 +3,7 @@
     python -m starter.bank --shards 8        # starter/work/bank/0000.npz ... with 1,000 pictures each
 
 A shard holds mean and logvar float16 [n, 4, 16, 16] (not yet scaled) and what each picture shows. The first
-shard also fixes `scale.json`: the vae_scaling_factor that brings the latents to unit mean square. """
+shard also fixes `scale.json`: the vae_scaling_factor that brings the latents to unit mean square."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def fill(
             continue
         arrays = shard(vae, number, count)
         if not (folder / "scale.json").exists():
-            square = (
-                arrays["mean"].astype(np.float32) ** 2 + np.exp(arrays["logvar"].astype(np.float32))
-            ).mean()
+            square = (arrays["mean"].astype(np.float32) ** 2 + np.exp(arrays["logvar"].astype(np.float32))).mean()
             per_channel = arrays["mean"].astype(np.float32).transpose(1, 0, 2, 3).reshape(4, -1)
             (folder / "scale.json").write_text(
                 json.dumps(

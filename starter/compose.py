@@ -1,7 +1,7 @@
 """Training pictures from sprites: a background, one or two things on it, and captions for what is to be seen.
 
 A composed picture is uint8 [128, 128, 3]. What is needed to caption it is a `Scene`, so that one picture
-(and its latent, computed once) can be met under many wordings. """
+(and its latent, computed once) can be met under many wordings."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ def background(rng: np.random.Generator, plain: bool) -> tuple[np.ndarray, int]:
         mix = _clouds(rng)[..., None]
         third = _colour(rng, NAMES[int(rng.integers(len(NAMES)))])
         picture = one + (two - one) * mix + (third - one) * 0.5 * _clouds(rng)[..., None]
-        return np.clip(picture + rng.normal(0, rng.uniform(0, 0.05), picture.shape), 0, 1).astype(
-            np.float32
-        ), -1
+        return np.clip(picture + rng.normal(0, rng.uniform(0, 0.05), picture.shape), 0, 1).astype(np.float32), -1
     step = rng.uniform(0.08, 0.25)  # stripes or checks
     angle = rng.uniform(0, np.pi)
     u, v = _X * np.cos(angle) + _Y * np.sin(angle), _Y * np.cos(angle) - _X * np.sin(angle)

@@ -4,7 +4,7 @@
 
 A sprite is a 128 x 128 RGBA picture of one concept. The archive carries every concept without a skin tone
 that has a picture in at least the 3d style, as WebP, and `concepts.json` with label, tags, group and the
-concentrated set. """
+concentrated set."""
 
 from __future__ import annotations
 

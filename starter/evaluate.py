@@ -6,7 +6,7 @@
 What is asked is drawn with unseen seeds on a white background and looked up among all training pictures
 (every concept in both styles, on white) in EfficientNet-Lite0's feature space, which nothing here was
 trained in beyond its early layers serving the VAE's perceptual loss. A hit is a prompt whose concept is
-among the ten nearest pictures. """
+among the ten nearest pictures."""
 
 from __future__ import annotations
 

@@ -64,9 +64,7 @@ def unet_name(name: str, levels: int, layers: int) -> str:
     level, number = int(level), int(number)
     if side == "down_blocks":
         block = 1 + level * (layers + 1) + (layers if kind == "downsamplers" else number)
-        return f"input_blocks.{block}." + (
-            f"0.op.{rest[5:]}" if kind == "downsamplers" else _inner(kind, rest)
-        )
+        return f"input_blocks.{block}." + (f"0.op.{rest[5:]}" if kind == "downsamplers" else _inner(kind, rest))
     block = level * (layers + 1) + (layers if kind == "upsamplers" else number)
     return f"output_blocks.{block}." + (f"2.{rest}" if kind == "upsamplers" else _inner(kind, rest))
 
@@ -77,9 +75,7 @@ def vae_name(name: str, levels: int) -> str:
     name = re.sub(r"attn_1\.to_(q|k|v)\.", r"attn_1.\1.", name).replace("to_out.0.", "proj_out.")
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = re.sub(r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2", name)
-    name = re.sub(
-        r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name
-    )
+    name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
     name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
@@ -89,9 +85,7 @@ def fold_scale(vae: dict[str, torch.Tensor], scale: float) -> dict[str, torch.Te
     """The same VAE with latents times scale / .18215, so that .18215 brings them to the scale of training."""
     k = scale / SCALING
     out = dict(vae)
-    out["quant_conv.weight"], out["quant_conv.bias"] = (
-        vae[f"quant_conv.{n}"].clone() for n in ("weight", "bias")
-    )
+    out["quant_conv.weight"], out["quant_conv.bias"] = (vae[f"quant_conv.{n}"].clone() for n in ("weight", "bias"))
     out["quant_conv.weight"][:4] *= k
     out["quant_conv.bias"][:4] *= k
     out["quant_conv.bias"][4:] += 2 * math.log(k)
@@ -99,9 +93,7 @@ def fold_scale(vae: dict[str, torch.Tensor], scale: float) -> dict[str, torch.Te
     return out
 
 
-def single_file(
-    net: Networks, shape: models.Shape, used: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
+def single_file(net: Networks, shape: models.Shape, used: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     """All tensors under their LDM names, fp16. `used` are the token ids whose vectors are kept (others zero)."""
     out = {}
     for name, value in net.unet.state_dict().items():

@@ -4,7 +4,7 @@ Trained from noise, a VAE on two cores spends most of its time to learn what col
 take away the mean and the scale. Here eight channels ("carriers") run through the network untouched: each
 of R, G and B with both signs, for silu(x) - silu(-x) = x, and a large constant with both signs, which makes
 the norms' scale nearly constant. Every residual branch starts at zero. The latents begin as eightfold
-reduced colours, and all else is learned on top. """
+reduced colours, and all else is learned on top."""
 
 from __future__ import annotations
 

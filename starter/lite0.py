@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 as a fixed feature space: a perceptual loss, and the ruler of `starter.evaluate`.
 
 The weights come from a package (see `starter.sources`), were trained on photographs by others and are not
-shipped. """
+shipped."""
 
 from __future__ import annotations
 
@@ -120,8 +120,5 @@ def perceptual(net: Lite0, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     total = a.new_zeros(())
     for got, want in zip(net.maps(a, last=4), wanted, strict=True):
         got, want = got.float(), want.float()
-        total = (
-            total
-            + (F.normalize(got, dim=1) - F.normalize(want, dim=1)).abs().sum(1).mean() / got.shape[1] ** 0.5
-        )
+        total = total + (F.normalize(got, dim=1) - F.normalize(want, dim=1)).abs().sum(1).mean() / got.shape[1] ** 0.5
     return total

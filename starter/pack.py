@@ -4,7 +4,7 @@
 
 Matrices and convolutions of the UNet, the VAE and the text encoder become int8 with one float32 factor a
 row, rows of token vectors that are zero are left out, the rest stays fp16. `unpack` is the exact reverse of
-this, so the sums of the packed file and of the result are written beside it. """
+this, so the sums of the packed file and of the result are written beside it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def quantised(value: np.ndarray, most: int = 127) -> tuple[np.ndarray, np.ndarra
     """int8 of the same shape, and float32 factors [rows], rows being the first axis."""
     rows = value.astype(np.float32).reshape(len(value), -1)
     factor = np.maximum(np.abs(rows).max(1), 1e-8) / np.float32(most)
-    return np.rint(rows / factor[:, None]).clip(-most, most).astype(np.int8).reshape(
-        value.shape
-    ), factor.astype(np.float32)
+    return np.rint(rows / factor[:, None]).clip(-most, most).astype(np.int8).reshape(value.shape), factor.astype(
+        np.float32
+    )
 
 
 def packed(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Several one-thread processes that train one network: gradients are averaged once a step.
 
 On a machine whose cores are shared, one process with two threads waits at the end of every operation for
-the slower core; processes that meet only once a step lose far less. """
+the slower core; processes that meet only once a step lose far less."""
 
 from __future__ import annotations
 

@@ -51,12 +51,8 @@ SOURCES = {
         "Fluent Emoji, Microsoft Corporation",
         "pictures, flat style",
     ),
-    "labels": Source(
-        "npm", "emojibase-data", "17.0.0", "MIT", "Emojibase, Miles Johnson", "labels and tags (English)"
-    ),
-    "svg": Source(
-        "pip", "resvg-py", "0.5.0", "MIT", "resvg", "turns the flat SVGs into pixels (training only)"
-    ),
+    "labels": Source("npm", "emojibase-data", "17.0.0", "MIT", "Emojibase, Miles Johnson", "labels and tags (English)"),
+    "svg": Source("pip", "resvg-py", "0.5.0", "MIT", "resvg", "turns the flat SVGs into pixels (training only)"),
     "bpe": Source(
         "pip",
         "open-clip-torch",

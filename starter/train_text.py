@@ -58,9 +58,7 @@ def teach(texts: list[str]) -> torch.Tensor:
     out = torch.empty(len(texts), 384)
     for start in range(0, len(texts), 256):
         rows = order[start : start + 256]
-        batch = tokenizer(
-            [texts[i] for i in rows], padding=True, truncation=True, max_length=40, return_tensors="pt"
-        )
+        batch = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=40, return_tensors="pt")
         with torch.autocast("cpu", torch.bfloat16):
             states = model(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None]
@@ -68,9 +66,7 @@ def teach(texts: list[str]) -> torch.Tensor:
     return out
 
 
-def start_vectors(
-    text: nn.Module, width: int, words: dict[str, int], vectors: dict[str, torch.Tensor]
-) -> None:
+def start_vectors(text: nn.Module, width: int, words: dict[str, int], vectors: dict[str, torch.Tensor]) -> None:
     """Sets the token vectors of known words to principal components of the teacher's vectors."""
     known = [w for w in words if w in vectors]
     table = torch.stack([vectors[w] for w in known])
@@ -112,9 +108,7 @@ def train(
         if part >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = (
-                rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
-            )
+            group["lr"] = rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
         rows = torch.randint(len(texts), (min(256, len(texts)),))
         length = min(int(ends[rows].max()) + 2, LENGTH)
         with torch.autocast("cpu", torch.bfloat16):
@@ -133,8 +127,11 @@ def train(
         step, similarity = step + 1, cosine.mean().item()
         if step % 50 == 0:
             models.log(folder / "text.jsonl", step=step, seconds=time.time() - start, cosine=similarity)
-    places = text.state_dict()["embeddings.position_embedding.weight" if "embeddings.position_embedding.weight" in
-                               text.state_dict() else "text_model.embeddings.position_embedding.weight"]
+    places = text.state_dict()[
+        "embeddings.position_embedding.weight"
+        if "embeddings.position_embedding.weight" in text.state_dict()
+        else "text_model.embeddings.position_embedding.weight"
+    ]
     places[END_PLACES:] = places[END_PLACES]  # later places were never met: they mean what the last of these means
     models.save(folder / CHECKPOINT.name, {"text": text.state_dict()})
     return similarity

@@ -63,10 +63,7 @@ class Captions:
 
     def ids(self, scenes: list) -> torch.Tensor:
         """int64 [n, 77]; one in ten is the empty caption."""
-        words = [
-            "" if self.rng.random() < DROPPED else caption(self.rng, self.concepts, s, self.rare)
-            for s in scenes
-        ]
+        words = ["" if self.rng.random() < DROPPED else caption(self.rng, self.concepts, s, self.rare) for s in scenes]
         new = [w for w in set(words) if w not in self.known]
         if new:
             self.known.update(zip(new, encode(new), strict=True))
@@ -186,9 +183,7 @@ def train(
         if part >= 1:
             break
         for group in optimiser.param_groups:
-            fall = (
-                1 if part < 0.3 else floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (part - 0.3) / 0.7))
-            )
+            fall = 1 if part < 0.3 else floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (part - 0.3) / 0.7))
             group["lr"] = rate * group["share"] * min(1, (step + 1) / 40) * fall
         rows = torch.randint(len(bank.scenes), (size,))
         ids = captions.ids([bank.scenes[i] for i in rows.tolist()])

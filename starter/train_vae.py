@@ -118,14 +118,8 @@ def train(
     bank = pictures(bank_size // crew.size, 100 + done + crew.rank, False)
     if not done:
         linear_start(vae, batch(bank, min(16, len(bank)), SIZE, generator))
-    test = batch(
-        pictures(min(64, bank_size), 7, True), min(64, bank_size), SIZE, torch.Generator().manual_seed(0)
-    )
-    trained = (
-        [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-        if decoder_only
-        else [*vae.parameters()]
-    )
+    test = batch(pictures(min(64, bank_size), 7, True), min(64, bank_size), SIZE, torch.Generator().manual_seed(0))
+    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()] if decoder_only else [*vae.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     start = last = time.time()
     step, part = 0, 0.0
@@ -134,9 +128,7 @@ def train(
         if part >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = (
-                rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
-            )
+            group["lr"] = rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part)))
         whole = step % 4 == 3 or (decoder_only and step % 2)
         x = batch(bank, max(1, size // 3) if whole else size, SIZE if whole else SIZE // 2, generator)
         loss, figures = loss_of(vae, net, x, decoder_only, FEELING if decoder_only or part > 0.3 else 0.0)
@@ -147,9 +139,7 @@ def train(
         optimiser.zero_grad()
         step, done = step + 1, done + len(x) * crew.size
         if step % 25 == 0 and crew.first:
-            models.log(
-                lines, step=step, pictures=done, seconds=time.time() - start, loss=loss.item(), **figures
-            )
+            models.log(lines, step=step, pictures=done, seconds=time.time() - start, loss=loss.item(), **figures)
         if time.time() - last > 150 and crew.first:
             last = time.time()
             models.save(checkpoint, {"vae": vae.state_dict(), "pictures": done})

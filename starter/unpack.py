@@ -75,11 +75,7 @@ def install(folder: Path | str, weights: Path = WEIGHTS) -> Path:
     Raises StarterDamaged where the packed file is missing or damaged. The checkpoint appears whole or not at all.
     """
     wanted, out = facts(weights), Path(folder) / NAME
-    if (
-        out.is_file()
-        and out.stat().st_size == wanted["result_bytes"]
-        and _sum(out) == wanted["result_sha256"]
-    ):
+    if out.is_file() and out.stat().st_size == wanted["result_bytes"] and _sum(out) == wanted["result_sha256"]:
         return out
     source = weights / PACKED
     try:

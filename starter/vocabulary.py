@@ -1,7 +1,7 @@
 """Captions to CLIP token ids: the true CLIP vocabulary, made from its byte-pair list at set-up.
 
 Where the engine's package data is there (vocab.json, merges.txt) it is used, so that both read the same
-files. """
+files."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def build(folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def tokenizer() -> CLIPTokenizer:
-    folder = (
-        ENGINE if (ENGINE / "vocab.json").exists() and (ENGINE / "merges.txt").exists() else WORK / "clip"
-    )
+    folder = ENGINE if (ENGINE / "vocab.json").exists() and (ENGINE / "merges.txt").exists() else WORK / "clip"
     if not (folder / "vocab.json").exists():
         build(folder)
     # the keyword form does not look anything up by a folder's name

@@ -1,4 +1,5 @@
 """Packing and unpacking: round trip, reuse, and every way in which the packed file can be wrong."""
+
 from __future__ import annotations
 
 import json
@@ -63,6 +64,7 @@ def test_unused_token_rows_stay_zero(tmp_path, weights, tensors):
 
 def test_result_is_a_safetensors_file(tmp_path, weights):
     from safetensors import safe_open
+
     with safe_open(install(tmp_path, weights), "np") as f:
         assert f.metadata()["modelspec.title"] == "test"
         assert len(list(f.keys())) == 4
@@ -94,16 +96,19 @@ def wrong_result(path):
     beside.write_text(json.dumps({**json.loads(beside.read_text()), "result_sha256": "0" * 64}))
 
 
-@pytest.mark.parametrize(("harm", "words"), [
-    (lambda p: p.unlink(), "is missing"),
-    (flip, "checksum is wrong"),
-    (lambda p: p.write_bytes(p.read_bytes()[:-10]), "bytes instead of"),
-    (lambda p: p.write_bytes(b""), "0 bytes instead of"),
-    (lambda p: p.with_name(PACKED + ".json").unlink(), "is missing"),
-    (lambda p: p.with_name(PACKED + ".json").write_text("{"), "cannot be read"),
-    (lambda p: p.with_name(PACKED + ".json").write_text("[]"), "cannot be read"),
-    (wrong_result, "did not unpack"),
-])
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda p: p.unlink(), "is missing"),
+        (flip, "checksum is wrong"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-10]), "bytes instead of"),
+        (lambda p: p.write_bytes(b""), "0 bytes instead of"),
+        (lambda p: p.with_name(PACKED + ".json").unlink(), "is missing"),
+        (lambda p: p.with_name(PACKED + ".json").write_text("{"), "cannot be read"),
+        (lambda p: p.with_name(PACKED + ".json").write_text("[]"), "cannot be read"),
+        (wrong_result, "did not unpack"),
+    ],
+)
 def test_damage_names_the_file_and_the_repair_and_leaves_nothing(tmp_path, weights, harm, words):
     harm(weights / PACKED)
     with pytest.raises(StarterDamaged, match=words) as caught:

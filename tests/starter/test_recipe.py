@@ -1,7 +1,8 @@
 """The whole recipe at a toy budget: pictures, two steps of each part, export, pack, unpack, load, draw.
 
 The pictures are drawn here, and the fetched networks (feature space, sentence encoder) are replaced by
-random ones, so that no network is needed. """
+random ones, so that no network is needed."""
+
 from __future__ import annotations
 
 import io
@@ -18,15 +19,28 @@ from starter import bank, data, lite0, models, train_text, train_unet, train_vae
 from starter.compose import Scene, caption, compose, rare_tags
 from starter.data import Concept
 
-LABELS = ("red ball", "blue box", "green tree", "grey cat", "yellow sun", "pink pig", "black hat", "white egg",
-          "brown dog", "orange fish", "teal cup")
+LABELS = (
+    "red ball",
+    "blue box",
+    "green tree",
+    "grey cat",
+    "yellow sun",
+    "pink pig",
+    "black hat",
+    "white egg",
+    "brown dog",
+    "orange fish",
+    "teal cup",
+)
 
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     path = tmp_path / "sprites.zip"
-    concepts = [Concept(str(i), label, tuple(label.split()), 0, 0, i % 2 == 0, ("thing",) if i == 2 else ())
-                for i, label in enumerate(LABELS)]
+    concepts = [
+        Concept(str(i), label, tuple(label.split()), 0, 0, i % 2 == 0, ("thing",) if i == 2 else ())
+        for i, label in enumerate(LABELS)
+    ]
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("concepts.json", json.dumps([asdict(c) for c in concepts]))
         for i, concept in enumerate(concepts):
@@ -79,6 +93,7 @@ def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     from starter.pack import pack
     from starter.sample import pictures as draw
     from starter.unpack import install
+
     torch.manual_seed(0)
     monkeypatch.setattr(lite0, "load", lambda: lite0.Lite0().requires_grad_(False))
     monkeypatch.setattr(train_text, "teach", lambda texts: torch.randn(len(texts), 384) / 384**0.5)
@@ -87,7 +102,7 @@ def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     assert train_vae.train(0, True, shape=shape, bank_size=12, size=4, folder=tmp_path, steps=2) > 0
     train_text.train(0, shape=shape, folder=tmp_path, words=50, captions=40, steps=2)
     bank.fill(2, 8, tmp_path / "bank", tmp_path / "vae.pt", shape)
-    for _ in range(2):                                          # the second run resumes
+    for _ in range(2):  # the second run resumes
         loss = train_unet.train(0, shape=shape, folder=tmp_path, size=4, steps=2, sheets=False)
         assert np.isfinite(loss)
     assert torch.load(tmp_path / "unet.pt", weights_only=True)["pictures"] == 16
@@ -96,7 +111,7 @@ def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     again = read_networks(out, shape)
     first, second = (draw(n, ["red ball"], [1], steps=3).int() for n in (net, again))
     assert first.shape == (1, 3, 128, 128)
-    assert (first - second).abs().float().mean() < 3            # fp16 and the folded latent scale
+    assert (first - second).abs().float().mean() < 3  # fp16 and the folded latent scale
     facts = pack(out, tmp_path / "weights")
     packed = read_networks(install(tmp_path / "models", tmp_path / "weights"), shape)
     assert facts["result_bytes"] == out.stat().st_size
