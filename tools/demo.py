@@ -234,7 +234,7 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
     began = time.monotonic()
     native = int(models[0].get("native_size") or 512)
     sketch = drawn_sketch(native)
-    made = transform(client, follower, "sketch", sketch, {"prompt": "a red apple", "seed": 5})
+    made = transform(client, follower, "sketch", sketch, {"prompt": "red apple", "seed": 5, "strength": 0.45})
     timings["sketch"] = time.monotonic() - began
     began = time.monotonic()
     larger = transform(client, follower, "upscale", made, {"scale": 2})
