@@ -44,7 +44,7 @@ OFFLINE: Mapping[str, str] = {
 
 PATIENT: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Defaults for the worker process: a thread of torch that has nothing to do sleeps. By itself it spins, and beside an
-editor that uses the same cores small networks then run many times slower (5 to 15 times, measured)."""
+editor that uses the same cores small networks then run many times slower."""
 
 
 class EngineLike(Protocol):
