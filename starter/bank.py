@@ -20,8 +20,8 @@ from starter.data import first_labels, load
 from starter.sources import WORK
 
 FOLDER = WORK / "bank"
-SHARES = {"first": 0.78, "core": 0.19, "rest": 0.03}
-KINDS = {"steady": 0.76, "single": 0.1, "small": 0.09, "pair": 0.05}
+SHARES = {"first": 0.92, "core": 0.07, "rest": 0.01}
+KINDS = {"steady": 0.8, "single": 0.1, "small": 0.07, "pair": 0.03}
 STYLE_SHARE = {"3d": 0.58, "flat": 0.42}
 
 

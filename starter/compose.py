@@ -31,7 +31,7 @@ COLOURS = {
     "dark blue": (0.64, (0.5, 0.85), (0.15, 0.4)),
 }
 NAMES = tuple(COLOURS)
-_COLOUR_ODDS = np.array([5, 1.5, 1, 0.8, 0.8, 1, 1, 1, 1.5, 1, 1, 1.5, 1.2, 1])
+_COLOUR_ODDS = np.array([12, 1.5, 1, 0.8, 0.8, 1, 1, 1, 1.5, 1, 1, 1.5, 1.2, 1])
 
 
 @dataclass(frozen=True)

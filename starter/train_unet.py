@@ -2,7 +2,8 @@
 
     python -m starter.train_unet --minutes 60      # resumes starter/work/unet.pt if it is there
 
-The learning rate falls to nearly nothing over the run; a run that resumes starts again at `--rate`.
+Matrices and convolutions are trained by Muon (Jordan et al. 2024), the rest by AdamW. The learning rate falls to
+nearly nothing over the run; a run that resumes starts again at `--rate`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
 from torch.nn import functional as F
 
 from starter import models
@@ -87,6 +90,25 @@ def loss_of(unet, text, z: torch.Tensor, ids: torch.Tensor, table: torch.Tensor)
 
 
 @torch.no_grad()
+def far_error(unet, text, bank: Bank, captions: Captions, table: torch.Tensor, t: int = 750, count: int = 64) -> float:
+    """How wrong the picture is that is seen through nearly only noise, where the words must say what is there.
+
+    Mean square error of the scaled latents (their mean square is 1) over the bank's first single pictures.
+    """
+    rows = [i for i, scene in enumerate(bank.scenes[: 4 * count]) if scene.kind == "steady"][:count]
+    rng = torch.Generator().manual_seed(0)
+    z = bank.mean[rows].float() * bank.scale
+    words = [captions.concepts[bank.scenes[i].first].label for i in rows]
+    flat = [bank.scenes[i].style == "flat" for i in rows]
+    ids = encode([f"flat {w}" if f else w for w, f in zip(words, flat, strict=True)])
+    a = table[t]
+    x = a.sqrt() * z + (1 - a).sqrt() * torch.randn(z.shape, generator=rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        v = unet(x, torch.tensor(t), text(ids).last_hidden_state).sample
+    return (a.sqrt() * x - (1 - a).sqrt() * v.float() - z).square().mean().item()
+
+
+@torch.no_grad()
 def calm(unet) -> None:
     """Lets every residual branch and the output start at (or near) zero, as LDM does."""
     unet.conv_out.weight.zero_()
@@ -107,6 +129,47 @@ def load_networks(folder: Path = WORK, shape: models.Shape = models.SHAPE, ema: 
     return Networks(text.eval(), unet.eval(), vae.eval(), saved["scale"])
 
 
+class Optimisers:
+    """Muon for inner matrices and convolutions (a row an output channel), AdamW for what is small or at the ends.
+
+    After the same CPU time Muon's loss on unseen pictures had fallen 1.4 times as far as AdamW's, although its
+    steps cost a fifth more.
+    """
+
+    def __init__(self, unet: nn.Module, rate: float):
+        named = list(unet.named_parameters())
+        inner = [p for n, p in named if p.ndim > 1 and min(p[0].numel(), len(p)) >= 16 and not n.startswith("conv_")]
+        chosen = {id(p) for p in inner}
+        self.views = [(p, nn.Parameter(p.data.view(len(p), -1))) for p in inner]  # Muon takes matrices alone
+        self.parts = (
+            torch.optim.Muon(
+                [v for _, v in self.views], lr=rate, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.AdamW(
+                [p for _, p in named if id(p) not in chosen], lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+            ),
+        )
+
+    def step(self, rate: float) -> None:
+        """One step at this rate, after which there are no gradients."""
+        for parameter, view in self.views:
+            view.grad = None if parameter.grad is None else parameter.grad.view(view.shape)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad()
+        for parameter, _ in self.views:
+            parameter.grad = None
+
+    def state(self) -> list[dict]:
+        return [part.state_dict() for part in self.parts]
+
+    def load(self, state: list[dict]) -> None:
+        for part, saved in zip(self.parts, state, strict=True):
+            part.load_state_dict(saved)
+
+
 @torch.no_grad()
 def follow(average: list[torch.Tensor], now: list[torch.Tensor], decay: float) -> None:
     torch._foreach_lerp_(average, now, 1 - decay)
@@ -116,8 +179,8 @@ def train(
     minutes: float,
     shape: models.Shape = models.SHAPE,
     folder: Path = WORK,
-    size: int = 16,
-    rate: float = 1e-3,
+    size: int = 32,
+    rate: float = 1.5e-3,
     floor: float = 0.02,
     steps: int | None = None,
     sheets: bool = True,
@@ -128,20 +191,13 @@ def train(
     path = folder / "unet.pt"
     torch.manual_seed(0)
     unet, text = models.make_unet(shape), models.make_text(shape)
+    unet.set_attn_processor(AttnProcessor())  # torch's fused attention is slower here: 25 pictures a second, not 36
     calm(unet)
     text.load_state_dict(torch.load(folder / "text.pt", weights_only=True)["text"])
     text.requires_grad_(False)  # stays as its teacher left it: trained along, it forgets the marks after the end
     averages = copy.deepcopy(unet).requires_grad_(False), copy.deepcopy(text).requires_grad_(False)
-    reading = [p for n, p in unet.named_parameters() if ".attn2." in n]
-    others = [p for n, p in unet.named_parameters() if ".attn2." not in n]
     trained, smooth = [*unet.parameters()], [*averages[0].parameters()]
-    optimiser = torch.optim.AdamW(
-        [{"params": others, "share": 1.0}, {"params": reading, "share": 2.0}],
-        lr=rate,
-        betas=(0.9, 0.99),
-        weight_decay=0.01,
-        fused=True,
-    )
+    optimisers = Optimisers(unet, rate)
     seen = 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
@@ -152,8 +208,8 @@ def train(
             (averages[1], "ema_text"),
         ):
             module.load_state_dict(saved[key])
-        if "optimiser" in saved:
-            optimiser.load_state_dict(saved["optimiser"])
+        if "optimisers" in saved:
+            optimisers.load(saved["optimisers"])
         seen = saved["pictures"]
     crew.agree(trained)
     torch.manual_seed(seen + crew.rank)
@@ -171,7 +227,7 @@ def train(
                 "text": text.state_dict(),
                 "ema_unet": averages[0].state_dict(),
                 "ema_text": averages[1].state_dict(),
-                "optimiser": optimiser.state_dict(),
+                "optimisers": optimisers.state(),
                 "pictures": seen,
                 "scale": bank.scale,
             },
@@ -182,17 +238,14 @@ def train(
     while True:
         if part >= 1:
             break
-        for group in optimiser.param_groups:
-            fall = 1 if part < 0.3 else floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (part - 0.3) / 0.7))
-            group["lr"] = rate * group["share"] * min(1, (step + 1) / 40) * fall
+        fall = 1 if part < 0.3 else floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (part - 0.3) / 0.7))
         rows = torch.randint(len(bank.scenes), (size,))
         ids = captions.ids([bank.scenes[i] for i in rows.tolist()])
         loss = loss_of(unet, text, bank.latents(rows), ids, table)
         loss.backward()
         part = crew.average(trained, (step + 1) / steps if steps else (time.time() - start) / (60 * minutes))
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimisers.step(rate * min(1, (step + 1) / 40) * fall)
         step, seen = step + 1, seen + size * crew.size
         follow(smooth, trained, min(0.998, (done := seen / size / crew.size) / (done + 9)))
         recent = [*recent[-99:], loss.item()]
@@ -203,6 +256,7 @@ def train(
                 pictures=seen,
                 seconds=time.time() - start,
                 loss=sum(recent[-50:]) / len(recent[-50:]),
+                far_error=far_error(unet, text, bank, captions, table),
                 bank=len(bank.scenes),
             )
         now = time.time()
@@ -233,9 +287,9 @@ def draw(folder: Path, shape: models.Shape, net: Networks, name: str) -> None:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--minutes", type=float, default=60)
-    p.add_argument("--rate", type=float, default=1e-3)
+    p.add_argument("--rate", type=float, default=1.5e-3)
     p.add_argument("--floor", type=float, default=0.02)
-    p.add_argument("--size", type=int, default=16, help="pictures in a step, for each process")
+    p.add_argument("--size", type=int, default=32, help="pictures in a step, for each process")
     p.add_argument("--processes", type=int, default=2)
     a = p.parse_args()
     run(train, a.processes, minutes=a.minutes, rate=a.rate, floor=a.floor, size=a.size)
