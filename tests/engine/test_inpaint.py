@@ -145,6 +145,18 @@ def test_match_follows_a_cast_that_changes_over_the_picture():
     assert np.abs(matched - 128)[16:32, 20:44].mean() < 6
 
 
+def test_match_within_a_box_is_the_same_there_and_nothing_elsewhere():
+    image = photo()
+    cast = np.clip(image.astype(int) + RNG.integers(-20, 20, image.shape), 0, 255).astype(np.uint8)
+    whole = match_colors(cast, image, hole())
+    part = match_colors(cast, image, hole(), Box(10, 5, 40, 30))
+    inside = np.zeros((48, 64), bool)
+    inside[5:35, 10:50] = True
+    np.testing.assert_array_equal(part[inside], whole[inside])
+    np.testing.assert_array_equal(part[~inside], cast[~inside])
+    assert (part[inside] != cast[inside]).any()
+
+
 def test_match_without_a_rim_and_with_tiny_pictures():
     image = photo()
     assert match_colors(image, image[::-1].copy(), np.ones((48, 64))) is image

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from impasto_protocol.geometry import Box
-from impasto_server.engine.masks import bounds_of, box_blur_sum, denoise_mask, dilate, layer_alpha
+from impasto_server.engine.masks import bounds_of, box_blur_sum, denoise_mask, dilate, layer_alpha, within_reach
 from impasto_server.engine.planning import MaskNumbers
 
 soft_masks = arrays(
@@ -135,3 +135,11 @@ def test_fast_enough():
         best = min(best, time.perf_counter() - start)
     print(f"masks of 1024 x 1024: {best * 1000:.1f} ms")
     assert best < 0.25  # 50 ms on an idle machine; the test may share it
+
+
+def test_what_lies_within_reach():
+    selection = np.zeros((20, 30), np.uint8)
+    assert within_reach(selection, 5) is None
+    selection[4:6, 25:28] = 1
+    assert within_reach(selection, 0) == Box(25, 4, 3, 2)
+    assert within_reach(selection, 5) == Box(20, 0, 10, 11)  # no further than the picture

@@ -180,12 +180,13 @@ class AttentionProcessor:
 
 def install(network: Any) -> AttentionControl:
     """Put our processor into every attention layer, once; the control they share."""
-    processors = network.attn_processors
-    for processor in processors.values():
+    # The first one tells; to list them all takes milliseconds.
+    for module in network.modules():
+        processor = getattr(module, "processor", None)
         if isinstance(processor, AttentionProcessor):
             return processor.control
     control = AttentionControl()
     network.set_attn_processor(
-        {name: AttentionProcessor(name.removesuffix(".processor"), control) for name in processors}
+        {name: AttentionProcessor(name.removesuffix(".processor"), control) for name in network.attn_processors}
     )
     return control

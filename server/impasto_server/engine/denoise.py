@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from .adapters import Adapter, NetworkCall, RowLabel, Step
 from .attention import AttentionControl, install
 from .conditioning import Conditioning, active, blend_entries
+from .memory import placed
 
 __all__ = ["Denoiser", "call_network", "to_denoised"]
 
@@ -30,7 +32,7 @@ def to_denoised(prediction: str, x: torch.Tensor, output: torch.Tensor, sigma: t
 
 def call_network(network: Any, call: NetworkCall) -> torch.Tensor:
     """Run a diffusers UNet in its own dtype; the output is float32 [rows, channels, h, w]."""
-    dtype = network.dtype
+    _, dtype = placed(network)
     sample = call.sample if call.concat is None else torch.cat([call.sample, call.concat.to(call.sample)], 1)
 
     def cast(tensors: tuple[torch.Tensor, ...] | None) -> list[torch.Tensor] | None:
@@ -77,6 +79,10 @@ class Denoiser:
     adapters: tuple[Adapter, ...] = ()
     sequential: bool = False
 
+    @cached_property
+    def _control(self) -> AttentionControl:
+        return install(self.network)
+
     @contextmanager
     def attached(self) -> Iterator[None]:
         """All adapters attached, for the time of a run."""
@@ -116,16 +122,15 @@ class Denoiser:
         """Outputs [pictures, channels, h, w] of the negative, then of the positive entries."""
         count = scaled.shape[0]
         rows = _rows("uncond", negative, scaled) + _rows("cond", positive, scaled)
-        control = install(self.network)
         done: dict[RowLabel, torch.Tensor] = {}
         for group in _groups(rows, self.sequential):
-            output = self._call(group, step, control)
+            output = self._call(group, step)
             done.update({row.label: output[i : i + 1] for i, row in enumerate(group)})
         ordered = [done[row.label] for row in rows]
         return [torch.cat(ordered[i : i + count]) for i in range(0, len(ordered), count)]
 
-    def _call(self, rows: list[_Row], step: Step, control: AttentionControl) -> torch.Tensor:
-        names = rows[0].entry.added
+    def _call(self, rows: list[_Row], step: Step) -> torch.Tensor:
+        control, names = self._control, rows[0].entry.added
         call = NetworkCall(
             sample=torch.cat([r.x for r in rows]),
             timestep=step.timestep,

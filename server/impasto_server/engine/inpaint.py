@@ -110,38 +110,43 @@ def fill_masked(image: Pixels, mask: NDArray[Any]) -> Pixels:
     Averages of what is known, coarser with the distance (pull and push: Gortler et al., "The lumigraph", 1996). A
     wholly masked picture becomes grey.
     """
+    holes = bounds_of(mask)
+    if holes is None:
+        return image
     known = (mask == 0).astype(np.float32)
-    filled = _pull_push(image.astype(np.float32), known, 127.5)
-    return np.where(known[..., None] > 0, image, np.clip(filled.round(), 0, 255).astype(np.uint8))
+    part = _slices(holes)
+    filled = _pull_push(_planes(image), known, 127.5)[:, *part]
+    out = image.copy()
+    # Known values are whole numbers and stay what they are.
+    out[part] = np.clip(filled.round(), 0, 255).transpose(1, 2, 0)
+    return out
 
 
-def match_colors(result: Pixels, original: Pixels, repainted: NDArray[Any]) -> Pixels:
+def match_colors(result: Pixels, original: Pixels, repainted: NDArray[Any], within: Box | None = None) -> Pixels:
     """`result` [h, w, 3] with the colours of the rim brought to those of the original.
 
     Outside `repainted` (> 0) both show the same, so any difference there is the VAE's or the network's cast. Its mean
-    over small cells goes on smoothly under the mask and is taken away. Equal pictures come back bit-identical.
+    over small cells goes on smoothly under the mask and is taken away. Equal pictures come back bit-identical. Only
+    what lies `within` is changed (a box in pixels of the picture; None: everything), as far as it is of use.
     """
     outside = (np.asarray(repainted) == 0).astype(np.float32)
     if not outside.any():
         return result
-    difference = (original.astype(np.float32) - result.astype(np.float32)) * outside[..., None]
-    if not difference.any():
-        return result
     height, width = outside.shape
     rows, columns = max(height // _CELL, 1), max(width // _CELL, 1)
-    weight = _cells(outside, rows, columns)
-    sums = np.stack([_cells(difference[..., c], rows, columns) for c in range(3)], axis=-1)
-    mean: Floats = (sums / np.maximum(weight, 1e-6)[..., None]).astype(np.float32)
+    difference = np.stack([(original[..., c].astype(np.float32) - result[..., c]) * outside for c in range(3)])
+    sums = _cells(difference, rows, columns)
+    if not sums.any():
+        return result
+    weight = _cells(outside[None], rows, columns)[0]
     # A cell counts by how much of it is rim, so that a sliver does not speak for a whole cell.
-    field = _pull_push(mean, weight, 0.0)
-    smooth = np.stack(
-        [
-            np.asarray(Image.fromarray(field[..., c]).resize((width, height), Image.Resampling.BICUBIC))
-            for c in range(3)
-        ],
-        axis=-1,
-    )
-    matched: Pixels = np.clip((result + smooth).round(), 0, 255).astype(np.uint8)
+    field = _pull_push(sums / np.maximum(weight, 1e-6), weight, 0.0)
+    part = _slices(within or Box(0, 0, width, height))
+    matched = result.copy()
+    for channel, plane in enumerate(field):
+        smooth = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC))
+        values = smooth[part] + result[(*part, channel)]
+        matched[(*part, channel)] = np.clip(np.rint(values, out=values), 0, 255, out=values)
     return matched
 
 
@@ -155,37 +160,55 @@ def compose_layer(
     """
     alpha = layer_alpha(selection, numbers, exact)
     inner = bounds_of(alpha) or Box(0, 0, 1, 1)
-    layer = np.concatenate([result, alpha[..., None]], axis=-1)
-    cut = layer[inner.y : inner.bottom, inner.x : inner.right]
-    return np.ascontiguousarray(cut), Box(box.x + inner.x, box.y + inner.y, inner.width, inner.height)
+    part = _slices(inner)
+    layer = np.concatenate([result[part], alpha[part][..., None]], axis=-1)
+    return layer, Box(box.x + inner.x, box.y + inner.y, inner.width, inner.height)
 
 
-def _cells(values: Floats, rows: int, columns: int) -> Floats:
-    """Mean over a grid of cells."""
-    pixels = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    out: Floats = torch.nn.functional.adaptive_avg_pool2d(pixels, (rows, columns))[0, 0].numpy()
+def _slices(box: Box) -> tuple[slice, slice]:
+    return slice(box.y, box.bottom), slice(box.x, box.right)
+
+
+def _planes(picture: NDArray[Any]) -> Floats:
+    """[h, w, c] as float32 [c, h, w]."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+
+
+def _cells(planes: Floats, rows: int, columns: int) -> Floats:
+    """Mean of each plane of [c, h, w] over a grid of cells, [c, rows, columns]."""
+    out: Floats = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(planes)[None], (rows, columns))[0].numpy()
     return out
 
 
-def _pull_push(values: Floats, weight: Floats, default: float) -> Floats:
-    """`values` [h, w, c] where `weight` [h, w] is 1, continued smoothly where it is 0; in between a mixture."""
+def _pull_push(planes: Floats, weight: Floats, default: float) -> Floats:
+    """`planes` [c, h, w] where `weight` [h, w] is 1, continued smoothly where it is 0; in between a mixture."""
     height, width = weight.shape
-    if weight.min() >= 1:
-        return values
+    holes = bounds_of(weight < 1)
+    if holes is None:
+        return planes
     if max(height, width) == 1:
-        return values if weight[0, 0] > 0 else np.full_like(values, default)
+        return planes if weight[0, 0] > 0 else np.full_like(planes, default)
     even = ((0, height % 2), (0, width % 2))
-    padded_weight = np.pad(weight, even)
-    padded = np.pad(values * weight[..., None], (*even, (0, 0)))
-    half = (padded_weight.shape[0] // 2, padded_weight.shape[1] // 2)
-    total = padded_weight.reshape(half[0], 2, half[1], 2).sum(axis=(1, 3))
-    mean = padded.reshape(half[0], 2, half[1], 2, -1).sum(axis=(1, 3)) / np.maximum(total, 1e-6)[..., None]
-    coarse = _pull_push(mean.astype(np.float32), np.minimum(total, 1.0).astype(np.float32), default)
-    channels = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(coarse[..., c])).resize(
-            (2 * half[1], 2 * half[0]), Image.Resampling.BILINEAR))[:height, :width]
-        for c in range(values.shape[-1])
-    ]  # fmt: skip
-    share = np.minimum(weight, 1.0)[..., None]
-    out: Floats = (values * share + np.stack(channels, axis=-1) * (1 - share)).astype(np.float32)
+    known, covered = planes * weight, weight
+    if height % 2 or width % 2:
+        known, covered = np.pad(known, ((0, 0), *even)), np.pad(weight, even)
+    upper, lower = covered[0::2], covered[1::2]
+    total = (upper[:, 0::2] + upper[:, 1::2]) + (lower[:, 0::2] + lower[:, 1::2])
+    mean: Floats = _of_four(known) / np.maximum(total, np.float32(1e-6))
+    coarse = _pull_push(mean, np.minimum(total, np.float32(1.0)), default)
+    # What is whole stays as it is: only where something is missing the coarser level is looked at.
+    part = _slices(holes)
+    source = (holes.x / 2, holes.y / 2, holes.right / 2, holes.bottom / 2)
+    share = np.minimum(weight[part], 1.0)
+    out = planes.copy()
+    for plane, below in zip(out, coarse, strict=True):
+        finer = Image.fromarray(below).resize((holes.width, holes.height), Image.Resampling.BILINEAR, source)
+        plane[part] = plane[part] * share + np.asarray(finer) * (1 - share)
+    return out
+
+
+def _of_four(values: Floats) -> Floats:
+    """The sum of each 2 x 2 of the last two axes, whose lengths are even."""
+    upper, lower = values[..., 0::2, :], values[..., 1::2, :]
+    out: Floats = upper[..., 0::2] + upper[..., 1::2] + lower[..., 0::2] + lower[..., 1::2]
     return out

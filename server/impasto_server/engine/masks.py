@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .planning import MaskNumbers
 
-__all__ = ["bounds_of", "box_blur_sum", "denoise_mask", "dilate", "layer_alpha"]
+__all__ = ["bounds_of", "box_blur_sum", "denoise_mask", "dilate", "layer_alpha", "within_reach"]
 
 Bytes = NDArray[np.uint8]
 
@@ -34,6 +34,13 @@ def bounds_of(mask: NDArray[Any]) -> Box | None:
     columns = np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return Box(x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+
+
+def within_reach(selection: Bytes, reach: int) -> Box | None:
+    """The part of the picture that lies within `reach` of the mask, along both axes; None where nothing is selected."""
+    bounds = bounds_of(selection)
+    height, width = selection.shape
+    return None if bounds is None else bounds.grow(reach).intersect(Box(0, 0, width, height))
 
 
 def denoise_mask(selection: Bytes, numbers: MaskNumbers) -> NDArray[np.float32]:

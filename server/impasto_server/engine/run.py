@@ -19,7 +19,7 @@ from .attention import install
 from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, forget, latent_mask, match_colors
 from .jobs import Emit, Job, Layer, Pixels, Result
 from .load import Components, load_checkpoint
-from .masks import bounds_of, denoise_mask
+from .masks import bounds_of, denoise_mask, within_reach
 from .memory import ComponentCache, choose_device, choose_dtype
 from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 from .pictures import flattened, opaque, resize, resize_mask
@@ -194,10 +194,11 @@ def _inpaint(run: Work) -> tuple[Layer, ...]:
         denoiser = run.denoiser(params.strength, adapters)
     denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
     latents = run.sample(denoiser, denoise, start + noise * denoiser.sigmas[0])
+    touched = within_reach(selection, numbers.reach)
 
     def finish(picture: Pixels) -> tuple[Pixels, Box]:
         if params.match_color:
-            picture = match_colors(picture, original, strength_of)
+            picture = match_colors(picture, original, strength_of, touched)
         return compose_layer(picture, box, selection, numbers, params.exact)
 
     return run.layers(latents, "soft", finish)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from impasto_protocol.errors import ModelError
 
+from .memory import placed
 from .noise import Noise
 
 __all__ = ["Decoded", "decode", "encode", "factor_of", "from_images", "to_images"]
@@ -33,12 +34,12 @@ def factor_of(vae: Any) -> int:
 def from_images(images: torch.Tensor) -> torch.Tensor:
     """uint8 [batch, height, width, 3] to float32 [batch, 3, height, width] in -1..1."""
     # In two steps, and left in the memory order of pictures: so do the stock pipelines, to the last bit.
-    return images.permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    return images.permute(0, 3, 1, 2).float().div_(255).mul_(2).sub_(1)
 
 
 def to_images(values: torch.Tensor) -> torch.Tensor:
     """float32 [batch, 3, height, width] in -1..1 to uint8 [batch, height, width, 3]; clipped and rounded."""
-    return ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return values.clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def encode(vae: Any, values: torch.Tensor, scaling_factor: float, noise: Noise | None = None) -> torch.Tensor:
@@ -46,7 +47,7 @@ def encode(vae: Any, values: torch.Tensor, scaling_factor: float, noise: Noise |
 
     Where half precision overflows, it is done again in float32. Raises ModelError `model.corrupt` where that does too.
     """
-    parameters = _finite(vae, lambda net, dtype: net._encode(values.to(net.device, dtype)), "encoding").images
+    parameters = _finite(vae, lambda net, form: net._encode(values.to(*form)), "encoding").images
     mean, log_variance = parameters.chunk(2, dim=1)
     if noise is None:
         latent = mean
@@ -59,19 +60,25 @@ def encode(vae: Any, values: torch.Tensor, scaling_factor: float, noise: Noise |
 def decode(vae: Any, latents: torch.Tensor, scaling_factor: float) -> Decoded:
     """Scaled latents to pictures; float32 as a second try and errors as in `encode`."""
     latents = latents / scaling_factor
-    return _finite(vae, lambda net, dtype: net.decode(latents.to(net.device, dtype), return_dict=False)[0], "decoding")
+    return _finite(vae, lambda net, form: net.decode(latents.to(*form), return_dict=False)[0], "decoding")
 
 
 def _finite(vae: Any, run: Any, doing: str) -> Decoded:
-    out = run(vae, vae.dtype).float()
-    if bool(torch.isfinite(out).all()):
-        return Decoded(out, vae.dtype)
-    if vae.dtype != torch.float32:
+    device, dtype = placed(vae)
+    out = run(vae, (device, dtype)).float()
+    if _is_finite(out):
+        return Decoded(out, dtype)
+    if dtype != torch.float32:
         # A copy: the module may be shared, and its weights are mapped from the file.
-        out = run(copy.deepcopy(vae).float(), torch.float32).float()
-        if bool(torch.isfinite(out).all()):
+        out = run(copy.deepcopy(vae).float(), (device, torch.float32)).float()
+        if _is_finite(out):
             return Decoded(out, torch.float32)
     raise ModelError(
         "model.corrupt",
         f"The checkpoint gave values that are not numbers while {doing}; choose precision fp32 or another checkpoint.",
     )
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    # One pass and nothing stored: what is not a number comes through as the least and the greatest.
+    return bool(torch.isfinite(torch.stack(torch.aminmax(values))).all())
