@@ -2,7 +2,8 @@
 
 The pretended engine keeps what it was sent in `received.npz` of the user's folder. It paints the mask in COLOR with the
 mask as alpha; a sketch becomes COLOR all over, and an upscale has each pixel several times. While a file `hold` lies in
-that folder, it stops before the fourth of its eight steps; while a file `no memory` does, it refuses.
+that folder, it stops before the fourth of its eight steps; while a file `no memory` does, it refuses. The word `slow`
+in a prompt makes each step take a moment.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class StubEngine:
         for step in range(1, STEPS + 1):
             while step == HELD_BEFORE and (self.home / "hold").exists() and not cancelled():
                 time.sleep(0.02)
+            if "slow" in prompt:
+                time.sleep(0.05)
             if cancelled():
                 raise Cancelled
             emit(Progress("denoise", step, STEPS, step / STEPS))
@@ -81,12 +84,12 @@ def _jpeg(image: np.ndarray, done: float) -> bytes:
     return out.getvalue()
 
 
-def launch_command() -> list[str]:
-    """What goes into launch.json."""
-    return [sys.executable, str(Path(__file__).resolve())]
+def launch_command(worker: str = "thread") -> list[str]:
+    """What goes into launch.json; with the worker "process" the engine runs in a process of its own."""
+    return [sys.executable, str(Path(__file__).resolve()), worker]
 
 
-def main() -> None:
+def main(worker: str) -> None:
     from impasto_server.service.facts import Facts
     from impasto_server.service.home import ensure_home, ensure_token, single_instance, write_endpoint
     from impasto_server.service.server import Server
@@ -105,11 +108,11 @@ def main() -> None:
         return Facts("checkpoint", "sd1", title="Painterly", native_size=128)
 
     with single_instance(home):
-        settings = Settings(home=home, engine="stub:StubEngine", worker="thread", starter=False)
+        settings = Settings(home=home, engine="stub:StubEngine", worker=worker, starter=False)
         server = Server(settings, ensure_token(home), identify)
         asyncio.run(server.run(lambda endpoint: write_endpoint(home, endpoint)))
 
 
 if __name__ == "__main__":
     sys.path[:0] = [str(SOURCES / "protocol"), str(SOURCES / "server")]
-    main()
+    main(*sys.argv[1:])

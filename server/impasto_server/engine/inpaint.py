@@ -194,8 +194,8 @@ def _pull_push(planes: Floats, weight: Floats, default: float) -> Floats:
         known, covered = np.pad(known, ((0, 0), *even)), np.pad(weight, even)
     upper, lower = covered[0::2], covered[1::2]
     total = (upper[:, 0::2] + upper[:, 1::2]) + (lower[:, 0::2] + lower[:, 1::2])
-    mean: Floats = _of_four(known) / np.maximum(total, np.float32(1e-6))
-    coarse = _pull_push(mean, np.minimum(total, np.float32(1.0)), default)
+    mean = (_of_four(known) / np.maximum(total, 1e-6)).astype(np.float32, copy=False)
+    coarse = _pull_push(mean, np.minimum(total, 1.0), default)
     # What is whole stays as it is: only where something is missing the coarser level is looked at.
     part = _slices(holes)
     source = (holes.x / 2, holes.y / 2, holes.right / 2, holes.bottom / 2)
