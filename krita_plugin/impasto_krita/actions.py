@@ -93,7 +93,7 @@ def aim(mode: str, document: Any, params: Mapping[str, Any]) -> Target:
         return Target(mode, document, canvas, params, region.box, region)
     if mode == "sketch":
         layer, area = document.activeNode(), pixels.selected_box(document)
-        if pixels.is_empty(pixels.read_layer(document, layer, area or canvas)):
+        if pixels.is_blank(document, layer, area or canvas):
             where = "in the selection" if area is not None else "on the canvas"
             raise Obstacle(f"The active layer is empty {where}; paint a sketch on it, or choose another layer.")
         return Target(mode, document, canvas, params, area, layer=layer)

@@ -78,7 +78,8 @@ class StubEngine:
 
 
 def _jpeg(image: np.ndarray, done: float) -> bytes:
-    mixed = image[..., :3] * (1 - done) + np.array(COLOR) * done
+    apart = max(1, max(image.shape) // 512)  # a look at every pixel of a large picture would take long
+    mixed = image[::apart, ::apart, :3] * (1 - done) + np.array(COLOR) * done
     out = io.BytesIO()
     Image.fromarray(mixed.astype(np.uint8)).resize((64, 64)).save(out, "JPEG")
     return out.getvalue()
