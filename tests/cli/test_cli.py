@@ -219,6 +219,48 @@ def test_history(home: Path, capsys: Any) -> None:
     assert entry["mode"] == "txt2img" and Path(entry["file"]).exists()
 
 
+def listed(capsys: Any) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["history", "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_history_makes_a_result_again(files: tuple[str, str], capsys: Any) -> None:
+    image, mask = files
+    assert main(["txt2img", "--prompt", "a fox", "--size", "64x48", "--steps", "2", "-o", "fox.png"]) == 0
+    words = ["inpaint", "--image", image, "--mask", mask, "--prompt", "a hare", "--steps", "1", "--feather", "3"]
+    assert main([*words, "-o", "hare.png"]) == 0
+    hare, fox = listed(capsys)
+    assert (hare["mode"], fox["mode"]) == ("inpaint", "txt2img")
+    # The test's engine keeps only the prompt and the seed in its recipe.
+    assert main(["history", "--again", fox["job"][:8], "-o", "again.png"]) == 0
+    assert capsys.readouterr().out.strip() == "again.png"
+    assert main(["history", "--again", hare["job"], "-o", "both.png"]) == 2
+    assert "--image FILE" in capsys.readouterr().err
+    assert main(["history", "--again", hare["job"], "--image", image, "--mask", mask, "-o", "both.png"]) == 0
+    with Image.open("hare.png") as one, Image.open("both.png") as other:
+        assert one.tobytes() == other.tobytes()
+    again = listed(capsys)
+    assert [entry["mode"] for entry in again] == ["inpaint", "txt2img", "inpaint", "txt2img"]
+    assert again[1]["recipe"]["params"]["prompt"] == "a fox"
+
+
+@pytest.mark.parametrize("words", [["nothing"], [""], ["", "--index", "3"]])
+def test_history_does_not_know_that_job(home: Path, words: list[str], capsys: Any) -> None:
+    assert main(["txt2img", "--steps", "1", "-o", "out.png"]) == 0
+    assert main(["history", "--again", *words]) == 1
+    assert "impasto history" in capsys.readouterr().err
+
+
+def test_history_wants_more_of_an_id_that_two_jobs_have(home: Path, capsys: Any) -> None:
+    for n in range(17):  # one of 16 digits comes twice
+        assert main(["txt2img", "--steps", "1", "-o", f"out-{n}.png"]) == 0
+    first = [entry["job"][0] for entry in listed(capsys)]
+    double = next(digit for digit in first if first.count(digit) > 1)
+    assert main(["history", "--again", double]) == 2
+    assert "write more of it" in capsys.readouterr().err
+
+
 def test_a_damaged_starter_is_not_hidden(home: Path, monkeypatch: Any, capsys: Any) -> None:
     class Damaged(Exception):
         pass

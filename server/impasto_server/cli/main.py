@@ -26,7 +26,7 @@ VERBS = {
     "sketch": ("generate", "make a picture from a sketch"),
     "upscale": ("generate", "scale a picture up"),
     "models": ("models", "list, show and check models; install the starter model"),
-    "history": ("history", "list the results that are kept"),
+    "history": ("history", "list the results that are kept, make one again"),
     "plugin": ("plugin", "build or install an editor's plug-in"),
     "doctor": ("doctor", "check this installation and say what to mend"),
 }
