@@ -217,10 +217,13 @@ class ImpastoDocker(DockWidget):
         if job is not None:
             waiting = len(self.controller.jobs.active) - 1
             text = describe(job) + (f" ({waiting} more waiting)" if waiting else "")
-            self.panel.progress.setFormat(text)
             busy = job.state not in ("running", "fetching")
+            # A progress bar paints itself at once at each of these; so it does once, when Qt paints everything.
+            self.panel.progress.setUpdatesEnabled(False)
+            self.panel.progress.setFormat(text)
             self.panel.progress.setRange(0, 0 if busy else 1000)
             self.panel.progress.setValue(round(1000 * job.fraction))
+            self.panel.progress.setUpdatesEnabled(True)
             if job.preview is not None and job.preview is not self._shown_preview:
                 self._shown_preview = job.preview
                 self.panel.picture.show_image(QImage.fromData(job.preview))
