@@ -216,8 +216,11 @@ def _is_srgb8(node: Any) -> bool:
 
 
 def _uncopied(pixels: bytes) -> Any:
-    """`pixels` as Krita takes them, without a copy (of a large picture it takes 50 ms): keep them until Krita has."""
-    return QByteArray.fromRawData(pixels)
+    """`pixels` as Krita takes them, without a copy (of a large picture it takes 50 ms): keep them until Krita has.
+
+    PyQt6 can only copy.
+    """
+    return getattr(QByteArray, "fromRawData", QByteArray)(pixels)
 
 
 def _bgra(image: Any) -> memoryview:

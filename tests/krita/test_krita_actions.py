@@ -258,6 +258,40 @@ def gen():
     assert before == after
 
 
+def test_where_a_sketch_is_empty(painter: Painter) -> None:
+    """In a hole within its bounds, and not where the selection holds a little of it or all."""
+    told = painter.run("""
+def gen():
+    doc = yield from new_document()
+    node = yield from sketched(doc, 0, 0, 256, 192)
+    node.setPixelData(QByteArray(bytes(4 * 100 * 80)), 60, 50, 100, 80)     # a hole
+    doc.refreshProjection()
+    doc.waitForDone()
+    choose("sketch")
+    prompt("ring")
+    told = []
+    for box in ((70, 60, 50, 40), (159, 60, 20, 20), None):
+        if box is None:
+            doc.setSelection(None)
+        else:
+            select(doc, *box)
+        yield (lambda: widget("inpaint").isEnabled(), 5)
+        yield 0.2
+        press("inpaint")
+        yield 0.1
+        told.append([controller().running() is not None, widget("message").text()])
+        yield (idle, 30)
+        yield 0.3
+        doc.setActiveNode(node)
+    return told
+""")
+    assert told == [
+        [False, "The active layer is empty in the selection; paint a sketch on it, or choose another layer."],
+        [True, ""],
+        [True, ""],
+    ]
+
+
 @pytest.mark.parametrize(("model", "depth"), [("RGBA", "U16"), ("GRAYA", "U8")], ids=["U16", "grey"])
 def test_a_sketch_of_another_colour_space(painter: Painter, model: str, depth: str) -> None:
     pixel = "bytes((0, 0, 255, 255, 0, 0, 255, 255))" if depth == "U16" else "bytes((128, 255))"
@@ -362,7 +396,7 @@ def gen():
     else:
         painter.focus()
         painter.krita.xdotool("mousemove", *map(str, where), "key", "ctrl+alt+u")
-    after, new, data, fronts = painter.run("""
+    after, new, data, fronts, recipe = painter.run("""
 def gen():
     yield (lambda: len(app.documents()) == 2, 30)
     yield (idle, 10)
@@ -373,6 +407,8 @@ def gen():
     info = [new.width(), new.height(), new.colorModel(), new.colorDepth(), new.colorProfile(), new.xRes(),
             layers(new), new.modified()]
     data = projection(new).hex()
+    node = new.rootNode().childNodes()[0]
+    recipe = bytes(new.annotation("impasto/recipe/" + node.uniqueId().toString().strip("{}"))).decode()
     unchanged = doc.modified()
     new.setModified(False)
     yield 0.2
@@ -381,11 +417,11 @@ def gen():
     yield 0.3
     after = state(doc) + [unchanged or doc.modified()]
     docker().panel.scale.set_value(2)
-    return [after, info, data, fronts]
+    return [after, info, data, fronts, recipe]
 """)
     assert after[1:] == before[1:] and not before[-1], (after[1:], before[1:])
     assert after[0] == before[0]
-    assert fronts
+    assert fronts and json.loads(recipe)["mode"] == "upscale"
     assert new == [3 * WIDTH, 3 * HEIGHT, "RGBA", "U8", "sRGB-elle-V2-srgbtrc.icc", 144.0, ["Upscaled"], True]
     small = picture(before[0])
     assert (picture(data, 3 * WIDTH, 3 * HEIGHT) == small.repeat(3, 0).repeat(3, 1)).all()
