@@ -64,7 +64,7 @@ def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_bridge(home)
     environment = {"IMPASTO_HOME": str(home / "nobody")}
     with KritaSession(home, environment) as session:
-        session.connect()
+        session.connect(timeout=300)
         session.quit()
     return home
 
