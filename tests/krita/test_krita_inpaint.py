@@ -102,6 +102,7 @@ def gen():
     return [s.x(), s.y(), s.width(), s.height()]
 """)
     painter.krita.click(*prompt)
+    painter.run("def gen():\n    yield (lambda: widget('prompt').hasFocus(), 10)")
     painter.krita.xdotool("type", "--delay", "30", "a red barn")
     button = painter.run("def gen():\n    yield 0.2\n    return at(widget('inpaint'))")
     painter.krita.click(*button)
