@@ -91,6 +91,9 @@ def setup() -> dict[str, object]:
     install_torch()
     say("installing Impasto and its tools")
     pip("install", "-c", "constraints.txt", "-e", ".[dev]")
+    # spandrel asks for torchvision, which it needs for nothing here, and the one that pip finds rarely fits a torch for
+    # the CPU or for old cards: it could not be imported, and diffusers would try to.
+    pip("install", "-c", "constraints.txt", "--no-deps", "spandrel", "einops")
     torch = build_of_torch()
     stamp = {"wanted": wanted(), "torch": torch}
     STAMP.write_text(json.dumps(stamp))

@@ -131,3 +131,46 @@ def write_tiny_checkpoint(
     said = dict(tiny_metadata() if metadata is None else metadata)
     save_file(tiny_tensors(seed=seed, channels=channels, half=half), str(path), metadata=said or None)
     return path
+
+
+def write_tiny_pickle(
+    path: str | Path, *, seed: int = 0, channels: int = 4, half: bool = True, zipped: bool = True
+) -> Path:
+    """The same as a pickle (.ckpt) of PyTorch's archive format, or of the older one; its facts lie beside it."""
+    import torch
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = tiny_tensors(seed=seed, channels=channels, half=half)
+    torch.save({"state_dict": tensors, "global_step": 7}, path, _use_new_zipfile_serialization=zipped)
+    path.with_suffix(".json").write_text(json.dumps({"impasto.config": FACTS}))
+    return path
+
+
+SCHEDULER: dict[str, Any] = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    num_train_timesteps=1000,
+    prediction_type="epsilon",
+)
+
+
+def write_tiny_folder(path: str | Path, *, seed: int = 0, channels: int = 4, **save: Any) -> Path:
+    """The tiny checkpoint as a folder in diffusers' layout, as diffusers itself writes it.
+
+    `save` goes to `save_pretrained`: variant, max_shard_size, safe_serialization (with False the weights are .bin).
+    """
+    from diffusers import PNDMScheduler
+
+    path = Path(path)
+    unet, vae, text = tiny_modules(seed=seed, channels=channels)
+    unet.save_pretrained(path / "unet", **save)
+    vae.save_pretrained(path / "vae", **save)
+    text.save_pretrained(path / "text_encoder", **{k: v for k, v in save.items() if k != "safe_serialization"})
+    PNDMScheduler(**SCHEDULER).save_pretrained(path / "scheduler")
+    (path / "tokenizer").mkdir()
+    (path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (path / "model_index.json").write_text(json.dumps(index))
+    return path

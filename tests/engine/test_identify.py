@@ -346,7 +346,7 @@ def test_bad_files_are_unknown_with_the_right_code(tmp_path: Path) -> None:
     codes = {name: identify_file(tmp_path / name) for name in ("cut.safetensors", "x.ckpt", "absent.safetensors")}
     assert [found.code for found in codes.values() if isinstance(found, Unknown)] == [
         "model.corrupt",
-        "model.unidentified",
+        "model.corrupt",
         "model.unknown",
     ]
 

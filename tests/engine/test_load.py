@@ -163,13 +163,14 @@ def test_an_unknown_file_and_a_missing_one(tmp_path: Path) -> None:
         assert caught.value.code == code
 
 
-def test_pickles_are_refused_and_hostile_ones_by_name(tmp_path: Path) -> None:
+def test_pickles_of_something_else_are_refused_and_hostile_ones_by_name(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.ones(1)}}, tmp_path / "plain.ckpt")
     torch.save({"state_dict": {"a": torch.nn.Linear(1, 1)}}, tmp_path / "hostile.ckpt")
-    for name, code in (("plain.ckpt", "model.unsupported"), ("hostile.ckpt", "model.unsafe")):
+    for name, code in (("plain.ckpt", "model.unidentified"), ("hostile.ckpt", "model.unsafe")):
         with pytest.raises(ModelError, match=name.split(".")[0]) as caught:
             load(tmp_path / name)
         assert caught.value.code == code
+    assert caught.value.data["global"] == "torch.nn.modules.linear.Linear"
 
 
 def test_a_loaded_model_outlives_a_file_replaced_by_renaming(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_layer_is_a_new_document(scale):
     assert layer.pixels.shape == (height, width, 4) and (layer.pixels[..., 3] == 255).all()
     assert layer.info == {
         "mode": "upscale",
-        "params": {"scale": scale, "method": "lanczos"},
+        "params": {"scale": scale, "upscaler": ""},
         "working": [width, height],
     }
     assert result.seeds == () and result.ran["method"] == "lanczos" and set(result.timings) == {"upscale"}
@@ -119,7 +119,7 @@ def test_results_beyond_the_limit_are_refused(canvas, scale):
     assert caught.value.data["limit"] == MAX_PIXELS
 
 
-@pytest.mark.parametrize("values", [{"scale": 0.5}, {"scale": 9}, {"scale": "2"}, {"method": "magic"}, {"prompt": "x"}])
+@pytest.mark.parametrize("values", [{"scale": 0.5}, {"scale": 9}, {"scale": "2"}, {"upscaler": 3}, {"prompt": "x"}])
 def test_bad_parameters_are_refused(values):
     with pytest.raises(RequestError) as caught:
         parse_params("upscale", values)

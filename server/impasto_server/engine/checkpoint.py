@@ -1,18 +1,14 @@
-"""Model files: the safetensors header, lazily mapped tensors, and pickles read safely.
+"""Safetensors files: the header, and lazily mapped tensors.
 
-Reading a header needs neither torch nor safetensors, so that thousands of files are listed in seconds; the functions
-that give tensors import them when they are called.
+Reading a header needs neither torch nor safetensors, so that thousands of files are listed in seconds; what gives
+tensors imports them when it is called.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-import pickletools
-import re
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,11 +26,9 @@ __all__ = [
     "TensorInfo",
     "Tensors",
     "corrupt",
-    "foreign_global",
     "open_tensors",
     "read_header",
-    "read_pickle",
-    "unsafe",
+    "unreadable",
 ]
 
 MAX_HEADER = 100 * 1024 * 1024
@@ -118,11 +112,12 @@ def read_header(path: str | Path) -> Header:
                 raise corrupt(path, "its header is cut off; the download may not have finished")
             raw = file.read(length)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return _parse(path, raw, size - 8 - length)
 
 
-def _unreadable(path: str | Path, error: OSError) -> ModelError:
+def unreadable(path: str | Path, error: OSError) -> ModelError:
+    """The error for a file that is not there or may not be read."""
     name = Path(path).name
     reason = error.strerror or type(error).__name__
     return ModelError("model.unknown", f"The model file {name} cannot be opened: {reason}.", data={"file": name})
@@ -203,92 +198,8 @@ def open_tensors(path: str | Path) -> Iterator[Tensors]:
     try:
         opened = safe_open(str(path), framework="pt", device="cpu")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except SafetensorError as error:
         raise corrupt(path, f"safetensors says {error}") from error
     with opened as tensors:
         yield tensors
-
-
-def read_pickle(path: str | Path) -> Any:
-    """Read a .pt, .pth, .bin or .ckpt file without running code from it: tensors in plain containers only.
-
-    Raises ModelError `model.unsafe`, which names the forbidden global, `model.corrupt` or `model.unknown`.
-    """
-    import warnings
-
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        forbidden = named.group(1) if named else foreign_global(path)
-        if forbidden is None:
-            raise corrupt(path, "it is not a complete pickle of tensors") from error
-        raise unsafe(path, forbidden) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except _BROKEN_PICKLE as error:
-        raise corrupt(path, "it is not a complete pickle of tensors") from error
-
-
-# What torch's reader runs into on bytes that are no pickle, or half of one.
-_BROKEN_PICKLE = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-)
-_HARMLESS = ("torch", "collections", "numpy", "_codecs")
-_PLAIN_PICKLE_BYTES = 16 << 20
-"""Of a pickle outside an archive the names come first; files of this age can be gigabytes."""
-
-
-def unsafe(path: str | Path, forbidden: str) -> ModelError:
-    """The refusal of a pickle that asks for the name `forbidden`."""
-    name = Path(path).name
-    return ModelError(
-        "model.unsafe",
-        f"{name} was refused: reading it would run {forbidden}, which the numbers of a model do not need. "
-        "Use a .safetensors version of this model.",
-        data={"file": name, "global": forbidden},
-    )
-
-
-def foreign_global(path: str | Path) -> str | None:
-    """The first name that a pickle asks for and that no model's numbers need, or None. Reads opcodes, runs nothing.
-
-    Of a zip archive only its index (data.pkl) is read, of a plain pickle the part before the first tensor's bytes.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                raw = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-        else:
-            with open(path, "rb") as file:
-                raw = file.read(_PLAIN_PICKLE_BYTES)
-        texts: list[str] = []
-        for operation, argument, _ in pickletools.genops(raw):
-            if operation.name == "STACK_GLOBAL":
-                found = ".".join(texts[-2:])
-            elif operation.name in ("GLOBAL", "INST"):
-                found = str(argument).replace(" ", ".")
-            else:
-                if isinstance(argument, str):
-                    texts.append(argument)
-                continue
-            if found.split(".")[0] not in _HARMLESS:
-                return found
-    except (*_BROKEN_PICKLE, StopIteration, OSError):
-        return None
-    return None

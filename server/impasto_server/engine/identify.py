@@ -8,15 +8,18 @@ unless its widths are exactly the original's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from impasto_protocol.errors import ModelError
 
-from .checkpoint import Header, foreign_global, read_header, unsafe
+from .checkpoint import Header
 from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config, vae_config
+from .folders import read_folder
 from .layout import VAE_PREFIX
+from .modelfile import header_of
+from .modelpath import is_model_folder
 from .modelspec import Facts, read_facts
 from .rules import RULES, Found
 
@@ -31,7 +34,8 @@ class ModelInfo:
     sdxl, ...; "" where the file does not tell. `variant`: normal, inpaint, instruct-pix2pix, ... `prediction_type`:
     epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints` are defaults for
     the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can be loaded, else
-    None. `layout`: ldm (single-file), diffusers, or "".
+    None. `layout`: ldm (single-file), diffusers, or "". `inpaint_partner`: the name of the checkpoint that is to
+    inpaint in place of this one; "" for none, None where nothing is said.
     """
 
     kind: str
@@ -45,11 +49,14 @@ class ModelInfo:
     hints: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, dict[str, Any]] | None = None
     layout: str = ""
+    inpaint_partner: str | None = None
 
     @property
     def described(self) -> str:
         """A few words for a sentence: 'a LoRA for sdxl'."""
         name = _KINDS.get(self.kind, f"a {self.kind}")
+        if self.kind == "upscaler":
+            return f"{name} ({self.family})" if self.family else name
         return f"{name} for {self.family}" if self.family else name
 
 
@@ -68,30 +75,51 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Unknown:
-    """A file that cannot be used, why, and the code of the error that using it would give."""
+    """A file that cannot be used, why, and the code and the data of the error that using it would give."""
 
     reason: str
     code: str = "model.unidentified"
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def identify_file(path: str | Path) -> ModelInfo | Unknown:
-    """Say what the file at `path` is. Reads its header and its sidecar NAME.json; never raises for a bad file."""
+    """Say what the file or the diffusers folder at `path` is. Reads headers, configurations and its sidecar NAME.json;
+    never raises for a bad file."""
     path = Path(path)
-    if path.suffix.lower() != ".safetensors":
-        forbidden = foreign_global(path)
-        if forbidden is not None:
-            refusal = unsafe(path, forbidden)
-            return Unknown(refusal.message, refusal.code)
-        return Unknown(f"{path.suffix or 'this'} files are not identified yet; use a .safetensors version.")
     try:
-        header = read_header(path)
+        if path.is_dir() and is_model_folder(path):
+            return _folder(path)
+        return _identified(path, header_of(path))
     except ModelError as error:
-        return Unknown(error.message, error.code)
+        return Unknown(error.message, error.code, error.data)
+
+
+def _folder(path: Path) -> ModelInfo | Unknown:
+    folder = read_folder(path)
+    if (folder.found.kind, folder.found.family) not in _DETAILS:
+        return _plain(folder.found, Facts(), "", "")
+    info = _identified(path, folder.header)
+    return replace(info, layout=folder.found.layout) if isinstance(info, ModelInfo) else info
+
+
+def _identified(path: Path, header: Header) -> ModelInfo | Unknown:
     try:
         facts = read_facts(path, header.metadata)
     except ValueError as error:
         return Unknown(f"What {path.name} says about itself is wrong: {error}.")
-    return identify_header(header, facts)
+    found = identify_header(header, facts)
+    if isinstance(found, Unknown) and found.code == "model.unidentified" and header.tensors and _among_upscalers(path):
+        # Of the many kinds of upscalers only the common ones have a rule; loading it tells whether it is one.
+        return ModelInfo("upscaler", "")
+    return found
+
+
+_UPSCALER_FOLDERS = ("esrgan", "realesrgan", "bsrgan", "swinir", "scunet", "dat", "hat", "upscale_models", "upscalers")
+"""Where painters of AUTOMATIC1111 and ComfyUI keep their upscalers; nothing else belongs there."""
+
+
+def _among_upscalers(path: Path) -> bool:
+    return any(folder.name.lower() in _UPSCALER_FOLDERS for folder in list(path.parents)[:2])
 
 
 def identify_header(header: Header, facts: Facts) -> ModelInfo | Unknown:
@@ -187,6 +215,7 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found, title: str, licence: str) -
         hints=facts.hints,
         config=config,
         layout=found.layout,
+        inpaint_partner=facts.inpaint_partner,
     )
 
 

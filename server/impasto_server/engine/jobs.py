@@ -49,9 +49,10 @@ class Job:
     """One request, complete: nothing else is consulted while it runs.
 
     `image` covers `box` of the document (box.size equals its extent); `mask` covers the same box. `checkpoint` is the
-    path of the file that the catalogue resolved `params.model` to; "" for a mode without one. A txt2img job has
-    neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the same
-    box.
+    path of the file or folder that the catalogue resolved `params.model` to (of an upscale: `params.upscaler`); "" for
+    a mode without one. `partner_of` is the name that was asked for where that is its inpainting partner. A txt2img job
+    has neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the
+    same box.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Job:
     mask: Pixels | None = None
     backdrop: Pixels | None = None
     preview: PreviewRequest | None = None
+    partner_of: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["TEXT_PREFIX", "UNET_PREFIX", "VAE_PREFIX", "is_squeezed", "text_to_file", "unet_to_file", "vae_to_file"]
+__all__ = [
+    "LEFT_BEHIND",
+    "TEXT_PREFIX",
+    "UNET_PREFIX",
+    "VAE_PREFIX",
+    "is_squeezed",
+    "text_to_file",
+    "unet_to_file",
+    "vae_to_file",
+]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
+
+LEFT_BEHIND = ("model_ema.", "loss.", "position_ids", "text_projection", "logit_scale")
+"""Parts of names under a module's prefix that trainers leave behind and inference has no use for."""
 
 _RESNET = {
     "norm1": "in_layers.0",

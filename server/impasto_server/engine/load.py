@@ -1,4 +1,4 @@
-"""A checkpoint file -> network modules, without a hub: built on the meta device, filled from the mapped file.
+"""A checkpoint, file or folder -> network modules, without a hub: built on the meta device, filled from the mapping.
 
 diffusers and transformers are imported when the first checkpoint is loaded, not before: that costs seconds.
 """
@@ -15,9 +15,11 @@ from impasto_protocol.errors import InternalError, ModelError
 from torch import nn
 
 from . import layout
-from .checkpoint import Tensors, open_tensors
+from .checkpoint import Tensors
 from .families import FAMILIES, Family
 from .identify import ModelInfo, Unknown, identify_file
+from .modelfile import open_model
+from .modelpath import stamp_of
 from .tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["Components", "load_checkpoint"]
@@ -59,11 +61,11 @@ class Components:
 
 
 def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtype) -> Components:
-    """Load a whole checkpoint (UNet, VAE, text encoder) from a single file; reads nothing else and asks no network.
+    """Load a whole checkpoint (UNet, VAE, text encoder) from a single file or a diffusers folder; asks no network.
 
     Raises ModelError: `model.unknown` (no such file), `model.corrupt` (damaged, or tensors missing, too many or of
     the wrong shape), `model.unidentified`, `model.unsupported` (it is something else, or a family not loaded yet),
-    `model.unsafe` (a pickle that wants to run code).
+    `model.unsafe` (a pickle that wants to run code; `data["global"]` names it).
     """
     path = Path(path)
     info = identify_file(path)
@@ -76,7 +78,7 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
             f"{path.name} is {info.described}; a checkpoint of {_supported()} is needed here.",
             data={"file": path.name, "kind": info.kind, "family": info.family},
         )
-    stat = path.stat()
+    size, changed = stamp_of(path)
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -88,7 +90,7 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
     attention = tuple("CrossAttn" in name for name in config["unet"]["down_block_types"])
     layers, levels = config["unet"]["layers_per_block"], len(config["vae"]["block_out_channels"])
 
-    with open_tensors(path) as tensors:
+    with open_model(path) as tensors:
         filler = _Filler(path, tensors, device)
         nested = f"{layout.TEXT_PREFIX}text_model.final_layer_norm.weight" in filler.names
         filler.fill(
@@ -111,7 +113,7 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
         vae,
         text_encoder,
         load_tokenizer(),
-        identity=(str(path.resolve()), stat.st_mtime_ns, stat.st_size, str(device), str(dtype)),
+        identity=(str(path.resolve()), changed, size, str(device), str(dtype)),
         device=device,
         dtype=dtype,
     )
@@ -122,22 +124,9 @@ def _supported() -> str:
 
 
 def _refused(path: Path, found: Unknown) -> ModelError:
-    """The error for a file that could not be identified; a pickle is looked into, so that a hostile one is named."""
-    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
-        from .checkpoint import read_pickle
-
-        read_pickle(path)
-        return ModelError(
-            "model.unsupported",
-            f"{path.name} is a pickle; checkpoints are loaded from .safetensors files only.",
-            data={"file": path.name},
-        )
+    """The error for a file that could not be identified."""
     message = found.reason if path.name in found.reason else f"{path.name}: {found.reason}"
-    return ModelError(found.code, message, data={"file": path.name})
-
-
-_IGNORED = ("model_ema.", "loss.", "position_ids", "text_projection", "logit_scale")
-"""Parts of names under a module's prefix that trainers leave behind and inference has no use for."""
+    return ModelError(found.code, message, data={"file": path.name, **found.data})
 
 
 class _Filler:
@@ -175,7 +164,7 @@ class _Filler:
     def _compare(self, wanted: set[str], prefix: str) -> None:
         missing = sorted(wanted - self.names)
         found = {name for name in self.names if name.startswith(prefix)}
-        surplus = sorted(name for name in found - wanted if not any(part in name for part in _IGNORED))
+        surplus = sorted(name for name in found - wanted if not any(part in name for part in layout.LEFT_BEHIND))
         if missing or surplus:
             parts = []
             if missing:

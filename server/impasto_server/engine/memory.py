@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
@@ -12,7 +13,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from impasto_protocol.errors import ModelError, RequestError
 
-from .checkpoint import read_header
+from .modelfile import header_of
+from .modelpath import stamp_of
 
 __all__ = [
     "ComponentCache",
@@ -22,6 +24,7 @@ __all__ = [
     "choose_dtype",
     "cpu_has_bf16",
     "estimate_bytes",
+    "free_bytes",
     "placed",
 ]
 
@@ -127,6 +130,20 @@ def placed(network: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
     return first.device, first.dtype
 
 
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can be had on the device now; of the CPU what the system could give without swapping, as far as it
+    tells."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + held)
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found = re.search(r"MemAvailable:\s+(\d+) kB", file.read())
+    except OSError:  # not Linux
+        found = None
+    return int(found.group(1)) << 10 if found else 2 << 30
+
+
 class Sized(Protocol):
     """Something that knows how many bytes it holds."""
 
@@ -174,14 +191,14 @@ class ComponentCache(Generic[T]):
         """
         path = Path(path)
         try:
-            stat = path.stat()
+            size, changed = stamp_of(path)
         except OSError as error:
             raise ModelError(
                 "model.unknown",
                 f"The model file {path.name} cannot be opened: {error.strerror or error}.",
                 data={"file": path.name},
             ) from error
-        key = _Key(str(path.resolve()), stat.st_mtime_ns, stat.st_size, str(device), str(dtype))
+        key = _Key(str(path.resolve()), changed, size, str(device), str(dtype))
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
@@ -218,9 +235,9 @@ class ComponentCache(Generic[T]):
 
 
 def estimate_bytes(path: str | Path, dtype: torch.dtype) -> int:
-    """About how many bytes the tensors of a safetensors file take in `dtype`; 0 where the file cannot be read."""
+    """About how many bytes the tensors of a model take in `dtype`; 0 where the file cannot be read."""
     try:
-        header = read_header(path)
+        header = header_of(path)
     except ModelError:
         return 0  # loading it will say why
     return sum(prod(info.shape) for info in header.tensors.values()) * dtype.itemsize

@@ -5,10 +5,12 @@ sidecar `NAME.json` beside `NAME.safetensors`::
 
     {"unet_heads": 8, "unet_norm_groups": 32, "vae_norm_groups": 32, "text_heads": 12, "text_activation": "quick_gelu",
      "native_size": 512, "vae_scaling_factor": 0.18215, "prediction_type": "epsilon",
-     "hints": {"steps": 20, "cfg": 7.0, "sampler": "euler", "schedule": "karras"}}
+     "hints": {"steps": 20, "cfg": 7.0, "sampler": "euler", "schedule": "karras"},
+     "inpaint_partner": "deliberate_v2-inpainting"}
 
-Every key is optional; unknown keys are left alone. `modelspec.*` are the keys of Stability AI's metadata
-specification, which most trainers write.
+Every key is optional; unknown keys are left alone. `inpaint_partner` is the name of the checkpoint that inpaints in
+place of this one, "" for none; where it is not said, the server goes by the names of the files. `modelspec.*` are the
+keys of Stability AI's metadata specification, which most trainers write.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .modelpath import sidecar_of
 from .modes import SAMPLERS, SCHEDULES
 
 __all__ = ["Facts", "read_facts"]
@@ -42,6 +45,7 @@ class Facts:
     vae_scaling_factor: float | None = None
     prediction_type: str | None = None
     hints: Mapping[str, Any] = field(default_factory=dict)
+    inpaint_partner: str | None = None
 
 
 def read_facts(path: str | Path, metadata: Mapping[str, str]) -> Facts:
@@ -49,8 +53,8 @@ def read_facts(path: str | Path, metadata: Mapping[str, str]) -> Facts:
     stated: dict[str, Any] = {}
     if KEY in metadata:
         stated.update(_object(metadata[KEY], "its metadata"))
-    sidecar = Path(path).with_suffix(".json")
-    if sidecar.is_file() and sidecar != Path(path) and sidecar.stat().st_size <= MAX_SIDECAR:
+    sidecar = sidecar_of(path)
+    if sidecar.is_file() and sidecar.stat().st_size <= MAX_SIDECAR:
         try:
             text = sidecar.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -78,6 +82,10 @@ def _checked(stated: Mapping[str, Any]) -> Facts:
     known["vae_scaling_factor"] = _number(stated, "vae_scaling_factor", 1e-6, 1e6)
     known["prediction_type"] = _one_of(stated, "prediction_type", ("epsilon", "v_prediction"))
     known["text_activation"] = _one_of(stated, "text_activation", ("quick_gelu", "gelu"))
+    partner = stated.get("inpaint_partner")
+    if partner is not None and (not isinstance(partner, str) or len(partner) > 500):
+        raise ValueError(f"{KEY}: inpaint_partner must be the name of a checkpoint")
+    known["inpaint_partner"] = partner
     hints = stated.get("hints", {})
     if not isinstance(hints, dict):
         raise ValueError(f"{KEY}: hints is not an object")

@@ -38,7 +38,6 @@ TWO_CALLS = ("heun", "dpmpp_sde")
 
 SCHEDULES = ("automatic", "uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "beta")
 NOISE_SOURCES = ("philox", "torch-cpu")
-UPSCALERS = ("lanczos",)
 MASKED_CONTENTS = ("auto", "original", "fill", "latent_noise", "latent_nothing")
 
 FULL_STRENGTH = 0.999
@@ -200,6 +199,12 @@ class Inpaint(Common):
     strength: float = param(
         1.0, "Strength", "1 replaces what is selected, less keeps more of its forms and colours.", **STRENGTH
     )
+    use_partner: bool = param(
+        True,
+        "Inpainting partner",
+        "Inpaint with the inpainting checkpoint that belongs to the model, where there is one.",
+        ui={"group": "model", "advanced": True},
+    )
     area: str = param(
         "masked",
         "Context",
@@ -280,7 +285,7 @@ class Inpaint(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale:
-    """Upscale: the picture with `scale` times the pixels on each side. Needs no checkpoint."""
+    """Upscale: the picture with `scale` times the pixels on each side, by an upscaler model or by Lanczos."""
 
     scale: float = param(
         2.0,
@@ -291,12 +296,13 @@ class Upscale:
         step=0.5,
         ui={"widget": "slider", "group": "size", "unit": "×"},
     )
-    method: str = param(
-        "lanczos",
-        "Method",
-        "lanczos resamples in linear light and invents nothing.",
-        enum=UPSCALERS,
-        ui={"widget": "choice", "group": "size", "advanced": True},
+    upscaler: str = param(
+        "",
+        "Upscaler",
+        "An upscaler of the catalogue; empty resamples by Lanczos, which invents nothing.",
+        maximum=500,
+        ui={"widget": "model", "group": "size", "none": "Lanczos"},
+        choices={"from": "models", "kind": "upscaler"},
     )
 
 

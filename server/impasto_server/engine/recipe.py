@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import PurePath
 from typing import Any
 
 from impasto_protocol.geometry import Size
 
+from .modelpath import model_name
 from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 
 __all__ = ["DIGITAL_SOURCE_TYPE", "infotext", "layer_name", "recipe", "upscale_recipe"]
 
 DIGITAL_SOURCE_TYPE = "trainedAlgorithmicMedia"
 """IPTC's word for a picture that a trained model made."""
+
+ENHANCED_SOURCE_TYPE = "algorithmicallyEnhanced"
+"""IPTC's word for a picture that an algorithm changed a little."""
 
 _RNG = {"philox": "NV", "torch-cpu": "CPU"}
 
@@ -31,17 +34,19 @@ def recipe(
     sampler: str,
     sampler_title: str,
     schedule: str,
+    partner_of: str = "",
 ) -> dict[str, Any]:
     """Everything that is needed to make the picture again, as plain values.
 
     `params` are those of the job with this picture's own seed, and without the rest of its batch; `sampler`, `schedule`
-    and `steps` say what really ran. `parameters` is A1111's text.
+    and `steps` say what really ran; so does `model`, which names the checkpoint whose inpainting partner it is, if it
+    is one. `parameters` is A1111's text.
     """
-    stem = PurePath(checkpoint).stem
+    stem = model_name(checkpoint)
     return {
         "mode": mode,
         "params": {**dataclasses.asdict(params), "seed": seed, "batch": 1},
-        "model": {"title": title or stem, "file": stem},
+        "model": {"title": title or stem, "file": stem, **({"partner_of": partner_of} if partner_of else {})},
         "working": [working.width, working.height],
         "sampler": sampler,
         "schedule": schedule,
@@ -54,8 +59,15 @@ def recipe(
 
 
 def upscale_recipe(params: Upscale, size: Size) -> dict[str, Any]:
-    """What an upscaled picture of `size` carries. No model made it, so it says nothing of a source."""
-    return {"mode": "upscale", "params": dataclasses.asdict(params), "working": [size.width, size.height]}
+    """What an upscaled picture of `size` carries. Lanczos invents nothing; a model adds detail, and that is said."""
+    made: dict[str, Any] = {
+        "mode": "upscale",
+        "params": dataclasses.asdict(params),
+        "working": [size.width, size.height],
+    }
+    if params.upscaler:
+        made |= {"upscaler": params.upscaler, "digital_source_type": ENHANCED_SOURCE_TYPE}
+    return made
 
 
 def infotext(

@@ -177,17 +177,29 @@ def embedding(shapes: Shapes) -> Found | None:
     """Textual inversion embeddings."""
     if set(shapes) >= {"clip_l", "clip_g"} and len(shapes) <= 4:
         return Found("embedding", "sdxl")
-    if "emb_params" in shapes:
-        return Found("embedding", {768: "sd1", 1024: "sd2"}.get(shapes["emb_params"][-1], ""))
+    names = [name for name in shapes if name == "emb_params" or name.startswith("string_to_param.")]
+    if not names and len(shapes) == 1:  # diffusers': one vector or a few, called as the word
+        names = [name for name, shape in shapes.items() if name.startswith("<") and len(shape) in (1, 2)]
+    if len(names) == 1 and shapes[names[0]]:
+        return Found("embedding", {768: "sd1", 1024: "sd2"}.get(shapes[names[0]][-1], ""))
     return None
 
 
 def upscaler(shapes: Shapes) -> Found | None:
-    """ESRGAN (RRDB, both spellings) and its compact form."""
+    """ESRGAN (RRDB, its three spellings) and its compact form; SwinIR, HAT and DAT."""
     if "conv_first.weight" in shapes and "body.0.rdb1.conv1.weight" in shapes:
+        return Found("upscaler", "esrgan", "rrdb")
+    if "conv_first.weight" in shapes and "RRDB_trunk.0.RDB1.conv1.weight" in shapes:
         return Found("upscaler", "esrgan", "rrdb")
     if "model.0.weight" in shapes and "model.1.sub.0.RDB1.conv1.0.weight" in shapes:
         return Found("upscaler", "esrgan", "rrdb-old")
+    if "conv_first.weight" in shapes or "conv_first.1.weight" in shapes:
+        if "layers.0.residual_group.overlap_attn.relative_position_bias_table" in shapes:
+            return Found("upscaler", "hat")
+        if "layers.0.residual_group.blocks.0.attn.relative_position_bias_table" in shapes:
+            return Found("upscaler", "swinir")
+        if "before_RG.1.weight" in shapes and "layers.0.blocks.0.attn.qkv.weight" in shapes:
+            return Found("upscaler", "dat")
     weights = {name for name in shapes if name.startswith("body.")}
     first = shapes.get("body.0.weight", ())
     if weights and len(weights) == len(shapes) and len(first) == 4 and "body.1.weight" in shapes:

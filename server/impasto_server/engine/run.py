@@ -20,13 +20,15 @@ from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked,
 from .jobs import Emit, Job, Layer, Pixels, Result
 from .load import Components, load_checkpoint
 from .masks import bounds_of, denoise_mask, within_reach
-from .memory import ComponentCache, choose_device, choose_dtype
+from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
 from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import Plan, check_box, plan, resolve_mask
 from .preview import LatentColors, colors_of
 from .text import TextCache
-from .upscale import upscale
+from .tiles import GRID, MIN_TILE, tile_side
+from .upscale import upscale, upscale_by_model
+from .upscaler import UpscalerModel, load_upscaler
 from .work import Report, Work, dtype_name
 
 __all__ = ["Engine"]
@@ -44,6 +46,8 @@ class Engine:
         self.dtype = choose_dtype(self.device, precision)
         budget = memory_budget if memory_budget is not None else _default_budget(self.device)
         self._components: ComponentCache[Components] = ComponentCache(budget, _load)
+        # One of them is enough, and small beside a checkpoint.
+        self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
         self._texts = TextCache()
         # By the VAE itself, so that the map goes when the checkpoint goes.
         self._colors: weakref.WeakKeyDictionary[Any, LatentColors] = weakref.WeakKeyDictionary()
@@ -62,7 +66,7 @@ class Engine:
         """
         report = Report(emit, cancelled)
         if isinstance(job.params, Upscale):
-            return upscale(job, job.params, _planned(job, 0), report)
+            return self._upscale(job, job.params, report)
         seeds = _seeds(job.params)
         try:
             return self._run(job, report, seeds, sequential=False)
@@ -82,6 +86,30 @@ class Engine:
                 "smaller size or close other programs.",
                 retryable=True,
             ) from error
+
+    def _upscale(self, job: Job, params: Upscale, report: Report) -> Result:
+        planned = _planned(job, 0)
+        if not job.checkpoint:
+            return upscale(job, params, planned, report)
+        with report.stage("load"):
+            model = self._upscalers.get(job.checkpoint, device=self.device, dtype=self.dtype)
+        side = tile_side(model, free_bytes(self.device))
+        while True:
+            try:
+                return upscale_by_model(job, params, planned, report, model, side)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if 0 < side <= MIN_TILE or model.whole:
+                    raise ResourceError(
+                        "resource.out_of_memory",
+                        f"There is not enough memory on {self.device_name} for {model.name}, even in small tiles; "
+                        "choose another upscaler or close other programs.",
+                        retryable=True,
+                    ) from error
+            # Outside the handler, so that the traceback no longer holds the tensors that were too much.
+            self._components.clear()
+            side = max(MIN_TILE, side // 2 // GRID * GRID)
 
     def _run(self, job: Job, report: Report, seeds: tuple[int, ...], *, sequential: bool) -> Result:
         # Not in inference mode: what is loaded outlives the job.

@@ -210,6 +210,7 @@ class Work:
             sampler=params.sampler,
             sampler_title=SAMPLERS[params.sampler][1],
             schedule=self.schedule,
+            partner_of=self.job.partner_of,
         )
         name = layer_name(MODES[self.job.mode][1], params, seed)
         return Layer(index, "generate", name, pixels, box, alpha, seed, info)
@@ -222,6 +223,7 @@ class Work:
             "dtype": dtype_name(self.components.dtype),
             "vae_dtype": self.vae_dtype,
             "model": self.components.info.title or self.job.checkpoint,
+            **({"partner_of": self.job.partner_of} if self.job.partner_of else {}),
             "sampler": self.params.sampler,
             "schedule": self.schedule,
             "steps": self.steps,

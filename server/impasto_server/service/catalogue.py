@@ -21,21 +21,34 @@ from impasto_protocol.errors import ImpastoError, ModelError
 from impasto_protocol.home import write_private
 from impasto_protocol.schema import Mode
 
-from .. import __version__
+from ..engine.modelpath import SUFFIXES, is_model_folder, model_name, stamp_of
 from ..engine.modes import describe, needs_checkpoint
-from .facts import Facts
+from .facts import Facts, index_version
+from .partners import partners
 
 __all__ = ["NO_CHECKPOINT", "STARTER", "Catalogue", "Model", "a1111_folders"]
 
 log = logging.getLogger("impasto.catalogue")
 
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 STARTER = "impasto-starter"
 """File stem of the starter model; any other checkpoint goes before it."""
 
 NO_CHECKPOINT = "There is no checkpoint yet: run `impasto models starter`, or point --models at a folder with some."
 
-_A1111 = ("models/Stable-diffusion", "models/VAE", "models/Lora", "models/ControlNet", "models/ESRGAN", "embeddings")
+_A1111 = (
+    "models/Stable-diffusion",
+    "models/VAE",
+    "models/Lora",
+    "models/ControlNet",
+    "models/ESRGAN",
+    "models/RealESRGAN",
+    "models/BSRGAN",
+    "models/SwinIR",
+    "models/ScuNET",
+    "models/DAT",
+    "models/HAT",
+    "embeddings",
+)
 
 
 def a1111_folders(root: Path) -> tuple[Path, ...]:
@@ -45,11 +58,15 @@ def a1111_folders(root: Path) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class Model:
-    """One file: its stable name, where it lies, and what it was found to be."""
+    """One file, or one folder in diffusers' layout: its stable name, where it lies, and what it was found to be.
+
+    `partner` is the id of the inpainting checkpoint that inpaints in place of this one, "" where there is none.
+    """
 
     id: str
     path: Path
     facts: Facts
+    partner: str = ""
 
     @property
     def native_size(self) -> int:
@@ -62,8 +79,8 @@ class Model:
     def to_wire(self) -> dict[str, Any]:
         """The entry of the catalogue: without the path, which is nobody's business."""
         wire = asdict(self.facts)
-        del wire["code"]
-        return {"id": self.id, **wire, "title": self.facts.title or self.id}
+        del wire["code"], wire["says_partner"]
+        return {"id": self.id, **wire, "title": self.facts.title or self.id, "partner": self.partner}
 
 
 @dataclass(frozen=True)
@@ -75,13 +92,14 @@ class _Known:
 
 @dataclass
 class Catalogue:
-    """The entries of some folders, as of the last `scan`. `identify` reads a header; it never raises."""
+    """The entries of some folders, as of the last `scan`. `identify` reads headers; it never raises."""
 
     folders: Sequence[Path]
     identify: Callable[[Path], Facts]
     index_file: Path | None = None
     models: tuple[Model, ...] = ()
-    """In the order of the list: checkpoints that can be used, the starter model last of them, then all others."""
+    """In the order of the list: checkpoints that can be used, the starter model last of them, then what else can be
+    used, then all others."""
     rev: str = ""
     no_checkpoint: str = NO_CHECKPOINT
     """What is told to who needs a checkpoint while there is none."""
@@ -97,19 +115,21 @@ class Catalogue:
         fresh = False
         for path in _files(self.folders):
             try:
-                stat = path.stat()
+                stamp = stamp_of(path)
             except OSError as e:
                 log.warning("%s cannot be read: %s", path, e.strerror)
                 continue
             known = self._index.get(str(path))
-            if known is None or (known.size, known.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
-                known = _Known(stat.st_size, stat.st_mtime_ns, self.identify(path))
+            if known is None or (known.size, known.mtime_ns) != stamp:
+                known = _Known(*stamp, self.identify(path))
                 fresh = True
             found[str(path)] = known
         changed = fresh or found.keys() != self._index.keys() or not self.rev
         self._index = found
         if changed:
-            self.models = tuple(sorted(_name(found), key=_rank))
+            named = sorted(_name(found), key=_rank)
+            pairs = partners({m.id: (m.path, m.facts) for m in named})
+            self.models = tuple(dataclasses.replace(m, partner=pairs.get(m.id, "")) for m in named)
             self.rev = _rev(self.models)
             _save_index(self.index_file, found)
         return changed
@@ -140,10 +160,10 @@ class Catalogue:
                 raise ModelError("model.unknown", self.no_checkpoint, path="params.model")
             # An inpainting checkpoint of the starter does not go before the user's own ordinary one.
             return min(suited, key=lambda m: m.id.startswith(STARTER))
-        for model in self.models:
-            if model.id == name:
-                return _usable(model)
-        near = difflib.get_close_matches(name, [m.id for m in self.models], 1, 0.4)
+        found = self._named(name)
+        if found is not None:
+            return _usable(found, "checkpoint", "params.model")
+        near = self._nearest(name)
         hint = f" Did you mean {near[0]!r}?" if near else (" `impasto models list` shows all." if usable else "")
         raise ModelError(
             "model.unknown",
@@ -151,6 +171,31 @@ class Catalogue:
             path="params.model",
             data={"nearest": near},
         )
+
+    def partner_of(self, model: Model) -> Model | None:
+        """The inpainting checkpoint that inpaints in place of this one, if there is one that can be used."""
+        return self._named(model.partner) if model.partner else None
+
+    def upscaler(self, name: str) -> Model:
+        """The upscaler of that name. Raises ModelError as `checkpoint` does."""
+        found = self._named(name)
+        if found is not None:
+            return _usable(found, "upscaler", "params.upscaler")
+        near = self._nearest(name, "upscaler")
+        hint = f"Did you mean {near[0]!r}?" if near else "Leave it out to take Lanczos."
+        raise ModelError(
+            "model.unknown",
+            f"There is no upscaler {name[:80]!r}. {hint}",
+            path="params.upscaler",
+            data={"nearest": near},
+        )
+
+    def _named(self, name: str) -> Model | None:
+        return next((model for model in self.models if model.id == name), None)
+
+    def _nearest(self, name: str, kind: str | None = None) -> list[str]:
+        names = [m.id for m in self.models if kind is None or m.facts.kind == kind]
+        return difflib.get_close_matches(name, names, 1, 0.4)
 
     def modes(self) -> tuple[Mode, ...]:
         """What can be asked for, and where it cannot be done now, why."""
@@ -165,26 +210,32 @@ class Catalogue:
 
 
 def _rank(model: Model) -> int:
-    if model.facts.kind != "checkpoint" or not model.facts.usable:
+    if not model.facts.usable:
+        return 3
+    if model.facts.kind != "checkpoint":
         return 2
     return 1 if model.id.startswith(STARTER) else 0
 
 
-def _usable(model: Model) -> Model:
+def _usable(model: Model, kind: str, path: str) -> Model:
+    """The model, if it is of that kind and can be used; `path` is the parameter that names it."""
     facts = model.facts
     if not facts.usable:
-        raise ModelError(facts.code, f"The model {model.id!r} cannot be used: {facts.reason}", path="params.model")
-    if facts.kind != "checkpoint":
+        raise ModelError(facts.code, f"The model {model.id!r} cannot be used: {facts.reason}", path=path)
+    if facts.kind != kind:
         raise ModelError(
             "model.unsupported",
-            f"The model {model.id!r} is a {facts.kind}, not a checkpoint; choose a checkpoint.",
-            path="params.model",
+            f"The model {model.id!r} is of the kind {facts.kind}, not {kind}; choose another one.",
+            path=path,
         )
     return model
 
 
 def _files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Model files, each once, in a stable order; links are followed, but not in circles."""
+    """Model files and folders, each once, in a stable order; links are followed, but not in circles.
+
+    A folder in diffusers' layout is one model: what lies in its parts is not listed by itself.
+    """
     seen: set[str] = set()
     for folder in folders:
         if folder.is_file():  # `--model FILE` on the command line
@@ -197,6 +248,9 @@ def _files(folders: Iterable[Path]) -> Iterator[Path]:
                 continue
             seen.add(real)
             folders_here.sort()
+            if is_model_folder(root):
+                folders_here.clear()
+                yield Path(root)
             for name in sorted(names):
                 if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                     path = Path(root, name)
@@ -207,11 +261,11 @@ def _files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _name(found: Mapping[str, _Known]) -> tuple[Model, ...]:
-    """File stems; where two are equal the later one says its path by a few digits of a hash."""
+    """By their places; where two names are equal the later one says its path by a few digits of a hash."""
     taken: set[str] = set()
     models = []
     for path, known in found.items():
-        name = Path(path).stem
+        name = model_name(path)
         if name in taken:
             name = f"{name}~{hashlib.blake2b(path.encode(), digest_size=3).hexdigest()}"
         taken.add(name)
@@ -220,7 +274,7 @@ def _name(found: Mapping[str, _Known]) -> tuple[Model, ...]:
 
 
 def _rev(models: Iterable[Model]) -> str:
-    text = json.dumps([[m.id, str(m.path), asdict(m.facts)] for m in models], sort_keys=True, default=str)
+    text = json.dumps([[m.id, str(m.path), asdict(m.facts), m.partner] for m in models], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -230,7 +284,7 @@ def _load_index(file: Path | None) -> dict[str, _Known]:
         return {}
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw["version"] != __version__:
+        if raw["version"] != index_version():
             return {}
         return {
             path: _Known(int(entry["size"]), int(entry["mtime_ns"]), Facts(**entry["facts"]))
@@ -244,7 +298,7 @@ def _load_index(file: Path | None) -> dict[str, _Known]:
 def _save_index(file: Path | None, found: Mapping[str, _Known]) -> None:
     if file is None:
         return
-    text = json.dumps({"version": __version__, "files": {path: asdict(known) for path, known in found.items()}})
+    text = json.dumps({"version": index_version(), "files": {path: asdict(known) for path, known in found.items()}})
     try:
         write_private(file, text)
     except (OSError, ImpastoError) as e:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from impasto_protocol.errors import ImpastoError
 
+from .. import __version__
 from ..engine.identify import Unknown, identify_file
 
-__all__ = ["Facts", "identify"]
+__all__ = ["Facts", "identify", "index_version"]
 
 log = logging.getLogger("impasto.catalogue")
 
@@ -22,7 +24,8 @@ class Facts:
     """`kind` is "checkpoint", another kind of model file, or "unknown"; `native_size` in pixels, 0 where it has none.
 
     Where it is not `usable`, `reason` says why and what to do, and `code` is that of the ModelError. `hints` are
-    values of parameters that suit the checkpoint.
+    values of parameters that suit the checkpoint. `says_partner` is the name of its inpainting partner where the model
+    itself says it, "" where it says that it has none, None where it says nothing.
     """
 
     kind: str
@@ -34,6 +37,17 @@ class Facts:
     usable: bool = True
     reason: str = ""
     code: str = ""
+    says_partner: str | None = None
+
+
+def index_version() -> str:
+    """What the facts depend on beside the files; with another one they are looked for anew."""
+    return f"{__version__} 2 {'upscalers' if _has_spandrel() else ''}".strip()
+
+
+def _has_spandrel() -> bool:
+    """Whether upscaler models can be loaded; without importing anything."""
+    return find_spec("spandrel") is not None
 
 
 def identify(path: Path) -> Facts:
@@ -46,7 +60,20 @@ def identify(path: Path) -> Facts:
         return Facts("unknown", usable=False, reason=f"It cannot be read ({e.strerror}).", code="model.corrupt")
     if isinstance(found, Unknown):
         return Facts("unknown", usable=False, reason=found.reason, code=found.code)
-    facts = Facts(found.kind, found.family, found.variant, found.title, found.native_size, dict(found.hints))
+    facts = Facts(
+        found.kind,
+        found.family,
+        found.variant,
+        found.title,
+        found.native_size,
+        dict(found.hints),
+        says_partner=found.inpaint_partner,
+    )
+    if found.kind == "upscaler":
+        if _has_spandrel():
+            return facts
+        reason = "It is an upscaler; to use it, install spandrel: pip install --no-deps spandrel einops"
+        return replace(facts, usable=False, reason=reason, code="model.unsupported")
     if found.kind != "checkpoint" or found.config is None:
         reason = f"It is {found.described}, which Impasto cannot use yet."
         return replace(facts, usable=False, reason=reason, code="model.unsupported")

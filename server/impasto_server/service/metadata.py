@@ -22,14 +22,17 @@ def png_info(recipe: Mapping[str, Any], *, composite: bool = False) -> PngInfo:
     if recipe.get("parameters"):
         info.add_text("parameters", str(recipe["parameters"]))
     info.add_text("impasto", json.dumps(dict(recipe), default=str))
-    if recipe.get("mode") != "upscale":  # resampling generates nothing
+    if recipe.get("mode") != "upscale":
         info.add_itxt("XML:com.adobe.xmp", xmp_packet(composite=composite))
+    elif recipe.get("upscaler"):  # resampling alone generates nothing
+        info.add_itxt("XML:com.adobe.xmp", xmp_packet("algorithmicallyEnhanced"))
     return info
 
 
-def xmp_packet(*, composite: bool = False) -> str:
-    """An XMP packet with the IPTC digital source type: generated, or composed with what was generated."""
-    kind = "compositeWithTrainedAlgorithmicMedia" if composite else "trainedAlgorithmicMedia"
+def xmp_packet(kind: str = "trainedAlgorithmicMedia", *, composite: bool = False) -> str:
+    """An XMP packet with the IPTC digital source type `kind`, or that of a picture composed with what was generated."""
+    if composite:
+        kind = "compositeWithTrainedAlgorithmicMedia"
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'

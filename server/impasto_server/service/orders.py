@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from impasto_protocol.errors import AssetError, RequestError
@@ -13,7 +13,7 @@ from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
 from ..engine.jobs import Job, Pixels, PreviewRequest
-from ..engine.modes import MODES, ModeParams, Sketch, Upscale, parse_params
+from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
 from ..engine.planning import Plan, check_box, plan
 from .catalogue import Catalogue, Model
 from .pixels import check_bytes, from_wire, mask_from_wire
@@ -25,7 +25,7 @@ OUTPUT_FORMATS = ("rgba8", "bgra8")
 
 @dataclass(frozen=True)
 class Order:
-    """A submit that has been checked."""
+    """A submit that has been checked. `model` is the one that runs: `params.model`, or its inpainting partner."""
 
     submit: Submit
     params: ModeParams
@@ -40,15 +40,18 @@ class Order:
 
 
 def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]) -> tuple[ModeParams, Model | None]:
-    """Checked parameters and the checkpoint, whose hints are the defaults; None for a mode without one.
+    """Checked parameters and the model that will run, whose hints are the defaults; None for a mode without one.
 
+    `params.model` is the checkpoint that was asked for; inpainting runs its inpainting partner where it has one.
     Raises RequestError and ModelError; a wrong type is told before a wrong name.
     """
     first = parse_params(mode, values)
     if isinstance(first, Upscale):
-        return first, None
+        return first, catalogue.upscaler(first.upscaler) if first.upscaler else None
     model = catalogue.checkpoint(first.model, mode)
-    return parse_params(mode, {**values, "model": model.id}, hints=model.hints), model
+    partner = catalogue.partner_of(model) if isinstance(first, Inpaint) and first.use_partner else None
+    runs = partner or model
+    return parse_params(mode, {**values, "model": model.id}, hints=runs.hints), runs
 
 
 def plan_for(
@@ -56,7 +59,12 @@ def plan_for(
 ) -> tuple[Plan, Model | None]:
     """What the job would need; see engine.planning.plan for what it raises."""
     params, model = resolve_params(catalogue, mode, values)
-    return plan(mode, params, canvas, selection, _native(model)), model
+    planned = plan(mode, params, canvas, selection, _native(model))
+    asked = _partner_of(params, model)
+    if asked and model is not None:
+        said = f"Inpaints with {model.id}, the inpainting partner of {asked}."
+        planned = replace(planned, warnings=(*planned.warnings, said))
+    return planned, model
 
 
 def check_inputs(submit: Submit, limits: Limits) -> None:
@@ -153,11 +161,19 @@ def to_engine_job(order: Order, pictures: Mapping[str, bytes]) -> Job:
         canvas=submit.canvas,
         box=order.box,
         checkpoint=str(order.model.path) if order.model is not None else "",
+        partner_of=_partner_of(order.params, order.model),
         image=_pixels(image, pictures, "inputs.image") if image is not None else None,
         mask=_mask(mask, pictures) if mask is not None else None,
         backdrop=_pixels(backdrop, pictures, "inputs.backdrop") if backdrop is not None else None,
         preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
     )
+
+
+def _partner_of(params: ModeParams, model: Model | None) -> str:
+    """The checkpoint that was asked for, where the model that runs is its partner; else ""."""
+    if isinstance(params, Upscale) or model is None or model.id == params.model:
+        return ""
+    return params.model
 
 
 def _native(model: Model | None) -> int:

@@ -1,0 +1,75 @@
+"""Any file or folder that holds a model: its header and its tensors. No torch to list them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checkpoint import Header, Tensors, corrupt, open_tensors, read_header, unreadable
+from .folders import Folder, read_folder
+from .modelpath import PICKLES, is_model_folder
+from .pickles import open_pickle, pickle_header
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["header_of", "open_model"]
+
+
+def header_of(path: str | Path) -> Header:
+    """Names, number formats and shapes of all tensors; of a folder by the names of the single-file layout.
+
+    Raises ModelError: `model.corrupt`, `model.unsafe`, `model.unsupported`, `model.unknown`.
+    """
+    path = Path(path)
+    if path.is_dir() and is_model_folder(path):
+        return read_folder(path).header
+    return pickle_header(path) if _is_pickle(path) else read_header(path)
+
+
+@contextmanager
+def open_model(path: str | Path) -> Iterator[Tensors]:
+    """Map the file or the files of a folder; see `checkpoint.open_tensors`. Raises the same as `header_of`."""
+    path = Path(path)
+    with ExitStack() as stack:
+        if path.is_dir() and is_model_folder(path):
+            yield _Joined(read_folder(path), stack)
+        else:
+            yield stack.enter_context(open_pickle(path) if _is_pickle(path) else open_tensors(path))
+
+
+class _Joined:
+    """The tensors of a folder by the names of the single-file layout."""
+
+    def __init__(self, folder: Folder, stack: ExitStack) -> None:
+        self._sources = folder.sources
+        self._files: Mapping[Path, Tensors] = {
+            file: stack.enter_context(open_pickle(file) if file.suffix == ".bin" else open_tensors(file))
+            for file in {file for file, _ in folder.sources.values()}
+        }
+
+    def keys(self) -> list[str]:
+        return list(self._sources)
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        file, own = self._sources[name]
+        return self._files[file].get_tensor(own)
+
+
+def _is_pickle(path: Path) -> bool:
+    """By the ending, which must agree with how the file begins: who takes a .safetensors file relies on it."""
+    named = path.suffix.lower() in PICKLES
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise corrupt(path, "it is a web page: the download needed a login or failed")
+    if named and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32:
+        raise corrupt(path, f"it is a safetensors file with the wrong ending; rename it to {path.stem}.safetensors")
+    if not named and start.startswith((b"PK\3\4", b"\x80\2")):
+        raise corrupt(path, f"it is a pickle with the wrong ending; rename it to {path.stem}.ckpt if you trust it")
+    return named
