@@ -271,6 +271,7 @@ class ImpastoDocker(DockWidget):
         if catalog is None or catalog.rev == self._shown_rev:
             return
         self._shown_rev = catalog.rev
+        self.panel.form.set_models(catalog.models)
         self._describe_settings()
         self._fill_models()
 

@@ -58,6 +58,7 @@ class ParamForm(QWidget):
         self._fields: Dict[str, Field] = {}
         self._defaults: Dict[str, Any] = {}
         self._chosen: Dict[str, Any] = {}
+        self._models: List[Mapping[str, Any]] = []
         self._quiet = False
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -79,6 +80,15 @@ class ParamForm(QWidget):
             self._add_group(name, members)
         self._defaults = {p.name: p.default for p in params}
         self._chosen = {name: value for name, value in self._chosen.items() if self._allowed(name, value)}
+        self._show()
+
+    def set_models(self, models: Sequence[Mapping[str, Any]]) -> None:
+        """What the parameters that take a model of the catalogue offer; what the painter chose is kept."""
+        self._models = list(models)
+        self._quiet = True
+        for p in self._params:
+            if _takes_model(p):
+                _fill_models(self._fields[p.name].widget, p, self._models)
         self._show()
 
     def set_hints(self, hints: Mapping[str, Any]) -> None:
@@ -126,7 +136,7 @@ class ParamForm(QWidget):
         rows.setVerticalSpacing(4)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for p in members:
-            field = _field(p)
+            field = _model_choice(p, self._models) if _takes_model(p) else _field(p)
             field.widget.setObjectName(f"impasto_{p.name}")
             field.widget.setToolTip(p.description)
             field.signal.connect(lambda *_, name=p.name: self._edited(name))
@@ -160,6 +170,33 @@ class ParamForm(QWidget):
         self._quiet = False
 
 
+def _takes_model(p: Param) -> bool:
+    return p.type == "string" and not p.enum and p.choices.get("from") == "models"
+
+
+def _model_choice(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
+    """A model of the catalogue by its id; one that is not there any more stays to be seen."""
+    combo = _combo()
+    _fill_models(combo, p, models)
+
+    def write(value: Any) -> None:
+        at = combo.findData(value)
+        if at < 0:
+            combo.addItem(f"{value} (not found)", value)
+            at = combo.count() - 1
+        combo.setCurrentIndex(at)
+
+    return Field(combo, combo.currentData, write, combo.currentIndexChanged)
+
+
+def _fill_models(combo: Any, p: Param, models: Sequence[Mapping[str, Any]]) -> None:
+    combo.clear()
+    combo.addItem(str(p.ui.get("none", "Automatic")), "")
+    for model in models:
+        if model.get("kind") == p.choices.get("kind") and model.get("usable", True):
+            combo.addItem(str(model.get("title") or model["id"]), model["id"])
+
+
 def _field(p: Param) -> Field:
     if p.enum:
         return _choice(p)
@@ -177,10 +214,15 @@ def _field(p: Param) -> Field:
     return Field(line, line.text, lambda v: line.setText(str(v)), line.textChanged)
 
 
-def _choice(p: Param) -> Field:
+def _combo() -> Any:
     combo = QComboBox()
     combo.setMinimumContentsLength(6)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return combo
+
+
+def _choice(p: Param) -> Field:
+    combo = _combo()
     for value in p.enum:
         combo.addItem(pretty(value), value)
     return Field(

@@ -122,7 +122,7 @@ def test_upscale_without_any_checkpoint(tmp_path: Path) -> None:
 
             for params, code, path in (
                 ({"scale": 9}, "request.invalid_param", "params.scale"),
-                ({"method": "magic"}, "request.invalid_param", "params.method"),
+                ({"upscaler": "magic"}, "model.unknown", "params.upscaler"),
                 ({"model": "tiny"}, "request.invalid_param", "params.model"),
             ):
                 answer = await ask_submit(peer, "bad", "upscale", params=params, canvas=CANVAS, inputs=inputs)

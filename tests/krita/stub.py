@@ -98,7 +98,7 @@ def main(worker: str) -> None:
 
     home = Path(os.environ["IMPASTO_HOME"])
     ensure_home(home)
-    for name in ("painterly", "broken"):
+    for name in ("painterly", "broken", "sharp"):
         (home / "models" / f"{name}.safetensors").write_bytes(name.encode())
 
     def identify(path: Path) -> Facts:
@@ -106,6 +106,8 @@ def main(worker: str) -> None:
             return Facts(
                 "unknown", usable=False, reason="The file ends early; download it again.", code="model.corrupt"
             )
+        if path.stem == "sharp":
+            return Facts("upscaler", "esrgan", title="Sharp 4x")
         return Facts("checkpoint", "sd1", title="Painterly", native_size=128)
 
     with single_instance(home):

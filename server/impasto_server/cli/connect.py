@@ -19,6 +19,7 @@ from impasto_protocol.errors import ImpastoError
 from impasto_protocol.home import Endpoint as Record
 from impasto_protocol.messages import Message
 
+from ..engine.modelpath import is_model_folder
 from ..service.home import ensure_home
 from ..service.server import Server
 from ..service.settings import Settings
@@ -35,12 +36,12 @@ def connection(
     """A client for one job, events and a lost connection in `inbox`.
 
     A server of this process is used where none runs, and where options or a model file ask for things that the
-    running one was not started with. `values["model"]` becomes a name of the catalogue.
+    running one was not started with. Files in `values` become names of the catalogue.
     """
     settings = settings_from(args)
-    file = Path(values["model"]).expanduser() if values.get("model") else None
-    if file is not None and file.is_file():
-        settings = replace(settings, models=(*settings.models, file.absolute()))
+    files = {name: path for name in _MODELS if (path := _model_file(values.get(name))) is not None}
+    if files:
+        settings = replace(settings, models=(*settings.models, *(path.absolute() for path in files.values())))
     own = args.in_process or settings != replace(Settings(), home=settings.home)
     endpoint = None if own else read_endpoint(settings.home)
     if endpoint is not None:
@@ -48,11 +49,19 @@ def connection(
             yield client
         return
     with local_server(replace(settings, worker="thread")) as (server, endpoint):
-        for model in server.catalogue.models:
-            if file is not None and file.exists() and model.path.samefile(file):
-                values["model"] = model.id
+        for name, file in files.items():
+            values[name] = next((m.id for m in server.catalogue.models if m.path.samefile(file)), values[name])
         with _client(endpoint, inbox) as client:
             yield client
+
+
+_MODELS = ("model", "upscaler")
+"""Parameters that take a name of the catalogue, on the command line also a file or a folder."""
+
+
+def _model_file(value: Any) -> Path | None:
+    path = Path(value).expanduser() if value else None
+    return path if path is not None and (path.is_file() or is_model_folder(path)) else None
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from impasto_protocol.errors import ImpastoError
@@ -62,6 +64,11 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for model in catalogue.models:
         if model.facts.kind == "unknown":
             yield Finding("note", f"{model.path}: {model.facts.reason}")
+    upscalers = sum(model.facts.kind == "upscaler" for model in catalogue.models)
+    if find_spec("spandrel") is not None:
+        yield Finding("ok", f"{upscalers} upscaler model(s), loaded by spandrel {version('spandrel')}")
+    else:
+        yield Finding("note", f"{upscalers} upscaler model(s); to use them: pip install --no-deps spandrel einops")
     record = read_endpoint(settings.home)
     yield Finding("ok", f"server: port {record.port}, process {record.pid}" if record else "server: none is running")
     krita = shutil.which("krita")

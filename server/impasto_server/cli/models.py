@@ -9,6 +9,7 @@ from pathlib import Path
 
 from impasto_protocol.home import models_folder
 
+from ..engine.modelpath import is_model_folder
 from ..service.catalogue import STARTER, Catalogue
 from ..service.facts import Facts, identify
 from ..service.home import ensure_home
@@ -66,7 +67,8 @@ def _list(catalogue: Catalogue, as_json: bool) -> int:
     for model in catalogue.models:
         facts = model.facts
         what = " ".join(part for part in (facts.kind, facts.family, facts.variant) if part)
-        print(f"{model.id:<40} {what:<28} {'' if facts.usable else facts.reason}".rstrip())
+        partner = f"inpaints with {model.partner}" if model.partner else ""
+        print(f"{model.id:<40} {what:<28} {partner if facts.usable else facts.reason}".rstrip())
     if not catalogue.checkpoints():
         print(catalogue.no_checkpoint, file=sys.stderr)
     return 0
@@ -87,7 +89,7 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
 
 
 def _check(path: Path) -> Facts:
-    if not path.is_file():
+    if not path.is_file() and not is_model_folder(path):
         return Facts("unknown", usable=False, reason="There is no such file.", code="model.unknown")
     return identify(path)
 
