@@ -154,3 +154,41 @@ def test_a_moved_phrase_keeps_its_weights() -> None:
     first, second = make_chunks(parse_attention(words(60) + " , (" + words(20) + ":1.4)"), ids)
     assert first.tokens[61] == COMMA and set(first.weights) == {1.0}
     assert second.weights[1:21] == (1.4,) * 20 and second.weights[21] == 1.0
+
+
+WORDS = st.sampled_from(["a", "bb", "ccc", ",", "BREAK", "(dd:1.3)", "[ee]"])
+
+
+@given(st.lists(WORDS, max_size=400), st.sampled_from([EOS, 0]), st.integers(0, 75))
+def test_chunks_hold_every_token_once_and_in_order(text: list[str], pad: int, reach: int) -> None:
+    """Whatever is asked for: 77 ids a chunk, the marks where they belong, and nothing lost, moved or weighed wrongly."""
+    spans = parse_attention(" ".join(text))
+    chunks = make_chunks(spans, ids, pad=pad, comma_reach=reach)
+    laid_out: list[tuple[int, float]] = []
+    for chunk in chunks:
+        assert len(chunk.tokens) == len(chunk.weights) == 77 and chunk.tokens[0] == BOS
+        end = chunk.tokens.index(EOS)
+        assert end <= 76 and set(chunk.tokens[end + 1 :]) <= {pad}
+        assert chunk.weights[0] == 1.0 and set(chunk.weights[end:]) == {1.0}
+        laid_out += zip(chunk.tokens[1:end], chunk.weights[1:end], strict=True)
+    assert laid_out == [(token, span.weight) for span in spans for token in ids(span.text)]
+    assert len(chunks) >= 1
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "bb", ","]), max_size=200), min_size=1, max_size=4))
+def test_break_begins_a_new_chunk_and_changes_nothing_else(parts: list[list[str]]) -> None:
+    """Each part is laid out as it is by itself."""
+    whole = make_chunks(parse_attention(" BREAK ".join(" ".join(part) for part in parts)), ids)
+    each = [make_chunks(parse_attention(" ".join(part)), ids) for part in parts]
+    if not parts[-1]:
+        each.pop()  # behind the last BREAK nothing needs a chunk
+    assert whole == tuple(chunk for chunks in each for chunk in chunks) or not each
+
+
+@given(st.lists(st.sampled_from(["a", "bb", ","]), min_size=1, max_size=300))
+def test_a_phrase_is_torn_only_where_no_comma_is_near(words_: list[str]) -> None:
+    """A chunk that is not the last ends behind a comma, or is full."""
+    chunks = make_chunks(parse_attention(" ".join(words_)), ids)
+    for chunk in chunks[:-1]:
+        used = chunk.tokens[1 : chunk.tokens.index(EOS)]
+        assert used[-1] == COMMA or len(used) == 75
