@@ -29,4 +29,5 @@ def describe(job: JobState) -> str:
 def describe_model(entry: Mapping[str, Any]) -> str:
     if not entry.get("usable", True):
         return str(entry.get("reason") or "This model cannot be used.")
-    return ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))
+    text = ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))
+    return f"{text}; inpaints with {entry['partner']}" if entry.get("partner") else text

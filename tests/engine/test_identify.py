@@ -126,6 +126,35 @@ FIXTURES: dict[str, tuple[Shapes, tuple[str, str, str]]] = {
     ),
     "embedding sd1": ({"emb_params": (4, 768)}, ("embedding", "sd1", "")),
     "embedding sdxl": ({"clip_l": (4, 768), "clip_g": (4, 1280)}, ("embedding", "sdxl", "")),
+    "embedding as A1111 saves it": ({"string_to_param.*": (4, 768)}, ("embedding", "sd1", "")),
+    "embedding of diffusers": ({"<cat-toy>": (1024,)}, ("embedding", "sd2", "")),
+    "bsrgan": (
+        {"conv_first.weight": (64, 3, 3, 3), "RRDB_trunk.0.RDB1.conv1.weight": (32, 64, 3, 3)},
+        ("upscaler", "esrgan", "rrdb"),
+    ),
+    "swinir": (
+        {
+            "conv_first.weight": (180, 3, 3, 3),
+            "layers.0.residual_group.blocks.0.attn.relative_position_bias_table": (225, 6),
+        },
+        ("upscaler", "swinir", ""),
+    ),
+    "hat": (
+        {
+            "conv_first.weight": (180, 3, 3, 3),
+            "layers.0.residual_group.blocks.0.attn.relative_position_bias_table": (961, 6),
+            "layers.0.residual_group.overlap_attn.relative_position_bias_table": (1521, 6),
+        },
+        ("upscaler", "hat", ""),
+    ),
+    "dat": (
+        {
+            "conv_first.weight": (180, 3, 3, 3),
+            "before_RG.1.weight": (180,),
+            "layers.0.blocks.0.attn.qkv.weight": (540, 180),
+        },
+        ("upscaler", "dat", ""),
+    ),
     "esrgan": (
         {"conv_first.weight": (64, 3, 3, 3), "body.0.rdb1.conv1.weight": (32, 64, 3, 3)},
         ("upscaler", "esrgan", "rrdb"),

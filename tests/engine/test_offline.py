@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.tiny import write_tiny_checkpoint
+from tests.tiny import write_tiny_checkpoint, write_tiny_folder, write_tiny_pickle
 
 SCRIPT = """
 import socket, sys
@@ -45,18 +45,23 @@ import torch
 from impasto_server.engine.load import load_checkpoint
 from impasto_server.engine.text import TextCache, encode
 
-components = load_checkpoint(Path(sys.argv[1]), device=torch.device("cpu"), dtype=torch.float32)
-embedding = encode(components, "a photo of a cat", cache=TextCache())
-with torch.no_grad():
-    components.unet(torch.zeros(1, 4, 8, 8), 10, embedding)
-print("done", tuple(embedding.shape))
+for path in sys.argv[1:]:
+    components = load_checkpoint(Path(path), device=torch.device("cpu"), dtype=torch.float32)
+    embedding = encode(components, "a photo of a cat", cache=TextCache())
+    with torch.no_grad():
+        components.unet(torch.zeros(1, 4, 8, 8), 10, embedding)
+    print("done", tuple(embedding.shape))
 """
 
 
 def test_loading_and_encoding_ask_no_network(tmp_path: Path) -> None:
-    path = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    paths = (
+        write_tiny_checkpoint(tmp_path / "tiny.safetensors"),
+        write_tiny_pickle(tmp_path / "pickle.ckpt"),
+        write_tiny_folder(tmp_path / "folder"),
+    )
     # Without the switches that turn the hub off, and with an empty cache: there must be nothing to turn off.
     env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     env |= {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(tmp_path / "hub")}
-    ran = subprocess.run([sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, env=env)
-    assert ran.stdout.startswith("done (1, 77, 32)"), ran.stderr
+    ran = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, paths)], capture_output=True, text=True, env=env)
+    assert ran.stdout.splitlines() == ["done (1, 77, 32)"] * 3, ran.stderr

@@ -161,7 +161,7 @@ WORDS = st.sampled_from(["a", "bb", "ccc", ",", "BREAK", "(dd:1.3)", "[ee]"])
 
 @given(st.lists(WORDS, max_size=400), st.sampled_from([EOS, 0]), st.integers(0, 75))
 def test_chunks_hold_every_token_once_and_in_order(text: list[str], pad: int, reach: int) -> None:
-    """Whatever is asked for: 77 ids a chunk, the marks where they belong, and nothing lost, moved or weighed wrongly."""
+    """Whatever is asked for: 77 ids a chunk, the marks where they belong, nothing lost, moved or weighed wrongly."""
     spans = parse_attention(" ".join(text))
     chunks = make_chunks(spans, ids, pad=pad, comma_reach=reach)
     laid_out: list[tuple[int, float]] = []

@@ -17,6 +17,7 @@ from impasto_server.engine import jobs as engine
 from impasto_server.service import facts as facts_module
 from impasto_server.service.catalogue import Catalogue, a1111_folders
 from impasto_server.service.facts import Facts
+from impasto_server.service.metadata import png_info
 from impasto_server.service.orders import resolve_params
 from impasto_server.service.partners import partners
 
@@ -258,3 +259,16 @@ def test_a_wrong_upscaler_is_refused_before_anything_is_accepted(tmp_path: Path)
         assert isinstance(await peer.ask(Plan, "upscale", {"upscaler": "sharp"}, Size(20, 20)), PlanOk)
 
     scenario_of(tmp_path, run)
+
+
+def test_what_a_picture_says_of_its_source() -> None:
+    """Made by a model, changed by one, or only resampled: the PNG says which."""
+
+    def packet(recipe: dict[str, Any], **more: bool) -> str:
+        info = png_info(recipe, **more)
+        return b"".join(data for kind, data, *_ in info.chunks if kind == b"iTXt").decode()
+
+    assert "digitalsourcetype/trainedAlgorithmicMedia" in packet({"mode": "txt2img"})
+    assert "digitalsourcetype/compositeWith" in packet({"mode": "inpaint"}, composite=True)
+    assert "digitalsourcetype/algorithmicallyEnhanced" in packet({"mode": "upscale", "upscaler": "sharp"})
+    assert packet({"mode": "upscale"}) == ""
