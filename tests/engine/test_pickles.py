@@ -170,6 +170,36 @@ def test_what_the_machine_could_be_told_to_do_to_its_stand_ins(tmp_path: Path, p
     assert pickle_header(path).shapes == {"a": (2,)}
 
 
+def test_containers_too_deep_inside_one_another_do_not_end_the_process(tmp_path: Path) -> None:
+    """The hash of a key of a million nested tuples ran over the end of the stack."""
+    many = 1_000_000
+    names = {
+        "a key": crafted(b"}K\x01", b"\x85" * many, b"K\x01s"),
+        "by the memo": crafted(b"}K\x01", b"\x85q\0h\0\x86" * (many // 5), b"K\x01s"),
+        "of threes": crafted(b"}K\x01", b"NN\x87" * (many // 3), b"K\x01s"),
+        "of marks": crafted(b"}(K\x01", b"t(" * 1000, b"K\x01s"),
+        "a frozen set": b"\x80\x04}(K\x01\x91K\x01s.",
+        "a long array": b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",
+        "an extension": crafted(b"\x82\x01"),
+    }
+    code = (
+        "import sys; from impasto_protocol.errors import ModelError\n"
+        "from impasto_server.engine.pickles import pickle_header\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: pickle_header(path)\n"
+        "    except ModelError as error: print(error.code)\n"
+    )
+    for name, program in names.items():
+        (tmp_path / name).write_bytes(program)
+    env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    paths = [str(tmp_path / name) for name in names]
+    ran = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, env=env)
+    assert ran.returncode == 0 and ran.stdout.split() == ["model.corrupt"] * len(names), ran.stderr
+    # Lists and tables may lie as deep as they like: nothing follows them.
+    (tmp_path / "lists").write_bytes(crafted(b"]" * 100_000, b"a" * 99_999))
+    assert pickle_header(tmp_path / "lists").shapes == {}
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=120), st.sampled_from([b"", b"\x80\x02", b"\x80\x02c", b"\x80\x04"]))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes) -> None:

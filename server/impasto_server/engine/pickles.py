@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from impasto_protocol.errors import ModelError
 
 from .checkpoint import Header, TensorInfo, Tensors, corrupt, unreadable
-from .unpickle import DTYPES, Damaged, Forbidden, Reader, StoredTensor
+from .unpickle import DTYPES, Damaged, Forbidden, Reader, Source, StoredTensor
 
 if TYPE_CHECKING:
     import torch
@@ -229,7 +229,7 @@ def _read_archive(path: str | Path, file: io.BufferedReader) -> Pickled:
             raw = index.read(MAX_INDEX + 1)
         if len(raw) > MAX_INDEX:
             raise Damaged("its index is too long for that of a model")
-        reader = Reader(io.BytesIO(raw))
+        reader = Reader(Source(raw))
         content = reader.load()
         places = {}
         for storage in reader.storages.values():
@@ -256,7 +256,7 @@ def _first_byte(file: io.BufferedReader, member: zipfile.ZipInfo) -> int:
 
 def _read_plain(path: str | Path, file: io.BufferedReader) -> Pickled:
     """The older format: five pickles (magic, version, system, content, keys), then length and bytes of each storage."""
-    start = io.BytesIO(file.read(MAX_INDEX))
+    start = Source(file.read(MAX_INDEX))
     magic = Reader(start).load()
     if magic != _MAGIC:
         return Pickled(magic, {})  # a plain pickle; no tensor can be in it

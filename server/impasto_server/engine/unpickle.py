@@ -10,9 +10,9 @@ import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-__all__ = ["DTYPES", "Damaged", "Forbidden", "Reader", "StoredTensor"]
+__all__ = ["DTYPES", "Damaged", "Forbidden", "Reader", "Source", "StoredTensor"]
 
 DTYPES = {
     "F64": ("DoubleStorage", "float64", 8),
@@ -144,11 +144,58 @@ _KINDS = {
 """Storage classes and dtypes -> number format."""
 
 
-class Reader(pickle.Unpickler):
-    """Python's own machine, without the power to import: every name is answered from a table of stand-ins."""
+class Source(io.BytesIO):
+    """The bytes of a pickle; what is cut off is an EOFError and never a shorter word."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and len(data) < size:
+            raise EOFError
+        return data
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line
+
+
+def _shallow(make: Callable[[Any], None]) -> Callable[[Reader], None]:
+    """The instruction that makes a tuple, within limits."""
+
+    def load(reader: Reader) -> None:
+        make(reader)
+        reader.measure(reader.stack[-1])
+
+    return load
+
+
+def _refuse(reader: Reader) -> None:
+    raise Damaged("it holds what no model does")
+
+
+_TUPLES = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+_STRANGE = (pickle.FROZENSET, pickle.BYTEARRAY8, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+_MAX_DEPTH = 64
+"""Tuples inside one another. Python follows all of them for the hash of a key, and thousands end the process."""
+
+
+class Reader(pickle._Unpickler):
+    """Python's own machine, without the power to import: every name is answered from a table of stand-ins.
+
+    It is the one in Python: that in C runs the same program, but lets nobody look at the tuples that it makes.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        **{code[0]: _shallow(pickle._Unpickler.dispatch[code[0]]) for code in _TUPLES},
+        **dict.fromkeys((code[0] for code in _STRANGE), _refuse),
+    }
+    stack: list[Any]
+
+    def __init__(self, file: Source) -> None:
         super().__init__(file, encoding="utf-8")
+        self._depths: dict[int, tuple[int, Any]] = {}
         self.storages: dict[str, Storage] = {}
         self.tensors: list[StoredTensor] = []
         table = _Function(lambda *args: _Table())
@@ -166,6 +213,13 @@ class Reader(pickle.Unpickler):
             **{name: _Kind(dtype) for name, dtype in _KINDS.items()},
             **dict.fromkeys(_INERT, _Inert()),
         }
+
+    def measure(self, made: tuple[Any, ...]) -> None:
+        """Note how deep a new tuple is; it is kept, so that its id stays its own. Raises Damaged."""
+        depth = 1 + max((self._depths[id(inner)][0] for inner in made if id(inner) in self._depths), default=0)
+        if depth > _MAX_DEPTH:
+            raise Damaged("its containers lie too deep inside one another")
+        self._depths[id(made)] = depth, made
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
