@@ -426,31 +426,6 @@ def gen():
     assert str(sent["mode"]) == "upscale" and json.loads(str(sent["params"])) == {"scale": 3.0, "upscaler": ""}
 
 
-def test_the_upscaler_is_chosen_among_those_of_the_catalogue(painter: Painter) -> None:
-    offered, sent, kept, default = painter.run("""
-def gen():
-    yield from new_document()
-    choose("upscale")
-    form = docker().panel.form
-    combo = form._fields["upscaler"].widget
-    offered = [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())]
-    combo.setCurrentIndex(1)
-    sent = docker().params()
-    # One that has gone stays to be seen until another is chosen; a new list of models changes nothing else.
-    form.set_overrides({"upscaler": "gone"})
-    form.set_models(controller().catalog.models)
-    kept = [combo.currentText(), docker().params()["upscaler"]]
-    form.reset()
-    default = [combo.currentText(), docker().params()]
-    choose("inpaint")
-    return [offered, sent, kept, default]
-""")
-    assert offered == [["Lanczos", ""], ["Sharp 4x", "sharp"]]
-    assert sent == {"scale": 2.0, "upscaler": "sharp"}
-    assert kept == ["gone (not found)", "gone"]
-    assert default == ["Lanczos", {"scale": 2.0}]
-
-
 @pytest.mark.parametrize("way", ["cancel", "refused", "too large"])
 def test_an_upscale_that_does_not_finish_opens_nothing(painter: Painter, way: str) -> None:
     painter.hold.touch()
