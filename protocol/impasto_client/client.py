@@ -17,6 +17,7 @@ from impasto_protocol.uploads import chunks
 from impasto_protocol.version import Limits
 
 from .endpoint import Endpoint
+from .spool import SPOOL_FROM, SpoolFolder
 from .transport import Transport
 
 __all__ = ["CHUNK", "Client"]
@@ -91,6 +92,7 @@ class Client:
         self._uploading: Dict[str, _Waiter] = {}
         self._upload_lock = threading.Lock()
         self._end: Optional[ImpastoError] = None
+        self._spool: Optional[SpoolFolder] = None
         self._reader = threading.Thread(target=self._read, name="impasto-read", daemon=True)
 
     @staticmethod
@@ -100,8 +102,10 @@ class Client:
         on_event: Callable[[wire.Message], None],
         on_lost: Callable[[ImpastoError], None],
         timeout: float = 15.0,
+        *,
+        files: bool = True,
     ) -> Client:
-        """Open the connection and say hello.
+        """Open the connection and say hello; with `files`, find out whether pixels can go through the spool.
 
         Raises AuthError `auth.denied`, ProtocolError `protocol.version`, ResourceError `resource.connection_lost`.
         """
@@ -116,12 +120,24 @@ class Client:
             raise
         opened = Client(transport, connection, connection.welcome, on_event, on_lost)
         opened._reader.start()
+        spool = connection.welcome.spool
+        if files and spool is not None:
+            try:
+                opened._spool = SpoolFolder.prove(spool, opened._share)
+            except ImpastoError:
+                opened.close()
+                raise
         return opened
 
     @property
     def limits(self) -> Limits:
         """What the server accepts."""
         return self.welcome.limits
+
+    @property
+    def through_files(self) -> bool:
+        """Whether large pictures go through the spool: client and server see the same files."""
+        return self._spool is not None
 
     # ---- requests
 
@@ -221,19 +237,29 @@ class Client:
     # ---- pixels
 
     def upload(self, data: Buffer, stop: Optional[threading.Event] = None) -> str:
-        """Make sure that the server holds `data`; its digest. Only what is missing is sent.
+        """Make sure that the server holds `data`; what a submit calls it: its digest, or the name of a file's bytes.
 
-        At most `limits.window` chunks are on their way at a time, so that other messages get between them. Raises
-        AssetError, and JobError `job.cancelled` soon after `stop` was set.
+        A large picture goes through the spool where that is shared. Else only what is missing is sent, with at most
+        `limits.window` chunks on their way at a time, so that other messages get between them. Raises AssetError, and
+        JobError `job.cancelled` soon after `stop` was set.
         """
-        digest = digest_of(data)
+        stop = stop or threading.Event()
         with self._upload_lock:
+            if self._spool is not None and memoryview(data).nbytes >= SPOOL_FROM:
+                name = self._fill(self._spool, data, stop)
+                if name is not None:
+                    return name
+            digest = digest_of(data)
             if self.have((digest,)):
-                self._put(digest, data, stop or threading.Event())
+                self._put(digest, data, stop)
         return digest
 
     def fetch(self, digest: str, size: Optional[int] = None) -> bytes:
         """The bytes of a digest, checked; `size` is what they are expected to be."""
+        if self._spool is not None and size is not None and size >= SPOOL_FROM:
+            whole = self._read_file(self._spool, digest, size)
+            if whole is not None:
+                return whole
         pieces: List[bytes] = []
         have = 0
         while True:
@@ -277,6 +303,52 @@ class Client:
             with self._lock:
                 self._waiting.pop(id, None)
         return _expect(waiter.answer, kind)
+
+    def _share(self, read: bytes, wrote: bytes) -> None:
+        self._ask(lambda id: wire.Share(id, read, wrote), wire.Ok)
+
+    def _fill(self, spool: SpoolFolder, data: Buffer, stop: threading.Event) -> Optional[str]:
+        """Hand `data` over in a file; its name for a submit, or None where that does not work now."""
+        size = memoryview(data).nbytes
+        try:
+            room = self._ask(lambda id: wire.Room(id, size), wire.RoomOk)
+        except ResourceError as error:
+            _need_the_socket(error)
+            return None
+        try:
+            spool.write(room.name, data, stop)
+            self._ask(lambda id: wire.Filled(id, room.name, room.generation), wire.Ok)
+        except (OSError, AssetError) as error:
+            self._release(room.name, room.generation)
+            _log.warning("a picture goes through the connection, its file could not be filled: %s", error)
+            return None
+        except JobError:
+            self._release(room.name, room.generation)
+            raise
+        except ResourceError as error:
+            _need_the_socket(error)
+            return None
+        return room.digest
+
+    def _read_file(self, spool: SpoolFolder, digest: str, size: int) -> Optional[bytes]:
+        """The bytes of a digest through a file, or None where that does not work now."""
+        try:
+            file = self._ask(lambda id: wire.GetFile(id, digest), wire.File)
+        except ResourceError as error:
+            _need_the_socket(error)
+            return None
+        try:
+            if file.size != size:
+                raise AssetError("asset.bad_image", f"The result has {file.size} bytes, announced were {size}.")
+            return spool.read(file.name, size)
+        except OSError as error:
+            _log.warning("a result comes through the connection, its file could not be read: %s", error)
+            return None
+        finally:
+            self._release(file.name, file.generation)
+
+    def _release(self, name: str, generation: int) -> None:
+        self._ask(lambda id: wire.Release(id, name, generation), wire.Ok)
 
     def _put(self, digest: str, data: Buffer, stop: threading.Event) -> None:
         waiter = _Waiter()
@@ -339,6 +411,13 @@ class Client:
                 waiter.put(answer=message)
         else:
             self._on_event(message)
+
+
+def _need_the_socket(error: ResourceError) -> None:
+    """Raise what ends the connection; anything else that the spool refuses goes through the connection instead."""
+    if error.code in ("resource.connection_lost", "resource.no_answer"):
+        raise error
+    _log.info("pixels go through the connection: %s", error)
 
 
 def _digest_of(message: wire.Message) -> str:

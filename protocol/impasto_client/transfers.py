@@ -24,23 +24,29 @@ def send_job(
     snapshot: Snapshot,
     preview: Optional[wire.PreviewWish],
     stop: threading.Event,
+    sent: Dict[str, wire.InputPicture],
 ) -> int:
     """Upload what the server lacks and submit; the number of jobs before it.
 
-    Raises what the server answers, AssetError `asset.bad_image` for a snapshot whose buffers do not fit its box, and
-    JobError `job.cancelled` where `stop` was set while uploading.
+    `sent` keeps what the pictures were called: where a connection was lost before the answer, the same call again
+    says the same submit again, which the server recognises. Raises what the server answers, AssetError
+    `asset.bad_image` for a snapshot whose buffers do not fit its box, and JobError `job.cancelled` where `stop` was
+    set while uploading.
     """
     snapshot.check()
-    for last in (False, True):
-        inputs = _upload(client, snapshot, stop)
+    attempts = 3 if sent else 2
+    for attempt in range(attempts):
+        if not sent:
+            sent.update(_upload(client, snapshot, stop))
         try:
             # A picture says itself where it lies.
-            box = snapshot.box if not inputs else None
-            return client.submit(job_id, mode, params, snapshot.canvas, inputs, snapshot.format, preview, box=box)
+            box = snapshot.box if not sent else None
+            return client.submit(job_id, mode, params, snapshot.canvas, sent, snapshot.format, preview, box=box)
         except AssetError as error:
-            # Evicted between the upload and the submit: once more, then it is an error.
-            if error.code != "asset.missing" or last:
+            # Of an earlier connection, or evicted between the upload and the submit: once more, then it is an error.
+            if error.code != "asset.missing" or attempt == attempts - 1:
                 raise
+            sent.clear()
     raise AssertionError("unreachable")
 
 

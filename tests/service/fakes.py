@@ -149,6 +149,7 @@ class Peer:
         self.socket = socket
         self.events: list[Message] = []
         self.numbers = itertools.count(1)
+        self.welcome: Any = None
         self._limits = Limits(frame=64 << 20)
 
     async def send(self, message: Message) -> None:
@@ -214,6 +215,7 @@ async def connected(endpoint: Endpoint, token: str = TOKEN, **options: Any) -> A
         welcome = await peer.receive()
         if isinstance(welcome, Error):
             raise welcome.exception()
+        peer.welcome = welcome
         yield peer
 
 
