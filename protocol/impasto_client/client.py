@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import hashlib
 import itertools
 import logging
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from impasto_protocol import messages as wire
 from impasto_protocol.connection import ClientConnection
@@ -260,24 +262,16 @@ class Client:
             whole = self._read_file(self._spool, digest, size)
             if whole is not None:
                 return whole
-        pieces: List[bytes] = []
-        have = 0
-        while True:
-            piece = self._ask(lambda id, at=have: wire.Get(id, digest, at, self._chunk), wire.Data)  # type: ignore[misc]
-            if size is not None and piece.size != size:
-                raise AssetError("asset.bad_image", f"The result has {piece.size} bytes, announced were {size}.")
-            if piece.offset != have or not piece.data or have + len(piece.data) > piece.size:
-                raise ProtocolError("protocol.bad_message", "The server sent another piece than was asked for.")
-            pieces.append(bytes(piece.data))
-            have += len(piece.data)
-            if have == piece.size:
-                break
-        whole = b"".join(pieces)
-        if digest_of(whole) != digest:
+        pieces: List[Buffer] = []
+        hashed = hashlib.blake2b(digest_size=16)
+        for piece in self._pieces(digest, size):
+            pieces.append(piece)
+            hashed.update(piece)  # while the next one is on its way
+        if hashed.hexdigest() != digest:
             raise AssetError(
                 "asset.digest_mismatch", "The result arrived damaged; fetch it again.", retryable=True, path=digest
             )
-        return whole
+        return b"".join(pieces)
 
     def close(self) -> None:
         """End the connection; calls that wait raise `resource.connection_lost`. May be repeated."""
@@ -290,6 +284,10 @@ class Client:
         return min(CHUNK, self.limits.chunk)
 
     def _ask(self, build: Callable[[int], wire.Message], kind: Type[M]) -> M:
+        return self._answer(self._question(build), kind)
+
+    def _question(self, build: Callable[[int], wire.Message]) -> Tuple[int, _Waiter]:
+        """Send a request; `_answer` waits for what comes."""
         id = next(self._ids)
         waiter = _Waiter()
         with self._lock:
@@ -298,11 +296,50 @@ class Client:
             self._waiting[id] = waiter
         try:
             self._transport.send(self._connection.send(build(id)))
+        except BaseException:
+            self._forget(id)
+            raise
+        return id, waiter
+
+    def _answer(self, question: Tuple[int, _Waiter], kind: Type[M]) -> M:
+        id, waiter = question
+        try:
             waiter.wait(lambda: waiter.answer is not None, REQUEST_SECONDS)
         finally:
-            with self._lock:
-                self._waiting.pop(id, None)
+            self._forget(id)
         return _expect(waiter.answer, kind)
+
+    def _forget(self, id: int) -> None:
+        with self._lock:
+            self._waiting.pop(id, None)
+
+    def _pieces(self, digest: str, size: Optional[int]) -> Iterator[Buffer]:
+        """The bytes of a digest in order; as many pieces are asked for at a time as chunks may be on their way."""
+        waiting: Deque[Tuple[int, int, Tuple[int, _Waiter]]] = collections.deque()
+        have = asked = 0
+        try:
+            while size is None or have < size:
+                while len(waiting) < max(1, self.limits.window) and (asked < size if size is not None else not waiting):
+                    want = self._chunk if size is None else min(self._chunk, size - asked)
+                    get = functools.partial(wire.Get, digest=digest, offset=asked, length=want)
+                    waiting.append((asked, want, self._question(get)))
+                    asked += want
+                at, want, question = waiting.popleft()
+                piece = self._answer(question, wire.Data)
+                if size is not None and piece.size != size:
+                    raise AssetError("asset.bad_image", f"The result has {piece.size} bytes, announced were {size}.")
+                if piece.offset != at or not piece.data or at + len(piece.data) > piece.size:
+                    raise ProtocolError("protocol.bad_message", "The server sent another piece than was asked for.")
+                if at != have:
+                    continue  # it was asked for before an earlier one came short
+                size = piece.size
+                have += len(piece.data)
+                if len(piece.data) < want:
+                    asked = have
+                yield piece.data
+        finally:
+            for _, _, (id, _) in waiting:
+                self._forget(id)
 
     def _share(self, read: bytes, wrote: bytes) -> None:
         self._ask(lambda id: wire.Share(id, read, wrote), wire.Ok)

@@ -18,7 +18,6 @@ from impasto_client.endpoint import read_endpoint
 from impasto_client.events import JobChanged, PreviewReady, ResultReady
 from impasto_client.jobs import JobList
 from impasto_client.tasks import Runner
-from impasto_client.transport import FRAGMENT
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import AssetError, ImpastoError, JobError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
@@ -121,12 +120,12 @@ def test_fetch_puts_pieces_together(server: FakeServer, client: Client) -> None:
     assert caught.value.code == "asset.digest_mismatch"
 
 
-def test_large_frames_cross_in_fragments(tmp_path: Path) -> None:
+def test_large_frames_cross_whole(tmp_path: Path) -> None:
     server = FakeServer(tmp_path).start()
     client = client_of(server)
-    data = bytes(3 * FRAGMENT + 17) + b"end"
+    data = bytes(3 * 256 * 1024 + 17) + b"end"
     assert server.blobs[client.upload(data)] == data
-    assert len(puts(server)) == 1  # one message, several websocket fragments
+    assert len(puts(server)) == 1
     assert client.fetch(digest_of(data)) == data
     client.close()
     server.stop()

@@ -63,7 +63,7 @@ class Editor:
     def hang_up(self) -> None:
         client = self.runner._link.client
         if client is not None:
-            client._transport._socket.socket.shutdown(2)
+            client._transport._socket.shutdown(2)
 
 
 @pytest.fixture
