@@ -210,9 +210,7 @@ class Impasto:
 
         side = int((len(pixels) // 4) ** 0.5)
         picture = InputPicture(self.client.upload(pixels), side, side, "rgba8")
-        self.client.submit(
-            uuid.uuid4().hex, "img2img", {}, Size(side, side), {"image": picture}, "rgba8"
-        )
+        self.client.submit(uuid.uuid4().hex, "img2img", {}, Size(side, side), {"image": picture}, "rgba8")
         got = b""
         while True:
             event = self.events.get()
@@ -267,7 +265,7 @@ def memcpy(pixels: bytearray) -> bytearray:
 
 
 class Vendored:
-    """The client in a Python of its own, which has the plug-ins' packages and nothing else; it takes the time itself."""
+    """The client in a Python of its own, which has the plug-ins' packages and no others; it takes the time itself."""
 
     def __init__(self, home: Path, packages: Path) -> None:
         argv = [sys.executable, "-I", str(HERE), "--client", str(home), str(packages)]

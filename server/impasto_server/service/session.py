@@ -72,7 +72,7 @@ CATALOG_MODELS = 200
 
 OUTBOX_ROOM = 8 << 20
 HELLO_TIMEOUT = 10.0
-_BIG = 4 << 20
+_BIG = 256 << 10
 
 CLOSE_POLICY = 1008
 CLOSE_TRY_LATER = 1013
@@ -297,8 +297,8 @@ class Session:
         )
 
     async def _put(self, message: Put) -> PutOk:
-        last = message.offset + len(message.data) >= message.size
-        if last and message.size > _BIG:
+        if len(message.data) >= _BIG:
+            # Hashed while the next chunk arrives, and nobody else waits for it.
             step = await asyncio.to_thread(self.uploads.add, message)
         else:
             step = self.uploads.add(message)

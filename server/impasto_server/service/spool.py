@@ -329,16 +329,25 @@ class Line:
         used = sum(file.capacity for file in self._files.values())
         if len(self._files) >= _FILES or used + size > self.limit:
             raise no_spool("This client uses too many spool files at once")
-        fitting = [file for file in self._free if size <= file.capacity <= 2 * size]
-        if fitting:
-            file = min(fitting, key=lambda file: file.capacity)
-            self._free.remove(file)
-        else:
-            file = self.spool.make(self, size)
+        file = self._fitting(size) or self.spool.make(self, size)
         file.generation += 1
         file.size = size
         self._files[file.name] = file
         return file
+
+    def _fitting(self, size: int) -> SpoolFile | None:
+        """A file that was used before and still is what it was."""
+        for file in sorted(self._free, key=lambda file: file.capacity):
+            if size <= file.capacity <= 2 * size:
+                self._free.remove(file)
+                file.size = file.capacity
+                try:
+                    file.check()
+                except AssetError:
+                    remove(file.path, file.file)
+                else:
+                    return file
+        return None
 
     def _leave(self, file: SpoolFile) -> None:
         self._files.pop(file.name, None)
