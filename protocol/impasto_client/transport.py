@@ -168,12 +168,13 @@ class Transport:
     def _take(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             return
+        data = bytes(frame.data)
         if frame.opcode is Opcode.TEXT:
-            self._received.append(frame.data.decode("utf-8", "replace"))
+            self._received.append(data.decode("utf-8", "replace"))
         elif frame.fin and not self._fragments:
-            self._received.append(frame.data)
+            self._received.append(data)
         else:
-            self._fragments.append(frame.data)
+            self._fragments.append(data)
             if frame.fin:
                 self._received.append(b"".join(self._fragments))
                 self._fragments = []

@@ -357,6 +357,24 @@ def test_job_list_bounds_the_pixels_it_keeps() -> None:
     assert state is not None and state.results == 5
 
 
+def test_a_job_that_waits_shows_where_it_stands_now(tmp_path: Path, monkeypatch: Any) -> None:
+    """Also where the news comes late: a job that runs waits no more."""
+    events: list[Any] = []
+    runner = Runner("test", events.append, start_server=False, home=tmp_path)
+    monkeypatch.setattr(runner._link, "client_of", lambda generation: object())
+    runner._jobs["j"] = tasks._Job("j", "inpaint", {}, snapshot())
+    for message in (wire.Queued("j", 1, 3), wire.Position("j", 2), wire.Position("j", 1), wire.Started("j", 2)):
+        runner._on_message(0, message)
+    runner._on_message(0, wire.Position("j", 0))
+    runner._receive.start()
+    runner._receive.stop()
+    runner._receive.join(10)
+    assert [(e.state, e.position) for e in events] == [("queued", 3), ("queued", 2), ("queued", 1), ("running", 0)]
+    jobs = JobList()
+    shown = [jobs.apply(event) for event in events]
+    assert [state.position for state in shown if state is not None] == [3, 2, 1, 0]
+
+
 def test_progress_does_not_go_back_while_pixels_of_another_job_arrive(tmp_path: Path, monkeypatch: Any) -> None:
     """The thread that tells "started" may be busy; progress overtakes it then."""
     events: list[Any] = []
