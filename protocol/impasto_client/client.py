@@ -95,6 +95,8 @@ class Client:
         self._upload_lock = threading.Lock()
         self._end: Optional[ImpastoError] = None
         self._spool: Optional[SpoolFolder] = None
+        self._filled: Dict[str, Tuple[str, int]] = {}
+        """Files that no submit has named yet: digest -> name and generation."""
         self._reader = threading.Thread(target=self._read, name="impasto-read", daemon=True)
 
     @staticmethod
@@ -182,6 +184,8 @@ class Client:
             lambda id: wire.Submit(id, job, mode, dict(params), canvas, pictures, output_format, preview, *rest),
             wire.Accepted,
         )
+        for picture in pictures.values():
+            self._filled.pop(picture.digest, None)  # the job's now
         return answer.position
 
     def cancel(self, job: str) -> None:
@@ -255,6 +259,12 @@ class Client:
             if self.have((digest,)):
                 self._put(digest, data, stop)
         return digest
+
+    def give_back(self, digest: str) -> None:
+        """A picture that was uploaded will be in no job; nothing where the server forgets it by itself."""
+        filled = self._filled.pop(digest, None)
+        if filled is not None:
+            self._release(*filled)
 
     def fetch(self, digest: str, size: Optional[int] = None) -> bytes:
         """The bytes of a digest, checked; `size` is what they are expected to be."""
@@ -365,6 +375,7 @@ class Client:
         except ResourceError as error:
             _need_the_socket(error)
             return None
+        self._filled[room.digest] = (room.name, room.generation)
         return room.digest
 
     def _read_file(self, spool: SpoolFolder, digest: str, size: int) -> Optional[bytes]:

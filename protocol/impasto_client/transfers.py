@@ -6,7 +6,7 @@ import threading
 from typing import Any, Dict, Mapping, Optional
 
 from impasto_protocol import messages as wire
-from impasto_protocol.errors import AssetError
+from impasto_protocol.errors import AssetError, ImpastoError, ResourceError
 from impasto_protocol.images import ImageFormat
 
 from .client import Client
@@ -36,31 +36,41 @@ def send_job(
     snapshot.check()
     attempts = 3 if sent else 2
     for attempt in range(attempts):
-        if not sent:
-            sent.update(_upload(client, snapshot, stop))
         try:
+            if not sent:
+                _upload(client, snapshot, stop, sent)
             # A picture says itself where it lies.
             box = snapshot.box if not sent else None
             return client.submit(job_id, mode, params, snapshot.canvas, sent, snapshot.format, preview, box=box)
-        except AssetError as error:
+        except ImpastoError as error:
+            if error.code in ("resource.connection_lost", "resource.no_answer"):
+                raise  # the job may have been accepted: it is asked for again as it was
+            for picture in sent.values():
+                client.give_back(picture.digest)
+            sent.clear()
             # Of an earlier connection, or evicted between the upload and the submit: once more, then it is an error.
             if error.code != "asset.missing" or attempt == attempts - 1:
                 raise
-            sent.clear()
     raise AssertionError("unreachable")
 
 
-def _upload(client: Client, snapshot: Snapshot, stop: threading.Event) -> Dict[str, wire.InputPicture]:
+def _upload(client: Client, snapshot: Snapshot, stop: threading.Event, sent: Dict[str, wire.InputPicture]) -> None:
+    """Fill `sent` with what the pictures are called; it is empty again where the connection is lost meanwhile."""
     box = snapshot.box
-    inputs = {}
-    for name, pixels in (("image", snapshot.pixels), ("backdrop", snapshot.backdrop)):
-        if pixels:
-            digest = client.upload(pixels, stop)
-            inputs[name] = wire.InputPicture(digest, box.width, box.height, snapshot.format, box.x, box.y)
-    if snapshot.mask is not None:
-        digest = client.upload(snapshot.mask, stop)
-        inputs["mask"] = wire.InputPicture(digest, box.width, box.height, "l8", box.x, box.y)
-    return inputs
+    pictures = (
+        ("image", snapshot.pixels, snapshot.format),
+        ("backdrop", snapshot.backdrop, snapshot.format),
+        ("mask", snapshot.mask, "l8"),
+    )
+    try:
+        for name, pixels, format in pictures:
+            if pixels:
+                digest = client.upload(pixels, stop)
+                sent[name] = wire.InputPicture(digest, box.width, box.height, format, box.x, box.y)
+    except ResourceError as error:
+        if error.code == "resource.connection_lost":
+            sent.clear()
+        raise
 
 
 def fetch_result(client: Client, output: wire.Output) -> ResultLayer:

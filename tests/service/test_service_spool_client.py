@@ -17,7 +17,7 @@ from impasto_client.document import Snapshot
 from impasto_client.endpoint import Endpoint
 from impasto_client.spool import SpoolFolder
 from impasto_client.transfers import fetch_result, send_job
-from impasto_protocol.errors import AssetError, JobError, ResourceError
+from impasto_protocol.errors import AssetError, JobError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.home import spool_folder
 from impasto_protocol.images import digest_of
@@ -171,6 +171,23 @@ def test_an_upload_that_is_given_up_gives_back_its_room(tmp_path: Path) -> None:
             desk.client.upload(picture(), stop)
         assert caught.value.code == "job.cancelled" and "release" in desk.types()
         assert not any(line._files for line in server.spool._lines)
+
+    at_a_server(tmp_path, use)
+
+
+def test_pictures_of_a_job_that_is_refused_are_given_back(tmp_path: Path) -> None:
+    def use(server: Server, endpoint: Any) -> None:
+        desk, sent = Desk(endpoint), dict[str, InputPicture]()
+        with pytest.raises(RequestError):
+            send_job(desk.client, "j", "inpaint", {"steps": 0}, SHOT, None, threading.Event(), sent)
+        assert not sent and not any(line._files for line in server.spool._lines) and not server.blobs.byte_count
+        # One that a job needs is not given back by its client.
+        send_job(desk.client, "k", "inpaint", {"prompt": "slow", "steps": 20}, SHOT, None, threading.Event(), sent)
+        for part in sent.values():
+            desk.client.give_back(part.digest)
+        file = next(file for line in server.spool._lines for file in line._files.values())
+        desk.client._release(file.name, file.generation)
+        assert desk.result("k")
 
     at_a_server(tmp_path, use)
 

@@ -230,7 +230,9 @@ class Session:
                 lent = await self.files.lend(await self._whole(message.digest))
                 return File(message.id, message.digest, lent.name, lent.generation, lent.size)
             case Release():
-                self.files.release(message.name, message.generation)
+                filled = self.files.release(message.name, message.generation)
+                if filled is not None:
+                    self.services.blobs.drop_files((filled,))
                 return Ok(message.id)
             case Cancel():
                 self.services.jobs.cancel(message.job)

@@ -279,11 +279,18 @@ class Line:
             raise
         return file
 
-    def release(self, name: str, generation: int) -> None:
-        """The client has read a file, or will not fill it; nothing where it has released it already."""
+    def release(self, name: str, generation: int) -> str | None:
+        """The client has read a file, or will not fill it; nothing where it has released it already.
+
+        The digest of one that was filled, whose picture no job will need on the client's account.
+        """
         file = self._files.get(name)
-        if file is not None and file.generation == generation and name in self._rooms | self._lent:
-            self.take_back(file)
+        if file is None or file.generation != generation:
+            return None
+        if name not in self._rooms | self._lent:
+            return file.digest
+        self.take_back(file)
+        return None
 
     def take_back(self, file: SpoolFile) -> None:
         """For the next picture of this connection, whose client writes this one no more."""
