@@ -56,13 +56,14 @@ class _Waiter:
             self.changed.notify_all()
 
     def wait(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Until `ready()`, or raise the error that arrived, or `resource.no_answer`."""
+        """Until `ready()`, or raise the error that arrived instead, or `resource.no_answer`."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.error is not None or ready(), timeout):
                 raise ResourceError(
                     "resource.no_answer", f"The Impasto server did not answer within {timeout:.0f} s.", retryable=True
                 )
-            if self.error is not None:
+            # An answer that arrived counts, also where the connection ended before this thread could take it.
+            if not ready() and self.error is not None:
                 raise self.error
 
 

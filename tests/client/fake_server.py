@@ -215,6 +215,12 @@ class FakeServer:
             raise AssetError("asset.missing", "Send the picture first.", data={"digests": missing})
         send(wire.Accepted(submit.id, submit.job))
         if submit.job in self.jobs:
+            known = self.jobs[submit.job]
+            with self._lock:
+                if send not in known.listeners:
+                    for event in known.log:
+                        send(event)
+                    known.listeners.append(send)
             return
         job = self.jobs[submit.job] = FakeJob(submit)
         job.listeners.append(send)

@@ -120,6 +120,16 @@ def test_fetch_puts_pieces_together(server: FakeServer, client: Client) -> None:
     assert caught.value.code == "asset.digest_mismatch"
 
 
+def test_an_answer_counts_although_the_connection_ended_behind_it() -> None:
+    """A thread that wakes late finds both; without this an accepted job would count as not sent."""
+    waiter = impasto_client.client._Waiter()
+    waiter.put(answer=wire.Ok(1))
+    waiter.put(error=ResourceError("resource.connection_lost", "Lost."))
+    waiter.wait(lambda: waiter.answer is not None, 1)
+    with pytest.raises(ResourceError):
+        waiter.wait(lambda: waiter.received > 0, 1)
+
+
 def test_large_frames_cross_whole(tmp_path: Path) -> None:
     server = FakeServer(tmp_path).start()
     client = client_of(server)

@@ -139,8 +139,7 @@ class Spool:
             line.close()
         if self.ready and self.folder is not None:
             self.ready = False
-            with contextlib.suppress(OSError):
-                self._clear(self.folder)
+            self._clear(self.folder)
 
     def line(self, limit: int) -> Line:
         """For one connection, which may have `limit` bytes in files at a time."""
@@ -179,7 +178,10 @@ class Spool:
     def _clear(folder: Path) -> None:
         for entry in os.scandir(folder):
             if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
+                try:
+                    os.unlink(entry.path)
+                except OSError as e:
+                    log.warning("%s stays in the spool: %s", entry.name, e)
 
 
 class Line:
