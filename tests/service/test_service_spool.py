@@ -238,6 +238,9 @@ def test_a_picture_of_a_file_outlives_its_connection_as_long_as_its_job(tmp_path
                 await peer.until(Progress)
                 inputs = await inputs_of(peer, folder)
                 await ask_submit(peer, "j", "inpaint", inputs=inputs)
+                held: Any = server.blobs.get(inputs["image"].digest)
+                assert isinstance(await peer.ask(Release, held.name, held.generation), Ok)
+                assert inputs["image"].digest in server.blobs, "what a job needs is not released"
             while len(names(tmp_path)) != 3:  # the job's two, and the watcher's probe
                 await asyncio.sleep(0.01)
             # The same submit again is the same job, also from elsewhere.

@@ -88,15 +88,19 @@ class Blobs:
         self._pins.subtract(digests)
         self._pins = +self._pins
 
+    def files(self, digests: Iterable[str]) -> list[str]:
+        """Those of them that are in files."""
+        return [digest for digest in digests if isinstance(self._data.get(digest), SpoolFile)]
+
     def drop_files(self, digests: Iterable[str]) -> None:
         """Let go of those that are files and not pinned: no other client can ask for them, as they have no hash."""
-        for digest in digests:
-            if isinstance(self._data.get(digest), SpoolFile) and digest not in self._pins:
+        for digest in self.files(digests):
+            if digest not in self._pins:
                 self._drop(digest)
 
     def drop_files_of(self, line: Line) -> None:
         """The same for all that a connection has filled."""
-        self.drop_files([d for d, held in self._data.items() if isinstance(held, SpoolFile) and held.line is line])
+        self.drop_files([name for name, held in self._data.items() if getattr(held, "line", None) is line])
 
     def _drop(self, digest: str) -> None:
         held = self._data.pop(digest)

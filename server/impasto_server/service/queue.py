@@ -122,6 +122,7 @@ class JobQueue:
         record = Record(submit.job, submit.mode, fingerprint(submit), time.time(), order)
         self.ledger.accept(record.id, record.mode, record.fingerprint, record.created)
         self.blobs.pin(order.digests)
+        record.pinned = order.digests
         self._records[record.id] = record
         if submit.priority == "front":
             self._waiting.appendleft(record)
@@ -265,6 +266,11 @@ class JobQueue:
 
     async def _work_through(self, record: Record, order: Order) -> engine.Result:
         job = await asyncio.to_thread(to_engine_job, order, self.blobs.peek(order.digests))
+        # What was in files is in memory now: the files are free for the next pictures.
+        read = self.blobs.files(record.pinned)
+        self.blobs.unpin(read)
+        self.blobs.drop_files(read)
+        record.pinned = tuple(digest for digest in record.pinned if digest not in read)
         if record.cancel_asked:
             raise engine.Cancelled()
         async with aclosing(self.worker.run(job)) as events:
@@ -338,9 +344,8 @@ class JobQueue:
     def _end(self, record: Record, state: str, terminal: Message) -> None:
         assert record.state in ACTIVE, "a job ends once"
         record.state = state
-        if record.order is not None:
-            self.blobs.unpin(record.order.digests)
-            self.blobs.drop_files(record.order.digests)
+        self.blobs.unpin(record.pinned)
+        self.blobs.drop_files(record.pinned)
         self._tell(record, terminal)
         record.listeners.clear()
         self._forget_ended()

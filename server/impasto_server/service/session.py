@@ -134,11 +134,14 @@ class Session:
         finally:
             self.connection.closed()
             self.services.jobs.forget_listener(self.send)
-            self.files.close()
-            self.services.blobs.drop_files_of(self.files)
             for task in tasks:
                 task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                ends = await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                # Now no submit can be looking at a file any more.
+                self.files.close()
+                self.services.blobs.drop_files_of(self.files)
         for end in ends:
             # That the connection is closed is how most of them end.
             if isinstance(end, Exception) and not isinstance(end, ConnectionClosed):
