@@ -35,26 +35,13 @@ from impasto_protocol.messages import (
 from impasto_protocol.version import Limits
 from impasto_server.service.spool import Spool, SpoolFile
 
-from tests.service.fakes import Peer, ask_submit, connected, disc, missing, picture, running, settings_for
+from tests.service.fakes import Peer, ask_submit, connected, disc, missing, picture, running, settings_for, share
 
 SIZE = 64 * 48 * 4
 
 
 def names(home: Path) -> list[str]:
     return sorted(os.listdir(spool_folder(home)))
-
-
-async def share(peer: Peer) -> Path:
-    """Prove that the files are the same; the folder."""
-    folder = Path(peer.welcome.spool.folder)
-    probe = folder / peer.welcome.spool.probe
-    data = probe.read_bytes()
-    mark = os.urandom(PROOF_BYTES)
-    with open(probe, "r+b") as file:
-        file.seek(PROOF_BYTES)
-        file.write(mark)
-    assert isinstance(await peer.ask(Share, data[:PROOF_BYTES], mark), Ok)
-    return folder
 
 
 async def room(peer: Peer, size: int = SIZE) -> RoomOk:
