@@ -18,10 +18,7 @@ from impasto_protocol.errors import AssetError, ImpastoError, JobError
 from impasto_protocol.images import Buffer
 from impasto_protocol.messages import PROOF_BYTES, SpoolInfo
 
-__all__ = ["SPOOL_FROM", "SpoolFolder"]
-
-SPOOL_FROM = 256 * 1024
-"""Bytes from which a picture goes by file: a smaller one is hashed and sent sooner than two questions are answered."""
+__all__ = ["SpoolFolder"]
 
 _PIECE = 16 * 1024 * 1024
 """Bytes between two looks at whether the upload is still wanted."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import impasto_client.client
+import impasto_client.exchange
 import pytest
 from fake_server import FakeServer
 from impasto_client import tasks
@@ -122,12 +122,21 @@ def test_fetch_puts_pieces_together(server: FakeServer, client: Client) -> None:
 
 def test_an_answer_counts_although_the_connection_ended_behind_it() -> None:
     """A thread that wakes late finds both; without this an accepted job would count as not sent."""
-    waiter = impasto_client.client._Waiter()
+    waiter = impasto_client.exchange.Waiter()
     waiter.put(answer=wire.Ok(1))
     waiter.put(error=ResourceError("resource.connection_lost", "Lost."))
     waiter.wait(lambda: waiter.answer is not None, 1)
     with pytest.raises(ResourceError):
         waiter.wait(lambda: waiter.received > 0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 50_000])
+def test_pieces_may_come_shorter_than_asked(server: FakeServer, client: Client, size: int) -> None:
+    """Several are asked for at a time; those behind one that came short are asked for again."""
+    server.short_pieces = True
+    data = bytes(number % 251 for number in range(size))
+    server.blobs[digest_of(data)] = data
+    assert client.fetch(digest_of(data)) == data == client.fetch(digest_of(data), size)
 
 
 def test_large_frames_cross_whole(tmp_path: Path) -> None:
@@ -142,7 +151,7 @@ def test_large_frames_cross_whole(tmp_path: Path) -> None:
 
 
 def test_silence_is_told(server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impasto_client.client, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(impasto_client.exchange, "REQUEST_SECONDS", 0.2)
     server.silent_about = "have"
     with pytest.raises(ResourceError) as caught:
         client.have(())

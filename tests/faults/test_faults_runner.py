@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import impasto_client.client
+import impasto_client.pictures
 import pytest
 from impasto_client.client import Client
 from impasto_client.document import Snapshot
@@ -70,7 +70,7 @@ class Editor:
 @pytest.fixture
 def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Editor]:
     # The pictures are small here; they go through files as those of a painter do.
-    monkeypatch.setattr(impasto_client.client, "SPOOL_FROM", 1024)
+    monkeypatch.setattr(impasto_client.pictures, "SPOOL_FROM", 1024)
     editor = Editor(tmp_path)
     yield editor
     editor.runner.stop()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import impasto_client.client
+import impasto_client.pictures
 import pytest
 from impasto_client.client import Client
 from impasto_client.document import Snapshot
@@ -32,7 +32,7 @@ SHOT = Snapshot(CANVAS, BOX, picture(), "rgba8", disc())
 
 @pytest.fixture(autouse=True)
 def small_pictures_go_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impasto_client.client, "SPOOL_FROM", 1024)
+    monkeypatch.setattr(impasto_client.pictures, "SPOOL_FROM", 1024)
 
 
 class Desk:
@@ -186,7 +186,7 @@ def test_pictures_of_a_job_that_is_refused_are_given_back(tmp_path: Path) -> Non
         for part in sent.values():
             desk.client.give_back(part.digest)
         for name in ("image", "mask"):
-            assert sent[name].digest not in desk.client._filled
+            assert sent[name].digest not in desk.client._pictures._filled
         assert desk.result("k")
 
     at_a_server(tmp_path, use)
