@@ -5,6 +5,8 @@
 A photograph of 1024² and 4096² pixels (RGBA) goes there and back, hashing included: a new picture is uploaded to the
 real server (its own process, session, blobs and all), and a result of the same size, which an echoing engine made, is
 fetched from it. Everything is measured in one run, in turns, and the medians are told; what counts are the ratios.
+Where other programs use the same cores, ways that go between processes often wait for their turn: therefore the
+processor time of all processes together is told too (on Linux), which others disturb much less.
 
 - json: PNG at Pillow's default level, base64, JSON, an HTTP server that decodes, encodes and answers the same way
 - png 1: PNG at level 1 in a binary websocket message, there and back in the same way
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import functools
 import http.client
 import http.server
 import io
@@ -326,6 +329,20 @@ def timed(way: Way, pixels: bytearray) -> float:
     return seconds
 
 
+def processor_seconds() -> float:
+    """What this process and all that it started have used so far; 0 where the system does not tell."""
+    total, todo = 0.0, [os.getpid()]
+    while todo:
+        pid = todo.pop()
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                total += int((task / "schedstat").read_text().split()[0]) / 1e9
+                todo += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue  # it ended while we looked
+    return total
+
+
 @contextmanager
 def started(*args: str, until: Path) -> Iterator[None]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "protocol", ROOT / "server")))}
@@ -342,7 +359,7 @@ def started(*args: str, until: Path) -> Iterator[None]:
 
 
 def run(rounds: dict[int, int]) -> dict[str, Any]:
-    """Seconds by side and way."""
+    """Seconds by kind (wall or processor), side and way."""
     from impasto_server.cli.vendor import vendor
 
     with ExitStack() as open_, tempfile.TemporaryDirectory() as name:
@@ -378,15 +395,23 @@ def run(rounds: dict[int, int]) -> dict[str, Any]:
                 assert impasto.job(pixels) == pixels, "what comes back is what was sent"
             vendored.measure("job", side)
             by_files.settle()
-            taken: dict[str, list[float]] = {}
+            taken: dict[str, list[tuple[float, float]]] = {}
+
+            def note(way_name: str, measure: Callable[[], float], taken: Any = taken) -> None:
+                before = processor_seconds()
+                wall = measure()
+                taken.setdefault(way_name, []).append((wall, processor_seconds() - before))
+
             for _ in range(count):
                 for way_name, way in ways.items():
                     refresh(pixels)
-                    taken.setdefault(way_name, []).append(timed(way, pixels))
+                    note(way_name, functools.partial(timed, way, pixels))
                     by_files.tidy()
                     by_files.settle()
-                taken.setdefault("vendored", []).append(vendored.measure("there", side))
-            seconds[str(side)] = {way_name: statistics.median(times) for way_name, times in taken.items()}
+                note("vendored", functools.partial(vendored.measure, "there", side))
+            for kind, pick in (("wall", 0), ("processor", 1)):
+                medians = {name: statistics.median(t[pick] for t in times) for name, times in taken.items()}
+                seconds.setdefault(kind, {})[str(side)] = medians
         return seconds
 
 
@@ -425,10 +450,11 @@ def main() -> int:
     else:
         wanted = {side: count for side, count in zip(SIDES, (args.rounds, args.large_rounds), strict=True) if count}
         seconds = run(wanted)
-        told = {
-            "milliseconds": {s: {w: round(1000 * t, 1) for w, t in by.items()} for s, by in seconds.items()},
-            "ratios": {s: {r: round(v, 2) for r, v in by.items()} for s, by in ratios(seconds).items()},
-        }
+        told = {}
+        for kind, table in seconds.items():
+            if all(t for by in table.values() for t in by.values()):
+                told[f"{kind} ms"] = {s: {w: round(1000 * t, 1) for w, t in by.items()} for s, by in table.items()}
+                told[f"{kind} ratios"] = {s: {r: round(v, 2) for r, v in by.items()} for s, by in ratios(table).items()}
         for title, table in told.items():
             rows = list(next(iter(table.values())))
             print(f"{title:20}" + "".join(f"{side + '²':>12}" for side in table))
