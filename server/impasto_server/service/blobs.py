@@ -9,17 +9,17 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 from impasto_protocol.errors import AssetError, ResourceError
-from impasto_protocol.images import digest_of
+from impasto_protocol.images import Buffer, digest_of
 
 from .spool import Line, SpoolFile
 
 __all__ = ["Blobs", "Held", "bytes_of"]
 
-Held = bytes | SpoolFile
+Held = Buffer | SpoolFile
 """A picture in memory, or in a file that a client has filled."""
 
 
-def bytes_of(held: Held) -> bytes:
+def bytes_of(held: Held) -> Buffer:
     """The bytes; those of a file are read. Raises AssetError `asset.missing` for a file that was spoilt."""
     return held.read() if isinstance(held, SpoolFile) else held
 

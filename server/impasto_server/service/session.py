@@ -9,6 +9,7 @@ from typing import Protocol
 
 from impasto_protocol.connection import ServerConnection, State
 from impasto_protocol.errors import AssetError, ProtocolError, RequestError, ResourceError
+from impasto_protocol.images import Buffer
 from impasto_protocol.messages import (
     PAGE_LIMIT,
     Accepted,
@@ -61,7 +62,7 @@ from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
 from .outbox import Outbox
 from .queue import JobQueue
-from .spool import Spool
+from .spool import Spool, SpoolFile
 
 __all__ = ["Services", "Session"]
 
@@ -347,7 +348,7 @@ class Session:
             raise
         return Ok(message.id)
 
-    async def _whole(self, digest: str) -> bytes:
+    async def _whole(self, digest: str) -> Buffer:
         """The bytes of a picture or result. Raises AssetError `asset.missing`."""
         services = self.services
         held: Held | None = services.blobs.get(digest) if digest in services.blobs else None
@@ -360,7 +361,7 @@ class Session:
                 log.info("a result is read from the disk for each piece: %s", e)
         if held is None:
             held = services.blobs.get(digest)  # says what is missing
-        if isinstance(held, bytes):
+        if not isinstance(held, SpoolFile):
             return held
         services.blobs.pin((digest,))
         try:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impasto_protocol.errors import AssetError, ProtocolError, ResourceError
+from impasto_protocol.images import Buffer
 from impasto_protocol.messages import PROOF_BYTES, SpoolInfo
 
 __all__ = ["Line", "Spool", "SpoolFile"]
@@ -69,7 +70,7 @@ class SpoolFile:
             raise self._spoilt()
         return data
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Put these bytes at the beginning. Raises ResourceError `resource.disk_full`."""
         view = memoryview(data)
         try:
@@ -270,7 +271,7 @@ class Line:
             raise
         return file
 
-    async def lend(self, data: bytes) -> SpoolFile:
+    async def lend(self, data: Buffer) -> SpoolFile:
         """A file with these bytes, for the client to read until it releases it. Raises as `room` does."""
         file = self._take(len(data))
         self._lent.add(file.name)
