@@ -52,9 +52,11 @@ class _Job:
         self.mode = mode
         self.params = dict(params)
         self.snapshot: Optional[Snapshot] = snapshot
+        self.sent: Dict[str, wire.InputPicture] = {}
         self.stop = threading.Event()
         self.sending = False
         self.submitted = False
+        self.started = False
         self.moving = False
         self.done_seq = 0
 
@@ -227,7 +229,7 @@ class Runner:
             job.sending = True
             self._emit(JobChanged(job.id, "uploading"))
         try:
-            send_job(client, job.id, job.mode, job.params, snapshot, self._preview, job.stop)
+            send_job(client, job.id, job.mode, job.params, snapshot, self._preview, job.stop, job.sent)
         except ResourceError as error:
             if error.code != "resource.connection_lost":
                 raise
@@ -261,6 +263,9 @@ class Runner:
                 self._emit_for(job.id, JobChanged(job.id, "running", *numbers))
         elif isinstance(message, wire.Preview):
             self._emit_for(job.id, PreviewReady(job.id, message.image, message.width, message.height))
+        elif isinstance(message, wire.Position):
+            # Behind the lasting events that came before it; where it is late, the job may have started.
+            self._receive.put(lambda: self._tell_position(job, message))
         else:
             self._receive.put(lambda: self._guarded(job, lambda: self._take(generation, job, message)))
 
@@ -271,6 +276,7 @@ class Runner:
         if client is None or job.id in self._ended or seq <= job.done_seq:
             return
         if isinstance(message, (wire.Queued, wire.Started)):
+            job.started = isinstance(message, wire.Started)
             self._tell_begin(job, message)
         elif isinstance(message, wire.Output):
             if not job.stop.is_set():
@@ -296,6 +302,11 @@ class Runner:
                 self._emit_for(job.id, JobChanged(job.id, "queued", position=message.position))
             else:
                 self._emit_for(job.id, JobChanged(job.id, "running"))
+
+    def _tell_position(self, job: _Job, message: wire.Position) -> None:
+        with self._lock:
+            if not (job.started or job.moving):
+                self._emit_for(job.id, JobChanged(job.id, "queued", position=message.position))
 
     # ---- all threads
 

@@ -6,7 +6,7 @@ import threading
 from typing import Any, Dict, Mapping, Optional
 
 from impasto_protocol import messages as wire
-from impasto_protocol.errors import AssetError
+from impasto_protocol.errors import AssetError, ImpastoError, ResourceError
 from impasto_protocol.images import ImageFormat
 
 from .client import Client
@@ -24,37 +24,53 @@ def send_job(
     snapshot: Snapshot,
     preview: Optional[wire.PreviewWish],
     stop: threading.Event,
+    sent: Dict[str, wire.InputPicture],
 ) -> int:
     """Upload what the server lacks and submit; the number of jobs before it.
 
-    Raises what the server answers, AssetError `asset.bad_image` for a snapshot whose buffers do not fit its box, and
-    JobError `job.cancelled` where `stop` was set while uploading.
+    `sent` keeps what the pictures were called: where a connection was lost before the answer, the same call again
+    says the same submit again, which the server recognises. Raises what the server answers, AssetError
+    `asset.bad_image` for a snapshot whose buffers do not fit its box, and JobError `job.cancelled` where `stop` was
+    set while uploading.
     """
     snapshot.check()
-    for last in (False, True):
-        inputs = _upload(client, snapshot, stop)
+    attempts = 3 if sent else 2
+    for attempt in range(attempts):
         try:
+            if not sent:
+                _upload(client, snapshot, stop, sent)
             # A picture says itself where it lies.
-            box = snapshot.box if not inputs else None
-            return client.submit(job_id, mode, params, snapshot.canvas, inputs, snapshot.format, preview, box=box)
-        except AssetError as error:
-            # Evicted between the upload and the submit: once more, then it is an error.
-            if error.code != "asset.missing" or last:
+            box = snapshot.box if not sent else None
+            return client.submit(job_id, mode, params, snapshot.canvas, sent, snapshot.format, preview, box=box)
+        except ImpastoError as error:
+            if error.code in ("resource.connection_lost", "resource.no_answer"):
+                raise  # the job may have been accepted: it is asked for again as it was
+            for picture in sent.values():
+                client.give_back(picture.digest)
+            sent.clear()
+            # Of an earlier connection, or evicted between the upload and the submit: once more, then it is an error.
+            if error.code != "asset.missing" or attempt == attempts - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _upload(client: Client, snapshot: Snapshot, stop: threading.Event) -> Dict[str, wire.InputPicture]:
+def _upload(client: Client, snapshot: Snapshot, stop: threading.Event, sent: Dict[str, wire.InputPicture]) -> None:
+    """Fill `sent` with what the pictures are called; it is empty again where the connection is lost meanwhile."""
     box = snapshot.box
-    inputs = {}
-    for name, pixels in (("image", snapshot.pixels), ("backdrop", snapshot.backdrop)):
-        if pixels:
-            digest = client.upload(pixels, stop)
-            inputs[name] = wire.InputPicture(digest, box.width, box.height, snapshot.format, box.x, box.y)
-    if snapshot.mask is not None:
-        digest = client.upload(snapshot.mask, stop)
-        inputs["mask"] = wire.InputPicture(digest, box.width, box.height, "l8", box.x, box.y)
-    return inputs
+    pictures = (
+        ("image", snapshot.pixels, snapshot.format),
+        ("backdrop", snapshot.backdrop, snapshot.format),
+        ("mask", snapshot.mask, "l8"),
+    )
+    try:
+        for name, pixels, format in pictures:
+            if pixels:
+                digest = client.upload(pixels, stop)
+                sent[name] = wire.InputPicture(digest, box.width, box.height, format, box.x, box.y)
+    except ResourceError as error:
+        if error.code == "resource.connection_lost":
+            sent.clear()
+        raise
 
 
 def fetch_result(client: Client, output: wire.Output) -> ResultLayer:

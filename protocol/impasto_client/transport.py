@@ -1,30 +1,39 @@
-"""A blocking websocket for frames, over the vendored `websockets` (13.1) or a newer one."""
+"""A blocking websocket for frames: a socket, and the protocol without I/O of `websockets` (13.1, vendored, or newer).
+
+Data frames are written here, masked with zeros. The mask of a client's frame keeps a web page from putting bytes of its
+choice before a proxy; neither is here, and in pure Python the masking of a picture costs more than all the rest.
+"""
 
 from __future__ import annotations
 
-import inspect
+import collections
+import socket
+import struct
 import threading
-from typing import Any, Dict, Optional, Union
+from typing import Any, Deque, Dict, List, Optional, Union
 
 from impasto_protocol.connection import CLIENT_FRAME_LIMIT
 from impasto_protocol.errors import ImpastoError, ProtocolError, ResourceError
 from impasto_protocol.version import SUBPROTOCOL
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from .endpoint import Endpoint
 
-__all__ = ["FRAGMENT", "GOING_AWAY", "Transport"]
-
-FRAGMENT = 256 * 1024
-"""Bytes of a websocket fragment: masking in pure Python holds the interpreter for as long as one fragment takes."""
+__all__ = ["GOING_AWAY", "Transport"]
 
 GOING_AWAY = 1001
 """The close code of a server that was told to stop."""
 
-# An editor may hold the interpreter for seconds while it saves: keep-alive must not take that for a dead peer.
-_PING_SECONDS = 60
+_RECEIVE = 256 * 1024
+_TOGETHER = 16 * 1024
+"""Bytes up to which a frame is joined with its head, for one packet less."""
 
+_BINARY, _MASKED, _NO_MASK = 0x82, 0x80, bytes(4)
+_GOODBYE = bytes((0x88, _MASKED | 2)) + _NO_MASK + struct.pack("!H", 1000)
 
 _HUNG_UP = (OSError, EOFError, ConnectionClosed)
 
@@ -32,9 +41,16 @@ _HUNG_UP = (OSError, EOFError, ConnectionClosed)
 class Transport:
     """Frames to and from one server. `send` may be called from several threads, `recv` from one."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: socket.socket, protocol: ClientProtocol) -> None:
         self._socket = socket
-        self._send_lock = threading.Lock()
+        self._protocol = protocol
+        """Belongs to the thread that receives, once the connection is open."""
+        self._writing = threading.Lock()
+        self._control: Deque[bytes] = collections.deque()
+        """Answers to pings that could not be written at once."""
+        self._received: Deque[Union[bytes, str]] = collections.deque()
+        self._fragments: List[bytes] = []
+        self._closed = False
 
     @staticmethod
     def connect(endpoint: Endpoint, timeout: float = 10.0) -> Transport:
@@ -45,70 +61,153 @@ class Transport:
         """
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         where = f"{host}:{endpoint.port}"
+        protocol = ClientProtocol(
+            parse_uri(f"ws://{where}/"),
+            subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+            max_size=CLIENT_FRAME_LIMIT,
+        )
         try:
-            socket = connect(
-                f"ws://{where}/",
-                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
-                compression=None,
-                max_size=CLIENT_FRAME_LIMIT,
-                open_timeout=timeout,
-                close_timeout=2,
-                **_options_of_this_version(),
-            )
-        except (WebSocketException, OSError, EOFError) as error:
-            # A server that is killed in mid-handshake hangs up without an answer; that is no other program.
-            if isinstance(error, InvalidStatus) and error.response.status_code == 503:
-                raise ResourceError(
-                    "resource.connection_lost",
-                    f"The Impasto server at {where} has too many connections; close some.",
-                    retryable=True,
-                ) from error
-            if not isinstance(error, _HUNG_UP) and not isinstance(error.__cause__, _HUNG_UP):
-                raise _not_impasto(where) from error
-            raise ResourceError(
-                "resource.connection_lost", f"The Impasto server at {where} does not answer.", retryable=True
-            ) from error
-        if socket.subprotocol != SUBPROTOCOL:
-            socket.close()
-            raise _not_impasto(where)
-        return Transport(socket)
+            # No proxy is asked: the server is on this computer, or at the end of a tunnel.
+            opened = socket.create_connection((endpoint.host, endpoint.port), timeout)
+        except OSError as error:
+            raise _no_answer(where) from error
+        transport = Transport(opened, protocol)
+        try:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            protocol.send_request(protocol.connect())
+            transport._flush()
+            while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
+                transport._feed(opened.recv(_RECEIVE))
+            opened.settimeout(None)
+        except OSError as error:
+            opened.close()
+            raise _no_answer(where) from error
+        if protocol.handshake_exc is not None or protocol.subprotocol != SUBPROTOCOL:
+            transport.close()
+            raise _refused(where, protocol.handshake_exc) from protocol.handshake_exc
+        return transport
 
     def send(self, frame: bytes) -> None:
-        """Send one frame; large ones leave in fragments. Raises ResourceError `resource.connection_lost`."""
+        """Send one frame. Raises ResourceError `resource.connection_lost`."""
+        head = _head(len(frame))
         try:
-            with self._send_lock:
-                if len(frame) <= FRAGMENT:
-                    self._socket.send(frame)
+            with self._writing:
+                if len(frame) <= _TOGETHER:
+                    self._socket.sendall(head + frame)
                 else:
-                    view = memoryview(frame)
-                    self._socket.send(view[at : at + FRAGMENT] for at in range(0, len(view), FRAGMENT))
-        except (ConnectionClosed, OSError) as error:
-            raise _lost(error) from error
+                    self._socket.sendall(head)
+                    self._socket.sendall(frame)
+                while self._control:
+                    self._socket.sendall(self._control.popleft())
+        except OSError as error:
+            raise self._lost() from error
 
     def recv(self, timeout: Optional[float] = None) -> Union[bytes, str]:
-        """The next frame. Raises ResourceError: `resource.no_answer` after `timeout` seconds, else as `send`."""
+        """The next frame. Raises ResourceError: `resource.no_answer` after `timeout` seconds, else as `send`.
+
+        With `timeout` nothing may be sent meanwhile.
+        """
         try:
-            return self._socket.recv(timeout)
-        except TimeoutError as error:
+            if timeout is not None:
+                self._socket.settimeout(timeout)
+            while not self._received:
+                if self._protocol.state is not State.OPEN:
+                    raise self._lost()
+                self._feed(self._socket.recv(_RECEIVE))
+            if timeout is not None:
+                self._socket.settimeout(None)
+        except socket.timeout as error:  # noqa: UP041 - two things before Python 3.10
             raise ResourceError(
                 "resource.no_answer", "The Impasto server does not answer; stop it and start it again.", retryable=True
             ) from error
-        except (ConnectionClosed, OSError, EOFError) as error:
-            raise _lost(error) from error
+        except OSError as error:
+            raise self._lost() from error
+        return self._received.popleft()
 
     def close(self) -> None:
         """Close; a `recv` that waits in another thread ends with `resource.connection_lost`. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            # A server that does not read must not hold up the goodbye.
+            self._socket.settimeout(1)
+            if self._writing.acquire(timeout=1):
+                try:
+                    self._socket.sendall(_GOODBYE)
+                finally:
+                    self._writing.release()
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self._socket.close()
 
+    def _feed(self, data: bytes) -> None:
+        """Take what arrived; "" is the end."""
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+        self._control.extend(part for part in self._protocol.data_to_send() if part)
+        # Not at any price: who sends may wait for a server that waits for this thread to read.
+        if self._control and self._writing.acquire(timeout=1):
+            try:
+                self._flush()
+            finally:
+                self._writing.release()
 
-def _options_of_this_version() -> Dict[str, Any]:
-    """Arguments that `connect` has in newer versions only; the old one would hand them to the socket."""
-    wanted = {"proxy": None, "ping_interval": _PING_SECONDS, "ping_timeout": _PING_SECONDS, "legacy": True}
-    known = inspect.signature(connect).parameters
-    return {name: value for name, value in wanted.items() if name in known}
+    def _flush(self) -> None:
+        self._control.extend(part for part in self._protocol.data_to_send() if part)
+        while self._control:
+            self._socket.sendall(self._control.popleft())
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode not in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+            return
+        data = bytes(frame.data)
+        if frame.opcode is Opcode.TEXT:
+            self._received.append(data.decode("utf-8", "replace"))
+        elif frame.fin and not self._fragments:
+            self._received.append(data)
+        else:
+            self._fragments.append(data)
+            if frame.fin:
+                self._received.append(b"".join(self._fragments))
+                self._fragments = []
+
+    def _lost(self) -> ResourceError:
+        data: Dict[str, Any] = {}
+        if self._protocol.close_rcvd is not None:
+            data["close_code"] = int(self._protocol.close_rcvd.code)
+        return ResourceError(
+            "resource.connection_lost", "The connection to the Impasto server was lost.", retryable=True, data=data
+        )
 
 
-def _not_impasto(where: str) -> ImpastoError:
+def _head(size: int) -> bytes:
+    """What goes before the bytes of a whole binary frame."""
+    if size < 126:
+        return bytes((_BINARY, _MASKED | size)) + _NO_MASK
+    if size < 1 << 16:
+        return bytes((_BINARY, _MASKED | 126)) + struct.pack("!H", size) + _NO_MASK
+    return bytes((_BINARY, _MASKED | 127)) + struct.pack("!Q", size) + _NO_MASK
+
+
+def _refused(where: str, error: Optional[Exception]) -> ImpastoError:
+    """What a handshake that failed means."""
+    if isinstance(error, InvalidStatus) and error.response.status_code == 503:
+        return ResourceError(
+            "resource.connection_lost",
+            f"The Impasto server at {where} has too many connections; close some.",
+            retryable=True,
+        )
+    # A server that is killed in mid-handshake hangs up without an answer; that is no other program.
+    if isinstance(error, _HUNG_UP) or (error is not None and isinstance(error.__cause__, _HUNG_UP)):
+        return _no_answer(where)
     return ProtocolError(
         "protocol.version",
         f"What listens at {where} does not speak {SUBPROTOCOL}; install the plug-in and the server of the same "
@@ -116,10 +215,5 @@ def _not_impasto(where: str) -> ImpastoError:
     )
 
 
-def _lost(error: Exception) -> ResourceError:
-    data: Dict[str, Any] = {}
-    if isinstance(error, ConnectionClosed) and error.rcvd is not None:
-        data["close_code"] = error.rcvd.code
-    return ResourceError(
-        "resource.connection_lost", "The connection to the Impasto server was lost.", retryable=True, data=data
-    )
+def _no_answer(where: str) -> ResourceError:
+    return ResourceError("resource.connection_lost", f"The Impasto server at {where} does not answer.", retryable=True)

@@ -12,7 +12,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── JobError         job.unknown  job.conflict  job.queue_full  job.cancelled
     ├── ModelError       model.unknown  model.unidentified  model.unsupported  model.corrupt  model.unsafe
     ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died  resource.server_died
-    │                    resource.stopping
+    │                    resource.stopping  resource.no_spool
     │                    resource.connection_lost  resource.no_answer  resource.server_start
     │                    resource.home  resource.already_running  resource.cannot_listen  resource.beyond_loopback
     └── InternalError    internal.failure

@@ -20,6 +20,7 @@ __all__ = [
     "models_folder",
     "read_endpoint",
     "read_launch",
+    "spool_folder",
     "token_file",
     "write_private",
 ]
@@ -72,6 +73,11 @@ def models_folder(home: Path) -> Path:
 def history_folder(home: Path) -> Path:
     """The journal of results."""
     return home / "history"
+
+
+def spool_folder(home: Path) -> Path:
+    """Files in which pixels change hands; empty while no server runs."""
+    return home / "spool"
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,10 @@ from .parts import (
     Message,
     PreviewWish,
     ServerInfo,
+    SpoolInfo,
 )
 from .schema import Mode
+from .spool import PROOF_BYTES, File, Filled, GetFile, Release, Room, RoomOk, Share
 from .version import Limits
 from .wire import from_map, to_map
 
@@ -38,6 +40,7 @@ __all__ = [
     "JOB_PATTERN",
     "PAGE",
     "PAGE_LIMIT",
+    "PROOF_BYTES",
     "SERVER_MESSAGES",
     "Accepted",
     "Attach",
@@ -51,8 +54,11 @@ __all__ = [
     "Error",
     "ErrorInfo",
     "Failed",
+    "File",
+    "Filled",
     "Finished",
     "Get",
+    "GetFile",
     "Have",
     "HaveOk",
     "Hello",
@@ -71,14 +77,20 @@ __all__ = [
     "Output",
     "Plan",
     "PlanOk",
+    "Position",
     "Preview",
     "PreviewWish",
     "Progress",
     "Put",
     "PutOk",
     "Queued",
+    "Release",
+    "Room",
+    "RoomOk",
     "ServerInfo",
+    "Share",
     "Shutdown",
+    "SpoolInfo",
     "Star",
     "Started",
     "Submit",
@@ -208,6 +220,7 @@ class Welcome(Message):
     server: ServerInfo
     limits: Limits
     catalog_rev: str = ""
+    spool: Optional[SpoolInfo] = None
 
 
 @dataclass(frozen=True)
@@ -335,6 +348,15 @@ class Queued(Message):
 
 
 @dataclass(frozen=True)
+class Position(Message):
+    """A waiting job has moved: `position` jobs are before it now. Not replayed, the latest holds."""
+
+    TYPE = "position"
+    job: str = field(metadata=JOB)
+    position: int = field(metadata=UINT)
+
+
+@dataclass(frozen=True)
 class Started(Message):
     TYPE = "started"
     job: str = field(metadata=JOB)
@@ -429,11 +451,11 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, Submit, Cancel, Jobs, Attach, Get),
-    *(History, Star, Shutdown),
+    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release),
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Welcome, Catalog, ModelsOk, NotModified, PlanOk, HaveOk, PutOk, Accepted, Ok, JobsOk, Data, HistoryOk, Error),
-    *(Queued, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
+    *(RoomOk, File, Queued, Position, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
 )
 
 

@@ -12,8 +12,10 @@ from .wire import to_map
 __all__ = [
     "DIGEST",
     "DIGEST_PATTERN",
+    "FILE",
     "JOB",
     "JOB_PATTERN",
+    "PROOF_BYTES",
     "UINT",
     "ClientInfo",
     "ErrorInfo",
@@ -23,14 +25,18 @@ __all__ = [
     "Message",
     "PreviewWish",
     "ServerInfo",
+    "SpoolInfo",
 ]
 
 JOB_PATTERN = r"[0-9A-Za-z_-]{1,64}"
 """A job id is chosen by the client (a UUID in hex is right); these characters are safe in any file name."""
 DIGEST_PATTERN = r"[0-9a-f]{32}"
+PROOF_BYTES = 32
+"""Bytes of each half of a probe."""
 
 UINT = {"minimum": 0}
 JOB = {"pattern": JOB_PATTERN, "need": "a job id of 1 to 64 letters, digits, - and _"}
+FILE = {"pattern": r"[0-9a-z]{1,64}", "need": "the name of a spool file, letters a to z and digits"}
 DIGEST = {"pattern": DIGEST_PATTERN, "need": "a digest of 32 lowercase hex digits"}
 
 
@@ -63,6 +69,17 @@ class ServerInfo:
     name: str
     version: str
     device: str = ""
+
+
+@dataclass(frozen=True)
+class SpoolInfo:
+    """Where the server's spool files lie, and the one by which a client proves that it sees the same ones.
+
+    The probe is a file of 2 x PROOF_BYTES: the first half is to be read, the second to be written.
+    """
+
+    folder: str
+    probe: str = field(metadata=FILE)
 
 
 @dataclass(frozen=True)

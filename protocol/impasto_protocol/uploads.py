@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional
 
 from .errors import AssetError, ImpastoError, ProtocolError
 from .images import Buffer
@@ -28,14 +28,14 @@ class UploadStep(NamedTuple):
 
     digest: str
     received: int
-    data: Optional[bytes]
+    data: Optional[Buffer]
 
 
 class _Upload:
     def __init__(self, size: int) -> None:
         self.size = size
         self.received = 0
-        self.pieces: List[bytes] = []
+        self.buffer = bytearray()
         self.hash = hashlib.blake2b(digest_size=16)
 
 
@@ -96,7 +96,8 @@ class Uploads:
                 path="size",
             )
         self._make_room(put.digest, len(put.data))
-        upload.pieces.append(bytes(put.data))
+        # One buffer that grows: joining pieces at the end would hold the picture twice.
+        upload.buffer += put.data
         upload.hash.update(put.data)
         upload.received += len(put.data)
         self._held += len(put.data)
@@ -110,7 +111,7 @@ class Uploads:
                 path="digest",
             )
         self.forget(put.digest)
-        return UploadStep(put.digest, upload.received, b"".join(upload.pieces))
+        return UploadStep(put.digest, upload.received, memoryview(upload.buffer).toreadonly())
 
     def _check(self, put: Put) -> None:
         limit = min(self._limits.upload_bytes, self._in_flight)

@@ -57,6 +57,7 @@ class FakeServer:
         self.received: list[wire.Message] = []
         self.evict_once = False
         self.damage_results = False
+        self.short_pieces = False
         self.rev = "1"
         self._lock = threading.RLock()
         self._sockets: list[Any] = []
@@ -192,7 +193,10 @@ class FakeServer:
             data = self.blobs.get(message.digest)
             if data is None:
                 raise AssetError("asset.missing", "Gone.")
-            piece = data[message.offset : message.offset + min(message.length, self.limits.chunk)]
+            length = min(message.length, self.limits.chunk)
+            if self.short_pieces:
+                length = max(1, 3 * length // 4)
+            piece = data[message.offset : message.offset + length]
             if self.damage_results:
                 piece = bytes(len(piece))
             send(wire.Data(message.id, message.digest, message.offset, len(data), piece))
@@ -215,6 +219,12 @@ class FakeServer:
             raise AssetError("asset.missing", "Send the picture first.", data={"digests": missing})
         send(wire.Accepted(submit.id, submit.job))
         if submit.job in self.jobs:
+            known = self.jobs[submit.job]
+            with self._lock:
+                if send not in known.listeners:
+                    for event in known.log:
+                        send(event)
+                    known.listeners.append(send)
             return
         job = self.jobs[submit.job] = FakeJob(submit)
         job.listeners.append(send)

@@ -25,10 +25,11 @@ from impasto_client.events import (
     ResultReady,
 )
 from impasto_client.jobs import JobList
+from impasto_client.spool import SpoolFolder
 from impasto_client.tasks import Runner
 from impasto_protocol.errors import JobError
 from impasto_protocol.geometry import Box, Size
-from impasto_protocol.messages import Cancel, ClientInfo, Put
+from impasto_protocol.messages import Cancel, ClientInfo, Put, SpoolInfo
 from impasto_protocol.version import Limits
 
 T = TypeVar("T")
@@ -250,6 +251,23 @@ def wait_until(test: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.01)
 
 
+def pictures_go_by_file_where_both_see_it(home: Path) -> None:
+    folder = home / "spool"
+    folder.mkdir()
+    secret = bytes(range(32))
+    shared: list[tuple[bytes, bytes]] = []
+    for name, size in (("probe", 64), ("room", 100)):
+        (folder / name).write_bytes(secret + bytes(size - 32))
+    spool = SpoolFolder.prove(SpoolInfo(str(folder), "probe"), lambda *proof: shared.append(proof))
+    assert spool is not None and shared == [(secret, (folder / "probe").read_bytes()[32:])] and any(shared[0][1])
+    data = bytes(range(90))
+    spool.write("room", memoryview(data), threading.Event())
+    assert spool.read("room", 90) == data and (folder / "room").stat().st_size == 100
+    for elsewhere in (SpoolInfo(str(home / "gone"), "probe"), SpoolInfo(str(folder), "../probe")):
+        assert SpoolFolder.prove(elsewhere, lambda *proof: shared.append(proof)) is None
+    assert len(shared) == 1
+
+
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     f.__name__: f
     for f in (
@@ -260,5 +278,6 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
         job_of_a_restarted_server_fails_readably,
         submit_waits_for_the_server,
         errors_of_the_server_arrive,
+        pictures_go_by_file_where_both_see_it,
     )
 }

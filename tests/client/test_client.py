@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import impasto_client.client
+import impasto_client.exchange
 import pytest
 from fake_server import FakeServer
 from impasto_client import tasks
@@ -18,7 +18,6 @@ from impasto_client.endpoint import read_endpoint
 from impasto_client.events import JobChanged, PreviewReady, ResultReady
 from impasto_client.jobs import JobList
 from impasto_client.tasks import Runner
-from impasto_client.transport import FRAGMENT
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import AssetError, ImpastoError, JobError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
@@ -121,19 +120,38 @@ def test_fetch_puts_pieces_together(server: FakeServer, client: Client) -> None:
     assert caught.value.code == "asset.digest_mismatch"
 
 
-def test_large_frames_cross_in_fragments(tmp_path: Path) -> None:
+def test_an_answer_counts_although_the_connection_ended_behind_it() -> None:
+    """A thread that wakes late finds both; without this an accepted job would count as not sent."""
+    waiter = impasto_client.exchange.Waiter()
+    waiter.put(answer=wire.Ok(1))
+    waiter.put(error=ResourceError("resource.connection_lost", "Lost."))
+    waiter.wait(lambda: waiter.answer is not None, 1)
+    with pytest.raises(ResourceError):
+        waiter.wait(lambda: waiter.received > 0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 50_000])
+def test_pieces_may_come_shorter_than_asked(server: FakeServer, client: Client, size: int) -> None:
+    """Several are asked for at a time; those behind one that came short are asked for again."""
+    server.short_pieces = True
+    data = bytes(number % 251 for number in range(size))
+    server.blobs[digest_of(data)] = data
+    assert client.fetch(digest_of(data)) == data == client.fetch(digest_of(data), size)
+
+
+def test_large_frames_cross_whole(tmp_path: Path) -> None:
     server = FakeServer(tmp_path).start()
     client = client_of(server)
-    data = bytes(3 * FRAGMENT + 17) + b"end"
+    data = bytes(3 * 256 * 1024 + 17) + b"end"
     assert server.blobs[client.upload(data)] == data
-    assert len(puts(server)) == 1  # one message, several websocket fragments
+    assert len(puts(server)) == 1
     assert client.fetch(digest_of(data)) == data
     client.close()
     server.stop()
 
 
 def test_silence_is_told(server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(impasto_client.client, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(impasto_client.exchange, "REQUEST_SECONDS", 0.2)
     server.silent_about = "have"
     with pytest.raises(ResourceError) as caught:
         client.have(())
@@ -356,6 +374,24 @@ def test_job_list_bounds_the_pixels_it_keeps() -> None:
     assert [r.index for r in jobs.results] == [4, 3]
     state = jobs.get("a")
     assert state is not None and state.results == 5
+
+
+def test_a_job_that_waits_shows_where_it_stands_now(tmp_path: Path, monkeypatch: Any) -> None:
+    """Also where the news comes late: a job that runs waits no more."""
+    events: list[Any] = []
+    runner = Runner("test", events.append, start_server=False, home=tmp_path)
+    monkeypatch.setattr(runner._link, "client_of", lambda generation: object())
+    runner._jobs["j"] = tasks._Job("j", "inpaint", {}, snapshot())
+    for message in (wire.Queued("j", 1, 3), wire.Position("j", 2), wire.Position("j", 1), wire.Started("j", 2)):
+        runner._on_message(0, message)
+    runner._on_message(0, wire.Position("j", 0))
+    runner._receive.start()
+    runner._receive.stop()
+    runner._receive.join(10)
+    assert [(e.state, e.position) for e in events] == [("queued", 3), ("queued", 2), ("queued", 1), ("running", 0)]
+    jobs = JobList()
+    shown = [jobs.apply(event) for event in events]
+    assert [state.position for state in shown if state is not None] == [3, 2, 1, 0]
 
 
 def test_progress_does_not_go_back_while_pixels_of_another_job_arrive(tmp_path: Path, monkeypatch: Any) -> None:

@@ -211,6 +211,7 @@ async def clean(ground: Ground, before: set[str]) -> None:
     """No half results, no shared memory, no process is left."""
     left = [path.name for path in (ground.home / "history").iterdir() if path.suffix not in (".json", ".png", ".log")]
     assert not left, left
+    assert not list((ground.home / "spool").iterdir())
     deadline = time.monotonic() + 15
     while True:
         segments = {path.name for path in SHM.glob("impasto-*")} - before

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import impasto_client.pictures
 import pytest
 from impasto_client.client import Client
 from impasto_client.document import Snapshot
@@ -19,7 +20,7 @@ from impasto_client.endpoint import Endpoint, read_endpoint
 from impasto_client.events import TERMINAL_STATES, ConnectionChanged, JobChanged, ResultReady
 from impasto_client.tasks import Runner
 from impasto_protocol.geometry import Box, Size
-from impasto_protocol.home import launch_file, write_private
+from impasto_protocol.home import launch_file, spool_folder, write_private
 from impasto_protocol.messages import ClientInfo
 
 from tests.faults.ground import HERE, ROOT, kill_workers
@@ -63,11 +64,13 @@ class Editor:
     def hang_up(self) -> None:
         client = self.runner._link.client
         if client is not None:
-            client._transport._socket.socket.shutdown(2)
+            client._transport._socket.shutdown(2)
 
 
 @pytest.fixture
-def editor(tmp_path: Path) -> Iterator[Editor]:
+def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Editor]:
+    # The pictures are small here; they go through files as those of a painter do.
+    monkeypatch.setattr(impasto_client.pictures, "SPOOL_FROM", 1024)
     editor = Editor(tmp_path)
     yield editor
     editor.runner.stop()
@@ -76,6 +79,7 @@ def editor(tmp_path: Path) -> Iterator[Editor]:
     deadline = time.monotonic() + 30
     while read_endpoint(tmp_path) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not list(spool_folder(tmp_path).iterdir())
 
 
 def kill(editor: Editor, kind: str) -> None:

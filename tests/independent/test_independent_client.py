@@ -131,6 +131,31 @@ def test_from_the_hello_to_the_history(home: Path) -> None:
             other.ask("star", job=job, index=0)
             assert other.ask("history", starred=True)["total"] == 1
             assert other.fetch(kept[0]["digest"]) == pixels
+        # The same by files.
+        with pytest.raises(Refused) as early:
+            wire.ask("room", size=len(image))
+        assert early.value.code == "resource.no_spool"
+        wire.share()
+        assert wire.fetch_file(output["digest"]) == pixels
+        by_file = {
+            name: {**inputs[name], "digest": wire.hand_over(data)}
+            for name, data in (("image", image), ("mask", inside))
+        }
+        again = new_job()
+        wire.ask("submit", job=again, **{**order, "inputs": by_file, "params": {**params, "steps": 2}})
+        assert wire.fetch_file(wire.event(again, "output")["digest"]) == pixels
+        assert wire.event(again, *TERMINAL)["type"] == "finished"
+
+        # A waiting job hears where it stands.
+        first, second, third = new_job(), new_job(), new_job()
+        for name in (first, second, third):
+            wire.ask("submit", job=name, **plain)
+        assert wire.event(third, "queued")["position"] == 2
+        wire.ask("cancel", job=first)
+        assert wire.event(third, "position")["position"] == 1
+        for name in (second, third):
+            wire.ask("cancel", job=name)
+            wire.event(name, *TERMINAL)
         with pytest.raises(Refused) as unknown:
             wire.ask("dance")
         assert unknown.value.code == "protocol.unknown_type"

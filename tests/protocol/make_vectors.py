@@ -18,6 +18,7 @@ from impasto_protocol.version import Limits
 
 JOB = "9f1c2e64d7a84f7db5e2c1a07b6f3d21"
 PIXELS = bytes(range(16))
+FILE = "a3d41f0c99e25b78"
 DIGEST = "09ac8c5c4e6d3a9f4f1cd0d5a1ad5a09"
 
 LIMITS = Limits(2097152, 1048576, 4, 1073741824, 268435456, 16, 256)
@@ -65,6 +66,11 @@ CLIENT = (
     m.ModelsRequest(12, "lora", "ink wash", "200", 50),
     m.History(13, "20260102-101500-000001", 20, "red apple", JOB, True, True),
     m.Star(14, JOB, 0, True),
+    m.Share(15, bytes(range(32)), bytes(range(32, 64))),
+    m.Room(16, 67108864),
+    m.Filled(17, FILE, 3),
+    m.GetFile(18, DIGEST),
+    m.Release(19, FILE, 4),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -111,6 +117,13 @@ SERVER = (
         ),
         1,
     ),
+    m.Welcome(
+        *((1, 1), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
+        m.SpoolInfo("/home/ada/.local/share/impasto/spool", "5f0e9c1b7d2a4e86"),
+    ),
+    m.RoomOk(16, FILE, 3, "d" * 32),
+    m.File(18, DIGEST, FILE, 4, 67108864),
+    m.Position(JOB, 2),
 )
 
 REFUSED = (
@@ -136,6 +149,11 @@ REFUSED = (
         "protocol.bad_message",
     ),
     ("a page of no entries", encode({"type": "history", "id": 1, "limit": 0}), "protocol.bad_message"),
+    (
+        "spool file with a path",
+        encode({"type": "filled", "id": 1, "name": "../x", "generation": 1}),
+        "protocol.bad_message",
+    ),
     ("job id with a path", encode({"type": "cancel", "id": 1, "job": "../../x"}), "protocol.bad_message"),
 )
 
@@ -163,7 +181,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.0; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.1; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "refused": [{"what": what, "frame": run_lengths(frame), "code": code} for what, frame, code in REFUSED],

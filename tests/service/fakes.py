@@ -16,6 +16,7 @@ from impasto_protocol.codec import decode, encode
 from impasto_protocol.home import Endpoint, models_folder
 from impasto_protocol.images import digest_of
 from impasto_protocol.messages import (
+    PROOF_BYTES,
     SERVER_MESSAGES,
     Cancelled,
     ClientInfo,
@@ -29,9 +30,11 @@ from impasto_protocol.messages import (
     Hello,
     InputPicture,
     Message,
+    Ok,
     Output,
     PreviewWish,
     PutOk,
+    Share,
     Submit,
     parse,
 )
@@ -149,6 +152,7 @@ class Peer:
         self.socket = socket
         self.events: list[Message] = []
         self.numbers = itertools.count(1)
+        self.welcome: Any = None
         self._limits = Limits(frame=64 << 20)
 
     async def send(self, message: Message) -> None:
@@ -214,6 +218,7 @@ async def connected(endpoint: Endpoint, token: str = TOKEN, **options: Any) -> A
         welcome = await peer.receive()
         if isinstance(welcome, Error):
             raise welcome.exception()
+        peer.welcome = welcome
         yield peer
 
 
@@ -263,6 +268,19 @@ async def missing(peer: Peer, *digests: str) -> tuple[str, ...]:
     answer = await peer.ask(Have, digests)
     assert isinstance(answer, HaveOk)
     return answer.missing
+
+
+async def share(peer: Peer) -> Path:
+    """Prove that the files are the same; the folder."""
+    folder = Path(peer.welcome.spool.folder)
+    probe = folder / peer.welcome.spool.probe
+    data = probe.read_bytes()
+    mark = os.urandom(PROOF_BYTES)
+    with open(probe, "r+b") as file:
+        file.seek(PROOF_BYTES)
+        file.write(mark)
+    assert isinstance(await peer.ask(Share, data[:PROOF_BYTES], mark), Ok)
+    return folder
 
 
 WISH = PreviewWish(64, 0)

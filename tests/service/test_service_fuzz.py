@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from impasto_protocol.home import Endpoint
+from impasto_protocol.home import Endpoint, spool_folder
 from impasto_protocol.messages import ClientInfo, Error, Finished, Have, Hello, Jobs, JobsOk
 from impasto_protocol.version import PROTOCOL, Limits
 from impasto_server.service.server import Server
 from websockets.exceptions import ConnectionClosed
 
 from tests.protocol.fuzzing import frames, seeds
-from tests.service.fakes import TOKEN, ask_submit, connected, inpaint_inputs, open_socket, running, settings_for
+from tests.service.fakes import TOKEN, ask_submit, connected, inpaint_inputs, open_socket, running, settings_for, share
 
 FRAMES = 2000
 SEED = 5
@@ -36,6 +36,9 @@ async def nonsense(endpoint: Endpoint, chance: random.Random) -> int:
             peer.numbers = itertools.count(10**9)  # no frame of the noise has these
             if chance.random() < 0.8:
                 await peer.send(Hello(PROTOCOL, ClientInfo("fuzz", "0"), TOKEN))
+                peer.welcome = await peer.receive()
+                if chance.random() < 0.5:
+                    await share(peer)  # nonsense about files, by one who may have some
             try:
                 for number, frame in enumerate(frames(chance, batch, maps)):
                     if number % 100 == 99:
@@ -93,6 +96,7 @@ def test_nonsense_beside_a_healthy_client(tmp_path: Path, caplog: Any) -> None:
             assert not server._sessions
             # Nothing of the nonsense is held: what is in memory is the healthy client's.
             assert server.blobs.byte_count < 1 << 20
+            assert not server.spool.byte_count and not list(spool_folder(tmp_path).iterdir())
 
     asyncio.run(scenario())
     assert "incident" not in caplog.text, caplog.text

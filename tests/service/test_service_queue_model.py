@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from impasto_protocol.errors import JobError, ModelError
 from impasto_protocol.geometry import Box, Size
-from impasto_protocol.messages import Cancelled, Failed, Finished, Message, Submit
+from impasto_protocol.messages import Cancelled, Failed, Finished, Message, Position, Queued, Submit
 from impasto_server.engine import jobs as engine
 from impasto_server.engine.modes import parse_params
 from impasto_server.engine.planning import plan
@@ -223,7 +224,12 @@ class QueueMachine(RuleBasedStateMachine):
             lasting = record.events
             assert [event.seq for event in lasting] == list(range(1, len(lasting) + 1))  # type: ignore[attr-defined]
             assert sum(isinstance(event, Finished | Failed | Cancelled) for event in lasting) == (job in self.ended)
-            assert lasting[: len(events)] == events
+            assert lasting[: len(events)] == [event for event in events if not isinstance(event, Position)]
+            if job in self.waiting and job in self.listeners:
+                # What was heard last of where it stands is where it stands.
+                told = [event.position for event in events if isinstance(event, Queued | Position)]
+                assert told[-1] == self.waiting.index(job) + bool(self.running)
+                assert all(before != after for before, after in itertools.pairwise(told))
 
     def teardown(self) -> None:
         if hasattr(self, "task"):

@@ -18,7 +18,9 @@ from impasto_protocol.messages import (
     Jobs,
     Ok,
     Output,
+    Position,
     Progress,
+    Queued,
     Started,
 )
 from impasto_protocol.version import Limits
@@ -117,5 +119,35 @@ def test_wishes_that_are_none_are_refused(tmp_path: Path, field: str, value: Any
         async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:
             answer = await ask_submit(peer, "j", **{field: value})
             assert isinstance(answer, Error) and (answer.code, answer.path) == ("protocol.bad_message", field)
+
+    asyncio.run(scenario())
+
+
+def test_waiting_jobs_are_told_where_they_stand_now(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:
+            await ask_submit(peer, "runs", params=LONG)
+            await peer.until(Progress, "runs")
+            for job in ("a", "b", "c"):
+                await ask_submit(peer, job, params=LONG)
+            await ask_submit(peer, "first", priority="front", params=LONG)
+            assert (await peer.until(Position, "c")).position == 4
+            await peer.ask(Cancel, "b")
+            async with connected(endpoint) as other:
+                # Who attaches hears what was said first, and where it stands now.
+                assert isinstance(await other.ask(Attach, "c", 0), Ok)
+                assert (await other.until(Queued, "c")).position == 3
+                await peer.ask(Cancel, "runs")
+                await peer.until(Started, "first")
+                await peer.ask(Cancel, "first")
+                await peer.until(Started, "a")
+                while (await other.receive()) != Position("c", 1):
+                    pass
+                await peer.ask(Cancel, "a")
+                await other.until(Started, "c")
+            heard = [e for e in peer.events if getattr(e, "job", "") == "c" and isinstance(e, Queued | Position)]
+            assert [e.position for e in heard][:3] == [3, 4, 3] and heard[-1].position == 1
+            await peer.ask(Cancel, "c")
+            await peer.end("c")
 
     asyncio.run(scenario())

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from impasto_protocol.errors import JobError, ResourceError
-from impasto_protocol.images import digest_of
+from impasto_protocol.images import Buffer, digest_of
 
 from ..engine.jobs import Pixels
 from .metadata import png_info
@@ -122,7 +122,7 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # The recipe comes last: without it there is no entry, so a crash between the two leaves no half result.
-            _write(self.folder / f"{name}.rgba", pixels.tobytes())
+            _write(self.folder / f"{name}.rgba", np.ascontiguousarray(pixels).data.cast("B"))
             _write(self.folder / f"{name}.json", json.dumps(asdict(entry), default=str).encode())
         except OSError as e:
             with contextlib.suppress(OSError):
@@ -298,7 +298,7 @@ def _read_entry(path: Path) -> Entry | None:
         return None
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: Buffer) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:

@@ -15,6 +15,7 @@ from impasto_protocol.version import Limits
 from ..engine.jobs import Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
 from ..engine.planning import Plan, check_box, plan
+from .blobs import Held, bytes_of
 from .catalogue import Catalogue, Model
 from .pixels import check_bytes, from_wire, mask_from_wire
 
@@ -107,10 +108,10 @@ def check_inputs(submit: Submit, limits: Limits) -> None:
             )
 
 
-def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, bytes]) -> Order:
+def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, Held]) -> Order:
     """The whole submit, `check_inputs` done; looks at all pixels of the mask, so run it off the event loop.
 
-    `pictures` holds the bytes by digest. Raises RequestError, AssetError, ModelError.
+    `pictures` holds them by digest. Raises RequestError, AssetError, ModelError.
     """
     params, model = resolve_params(catalogue, submit.mode, submit.params)
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
@@ -125,11 +126,11 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
             f"The box {tuple(submit.box)} is not the one that the picture covers, {tuple(box)}; leave it out.",
             path="box",
         )
-    check_bytes(_bytes(image, pictures, "inputs.image"), image.width, image.height, image.format, "inputs.image")
+    check_bytes(len(_held(image, pictures, "inputs.image")), image.width, image.height, image.format, "inputs.image")
     backdrop = submit.inputs.get("backdrop")
     if backdrop is not None:
-        data = _bytes(backdrop, pictures, "inputs.backdrop")
-        check_bytes(data, backdrop.width, backdrop.height, backdrop.format, "inputs.backdrop")
+        size = len(_held(backdrop, pictures, "inputs.backdrop"))
+        check_bytes(size, backdrop.width, backdrop.height, backdrop.format, "inputs.backdrop")
     elif isinstance(params, Sketch) and params.background == "document":
         raise RequestError(
             "request.missing_input",
@@ -149,7 +150,7 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, byt
     return Order(submit, params, model, box, planned)
 
 
-def to_engine_job(order: Order, pictures: Mapping[str, bytes]) -> Job:
+def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
     """The engine's job: pictures as arrays, nothing left to look up."""
     submit = order.submit
     image, mask, backdrop = (submit.inputs.get(name) for name in ("image", "mask", "backdrop"))
@@ -185,7 +186,7 @@ def box_of(picture: InputPicture) -> Box:
     return Box(picture.x, picture.y, picture.width, picture.height)
 
 
-def _bytes(picture: InputPicture, pictures: Mapping[str, bytes], path: str) -> bytes:
+def _held(picture: InputPicture, pictures: Mapping[str, Held], path: str) -> Held:
     if picture.digest not in pictures:
         raise AssetError(
             "asset.missing",
@@ -197,12 +198,12 @@ def _bytes(picture: InputPicture, pictures: Mapping[str, bytes], path: str) -> b
     return pictures[picture.digest]
 
 
-def _pixels(picture: InputPicture, pictures: Mapping[str, bytes], path: str) -> Pixels:
-    return from_wire(_bytes(picture, pictures, path), picture.width, picture.height, picture.format, path)
+def _pixels(picture: InputPicture, pictures: Mapping[str, Held], path: str) -> Pixels:
+    return from_wire(bytes_of(_held(picture, pictures, path)), picture.width, picture.height, picture.format, path)
 
 
-def _mask(picture: InputPicture, pictures: Mapping[str, bytes]) -> Pixels:
-    data = _bytes(picture, pictures, "inputs.mask")
+def _mask(picture: InputPicture, pictures: Mapping[str, Held]) -> Pixels:
+    data = bytes_of(_held(picture, pictures, "inputs.mask"))
     return mask_from_wire(data, picture.width, picture.height, picture.format)
 
 

@@ -1,6 +1,6 @@
-"""What waits to be sent to one client: answers and lasting events in order, and the latest progress and preview.
+"""What waits to be sent to one client: answers and lasting events in order, the latest progress, position and preview.
 
-A client that reads slowly misses previews first, then steps of progress, never anything else.
+A client that reads slowly misses previews first, then steps of progress and positions, never anything else.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
-from impasto_protocol.messages import Cancelled, Failed, Finished, Message, Preview, Progress
+from impasto_protocol.messages import Cancelled, Failed, Finished, Message, Position, Preview, Progress, Started
 
 __all__ = ["Outbox"]
 
@@ -33,14 +33,14 @@ class Outbox:
 
     def put(self, message: Message, frame: bytes) -> None:
         """Add a message; never waits."""
-        if isinstance(message, Progress | Preview):
+        if isinstance(message, Progress | Preview | Position):
             slot = _Slot(message.job, message.TYPE)
             # The latest goes to the end, so that no job starves another.
             self._latest.pop(slot, None)
             self._latest[slot] = frame
         else:
-            if isinstance(message, Finished | Failed | Cancelled):
-                for kind in (Progress.TYPE, Preview.TYPE):
+            if isinstance(message, Finished | Failed | Cancelled | Started):
+                for kind in (Progress.TYPE, Preview.TYPE, Position.TYPE):
                     self._latest.pop(_Slot(message.job, kind), None)
             self._lasting.append(frame)
             self._bytes += len(frame)
@@ -49,7 +49,7 @@ class Outbox:
         self._filled.set()
 
     async def get(self) -> bytes:
-        """The next frame: lasting ones first, then progress before previews."""
+        """The next frame: lasting ones first, previews last."""
         while not self._lasting and not self._latest:
             self._filled.clear()
             await self._filled.wait()
@@ -59,7 +59,7 @@ class Outbox:
             if self._bytes <= self._room:
                 self._drained.set()
             return frame
-        slot = next((s for s in self._latest if s.kind == Progress.TYPE), None) or next(iter(self._latest))
+        slot = next((s for s in self._latest if s.kind != Preview.TYPE), None) or next(iter(self._latest))
         return self._latest.pop(slot)
 
     async def has_room(self) -> None:

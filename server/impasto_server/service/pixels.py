@@ -38,9 +38,16 @@ def to_wire(pixels: Pixels, format: str) -> bytes:
     return (_swapped(pixels) if format == "bgra8" else pixels).tobytes()
 
 
-def check_bytes(data: Buffer, width: int, height: int, format: str, path: str) -> None:
-    """Raise what `from_wire` would, without looking at the pixels."""
-    _channels(data, width, height, format, path)
+def check_bytes(size: int, width: int, height: int, format: str, path: str) -> None:
+    """Raise what `from_wire` would for so many bytes."""
+    depth = BYTES_PER_PIXEL[format]
+    if size != width * height * depth:
+        raise AssetError(
+            "asset.bad_image",
+            f"A picture of {width} x {height} pixels in {format} has {width * height * depth} bytes, but "
+            f"{size} were sent; check its size and format.",
+            path=path,
+        )
 
 
 def _swapped(pixels: Pixels) -> Pixels:
@@ -52,12 +59,6 @@ def _swapped(pixels: Pixels) -> Pixels:
 
 
 def _channels(data: Buffer, width: int, height: int, format: str, path: str) -> Pixels:
+    check_bytes(len(data), width, height, format, path)
     depth = BYTES_PER_PIXEL[format]
-    if len(data) != width * height * depth:
-        raise AssetError(
-            "asset.bad_image",
-            f"A picture of {width} x {height} pixels in {format} has {width * height * depth} bytes, but "
-            f"{len(data)} were sent; check its size and format.",
-            path=path,
-        )
     return np.frombuffer(data, np.uint8).reshape(height, width, depth)

@@ -24,6 +24,7 @@ from impasto_protocol.messages import (
     JobEntry,
     Message,
     Output,
+    Position,
     Preview,
     Progress,
     Queued,
@@ -121,6 +122,7 @@ class JobQueue:
         record = Record(submit.job, submit.mode, fingerprint(submit), time.time(), order)
         self.ledger.accept(record.id, record.mode, record.fingerprint, record.created)
         self.blobs.pin(order.digests)
+        record.pinned = order.digests
         self._records[record.id] = record
         if submit.priority == "front":
             self._waiting.appendleft(record)
@@ -130,7 +132,9 @@ class JobQueue:
             self._waiting.append(record)
         if replaced is not None:
             self.cancel(replaced.id)
-        self._tell(record, Queued(record.id, record.next_seq, self.position(record)))
+        record.position = self.position(record)
+        self._tell(record, Queued(record.id, record.next_seq, record.position))
+        self._tell_positions()
         self._work.set()
         return record
 
@@ -155,6 +159,10 @@ class JobQueue:
         record.listeners.add(listener)
         for event in record.events[after_seq:]:
             listener(event)
+        if record.state == "queued":
+            told = next(event for event in reversed(record.events) if isinstance(event, Queued))
+            if told.position != record.position:
+                listener(Position(record.id, record.position))
 
     def forget_listener(self, listener: Listener) -> None:
         """A connection is gone: jobs that nobody follows any more end where their submit says so."""
@@ -170,6 +178,7 @@ class JobQueue:
         if record.state == "queued":
             self._waiting.remove(record)
             self._end(record, "cancelled", Cancelled(record.id, record.next_seq))
+            self._tell_positions()
         elif record.state == "running" and not record.cancel_asked:
             record.cancel_asked = True
             self.worker.cancel(record.id)
@@ -208,6 +217,7 @@ class JobQueue:
                 await self._work.wait()
                 continue
             record = self._running = self._waiting.popleft()
+            self._tell_positions()
             try:
                 assert record.order is not None, "what waits is of this run"
                 await self._run_one(record, record.order)
@@ -256,6 +266,11 @@ class JobQueue:
 
     async def _work_through(self, record: Record, order: Order) -> engine.Result:
         job = await asyncio.to_thread(to_engine_job, order, self.blobs.peek(order.digests))
+        # What was in files is in memory now: the files are free for the next pictures.
+        read = self.blobs.files(record.pinned)
+        self.blobs.unpin(read)
+        self.blobs.drop_files(read)
+        record.pinned = tuple(digest for digest in record.pinned if digest not in read)
         if record.cancel_asked:
             raise engine.Cancelled()
         async with aclosing(self.worker.run(job)) as events:
@@ -316,11 +331,21 @@ class JobQueue:
         self.ledger.tell(event)
         record.tell(event)
 
+    def _tell_positions(self) -> None:
+        """Tell each waiting job's listeners where it stands now; not written down, the latest holds."""
+        if self._closing:
+            return  # all of them are about to end
+        before = 1 if self._running is not None else 0
+        for position, record in enumerate(self._waiting, before):
+            if record.position != position:
+                record.position = position
+                record.tell(Position(record.id, position), lasting=False)
+
     def _end(self, record: Record, state: str, terminal: Message) -> None:
         assert record.state in ACTIVE, "a job ends once"
         record.state = state
-        if record.order is not None:
-            self.blobs.unpin(record.order.digests)
+        self.blobs.unpin(record.pinned)
+        self.blobs.drop_files(record.pinned)
         self._tell(record, terminal)
         record.listeners.clear()
         self._forget_ended()

@@ -34,6 +34,10 @@ class Record:
     order: Order | None = None
     state: str = "queued"
     cancel_asked: bool = False
+    pinned: tuple[str, ...] = ()
+    """The pictures that the store keeps for it."""
+    position: int = 0
+    """Where it was last said to stand while it waits."""
     events: list[Message] = field(default_factory=list)
     """The lasting ones; event n has seq n + 1."""
     listeners: set[Listener] = field(default_factory=set)

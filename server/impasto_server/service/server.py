@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from impasto_protocol.errors import ModelError, ResourceError
-from impasto_protocol.home import Endpoint, history_folder, models_folder, token_file
+from impasto_protocol.home import Endpoint, history_folder, models_folder, spool_folder, token_file
 from impasto_protocol.messages import CatalogChanged, ServerInfo, Welcome
 from impasto_protocol.version import PROTOCOL, SUBPROTOCOL
 from websockets.asyncio.server import Server as Listener
@@ -33,6 +33,7 @@ from .orders import Order
 from .queue import JobQueue
 from .session import Session
 from .settings import LOOPBACK, Settings
+from .spool import Spool
 from .starter_model import install_starter
 from .worker import ThreadWorker, Worker
 from .worker_main import EngineSpec
@@ -71,6 +72,8 @@ class Server:
         self.limits = settings.limits
         self.slow_client = settings.slow_client
         self.blobs = Blobs(settings.blob_bytes)
+        # A second server in the folder would take the first one's files for a dead one's.
+        self.spool = Spool(spool_folder(settings.home) if settings.owns_home else None, settings.blob_bytes)
         self.journal = Journal(history_folder(settings.home), settings.history_bytes)
         self.catalogue = catalogue_of(settings, identify)
         self.estimates = Estimates()
@@ -107,6 +110,7 @@ class Server:
         await asyncio.to_thread(self._scan_first)
         if settings.owns_home:
             await asyncio.to_thread(self._recover)
+            self.spool.open()
         async with await self._listen() as listener:
             host, port = listener.sockets[0].getsockname()[:2]
             log.info("version %s listens on %s port %d, process %d", __version__, host, port, os.getpid())
@@ -132,6 +136,7 @@ class Server:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
                 await self.worker.close()
+                self.spool.close()
                 await asyncio.to_thread(self.jobs.close_disk)
         log.info("stopped")
 

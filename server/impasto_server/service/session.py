@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Protocol
 
 from impasto_protocol.connection import ServerConnection, State
 from impasto_protocol.errors import AssetError, ProtocolError, RequestError, ResourceError
+from impasto_protocol.images import Buffer
 from impasto_protocol.messages import (
     PAGE_LIMIT,
     Accepted,
@@ -17,7 +19,10 @@ from impasto_protocol.messages import (
     CatalogRequest,
     Data,
     Error,
+    File,
+    Filled,
     Get,
+    GetFile,
     Have,
     HaveOk,
     Hello,
@@ -33,6 +38,10 @@ from impasto_protocol.messages import (
     PlanOk,
     Put,
     PutOk,
+    Release,
+    Room,
+    RoomOk,
+    Share,
     Shutdown,
     Star,
     Submit,
@@ -44,7 +53,7 @@ from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
 from ..engine.modes import SAMPLERS, SCHEDULES
-from .blobs import Blobs
+from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
 from .estimates import Estimates
 from .history import page
@@ -53,6 +62,7 @@ from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
 from .outbox import Outbox
 from .queue import JobQueue
+from .spool import Spool, SpoolFile
 
 __all__ = ["Services", "Session"]
 
@@ -63,7 +73,7 @@ CATALOG_MODELS = 200
 
 OUTBOX_ROOM = 8 << 20
 HELLO_TIMEOUT = 10.0
-_BIG = 4 << 20
+_BIG = 256 << 10
 
 CLOSE_POLICY = 1008
 CLOSE_TRY_LATER = 1013
@@ -74,6 +84,7 @@ class Services(Protocol):
 
     limits: Limits
     blobs: Blobs
+    spool: Spool
     journal: Journal
     catalogue: Catalogue
     jobs: JobQueue
@@ -99,9 +110,10 @@ class Session:
     def __init__(self, services: Services, socket: Socket) -> None:
         self.services = services
         self.socket = socket
-        self.connection = ServerConnection(services.limits, services.welcome, services.check_token)
+        self.connection = ServerConnection(services.limits, self._welcome, services.check_token)
         self.uploads = Uploads(services.limits)
         self.outbox = Outbox(OUTBOX_ROOM)
+        self.files = services.spool.line(services.limits.upload_bytes)
 
     @property
     def ready(self) -> bool:
@@ -125,11 +137,19 @@ class Session:
             self.services.jobs.forget_listener(self.send)
             for task in tasks:
                 task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                ends = await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                # Now no submit can be looking at a file any more.
+                self.files.close()
+                self.services.blobs.drop_files_of(self.files)
         for end in ends:
             # That the connection is closed is how most of them end.
             if isinstance(end, Exception) and not isinstance(end, ConnectionClosed):
                 raise end
+
+    def _welcome(self) -> Welcome:
+        return replace(self.services.welcome(), spool=self.files.offer())
 
     async def _read(self) -> None:
         try:
@@ -202,6 +222,22 @@ class Session:
                 return None
             case Get():
                 return await self._get(message)
+            case Share():
+                self.files.prove(bytes(message.read), bytes(message.wrote))
+                return Ok(message.id)
+            case Room():
+                room = self.files.room(message.size)
+                return RoomOk(message.id, room.name, room.generation, room.digest)
+            case Filled():
+                return self._filled(message)
+            case GetFile():
+                lent = await self.files.lend(await self._whole(message.digest))
+                return File(message.id, message.digest, lent.name, lent.generation, lent.size)
+            case Release():
+                filled = self.files.release(message.name, message.generation)
+                if filled is not None:
+                    self.services.blobs.drop_files((filled,))
+                return Ok(message.id)
             case Cancel():
                 self.services.jobs.cancel(message.job)
                 return Ok(message.id)
@@ -267,8 +303,8 @@ class Session:
         )
 
     async def _put(self, message: Put) -> PutOk:
-        last = message.offset + len(message.data) >= message.size
-        if last and message.size > _BIG:
+        if len(message.data) >= _BIG:
+            # Hashed while the next chunk arrives, and nobody else waits for it.
             step = await asyncio.to_thread(self.uploads.add, message)
         else:
             step = self.uploads.add(message)
@@ -303,24 +339,44 @@ class Session:
         if self.send not in record.listeners:
             services.jobs.attach(record, 0, self.send)
 
-    async def _get(self, message: Get) -> Data:
+    def _filled(self, message: Filled) -> Ok:
+        file = self.files.filled(message.name, message.generation)
+        try:
+            self.services.blobs.add(file, file.digest)
+        except ResourceError:
+            file.let_go()
+            raise
+        return Ok(message.id)
+
+    async def _whole(self, digest: str) -> Buffer:
+        """The bytes of a picture or result. Raises AssetError `asset.missing`."""
         services = self.services
-        data = services.blobs.get(message.digest) if message.digest in services.blobs else None
-        if data is None:
-            data = await asyncio.to_thread(services.journal.read, message.digest)
+        held: Held | None = services.blobs.get(digest) if digest in services.blobs else None
+        if held is None:
+            held = await asyncio.to_thread(services.journal.read, digest)
             try:
-                if data is not None:
-                    services.blobs.add(data, message.digest)
+                if held is not None:
+                    services.blobs.add(held, digest)
             except ResourceError as e:
                 log.info("a result is read from the disk for each piece: %s", e)
-        if data is None:
-            data = services.blobs.get(message.digest)  # says what is missing
-        if message.offset > len(data) or not 1 <= message.length <= services.limits.chunk:
+        if held is None:
+            held = services.blobs.get(digest)  # says what is missing
+        if not isinstance(held, SpoolFile):
+            return held
+        services.blobs.pin((digest,))
+        try:
+            return await asyncio.to_thread(bytes_of, held)
+        finally:
+            services.blobs.unpin((digest,))
+
+    async def _get(self, message: Get) -> Data:
+        data, limit = await self._whole(message.digest), self.services.limits.chunk
+        if message.offset > len(data) or not 1 <= message.length <= limit:
             raise RequestError(
                 "request.invalid_param",
-                f"A piece of at most {services.limits.chunk} bytes within the picture's {len(data)} can be had, "
+                f"A piece of at most {limit} bytes within the picture's {len(data)} can be had, "
                 f"not {message.length} at {message.offset}.",
                 path="length" if message.offset <= len(data) else "offset",
             )
         piece = memoryview(data)[message.offset : message.offset + message.length]
-        return Data(message.id, message.digest, message.offset, len(data), bytes(piece))
+        return Data(message.id, message.digest, message.offset, len(data), piece)
