@@ -31,7 +31,7 @@ log = logging.getLogger("impasto.spool")
 _FILES = 64
 """Files of a connection at a time."""
 
-_KEPT_FILES, _KEPT_BYTES, _KEPT_SECONDS = 4, 256 << 20, 60.0
+_KEPT_FILES, _KEPT_BYTES, _KEPT_SECONDS = 4, 256 << 20, 300.0
 """What a connection may keep for its next pictures while nobody uses it."""
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
