@@ -224,7 +224,8 @@ class QueueMachine(RuleBasedStateMachine):
             lasting = record.events
             assert [event.seq for event in lasting] == list(range(1, len(lasting) + 1))  # type: ignore[attr-defined]
             assert sum(isinstance(event, Finished | Failed | Cancelled) for event in lasting) == (job in self.ended)
-            assert lasting[: len(events)] == [event for event in events if not isinstance(event, Position)]
+            heard = [event for event in events if not isinstance(event, Position)]
+            assert lasting[: len(heard)] == heard
             if job in self.waiting and job in self.listeners:
                 # What was heard last of where it stands is where it stands.
                 told = [event.position for event in events if isinstance(event, Queued | Position)]
