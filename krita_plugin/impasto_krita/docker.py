@@ -7,6 +7,7 @@ import json
 from typing import Any, Dict, Mapping, Optional
 
 from impasto_client.document import ResultLayer
+from impasto_client.wording import describe, describe_model
 from krita import DockWidget, Krita
 
 from .actions import ACTIONS
@@ -22,7 +23,6 @@ from .qt import (
 )
 from .results import image_of
 from .widgets import quiet_color, tint, warning_color
-from .wording import describe, describe_model
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
