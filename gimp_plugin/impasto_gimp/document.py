@@ -20,6 +20,7 @@ __all__ = [
     "Region",
     "canvas_of",
     "is_empty",
+    "is_indexed",
     "is_open",
     "is_shown",
     "layer_of",
@@ -44,6 +45,13 @@ _LAYER_TYPES = {
     Gimp.ImageBaseType.GRAY: Gimp.ImageType.GRAYA_IMAGE,
     Gimp.ImageBaseType.INDEXED: Gimp.ImageType.INDEXEDA_IMAGE,
 }
+
+_SPACES = {
+    "non-linear": Gimp.LayerColorSpace.RGB_NON_LINEAR,
+    "perceptual": Gimp.LayerColorSpace.RGB_PERCEPTUAL,
+    "linear": Gimp.LayerColorSpace.RGB_LINEAR,
+}
+"""How the name of an image's precision ends -> the space in which its layers are blended; in this order."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,11 @@ def is_empty(pixels: bytes) -> bool:
     return alpha.count(0) == len(alpha)
 
 
+def is_indexed(image: Any) -> bool:
+    """Has the image a palette, from which every pixel takes its colour?"""
+    return bool(image.get_base_type() == Gimp.ImageBaseType.INDEXED)
+
+
 def is_shown(item: Any) -> bool:
     """Is the layer visible, and every group that it lies in?"""
     while item is not None:
@@ -214,7 +227,14 @@ def read_recipe(layer: Any) -> bytes:
 def _new_layer(image: Any, result: ResultLayer) -> Any:
     kind = _LAYER_TYPES[image.get_base_type()]
     mode = Gimp.LayerMode.NORMAL
-    return Gimp.Layer.new(image, result.name, result.box.width, result.box.height, kind, 100.0, mode)
+    layer = Gimp.Layer.new(image, result.name, result.box.width, result.box.height, kind, 100.0, mode)
+    # Laid over the others in the image's own encoding, as the server blends: where the layer is transparent no
+    # conversion to another one rounds what is below it.
+    nick = image.get_precision().value_nick
+    space = next((space for ending, space in _SPACES.items() if nick.endswith(ending)), Gimp.LayerColorSpace.AUTO)
+    layer.set_blend_space(space)
+    layer.set_composite_space(space)
+    return layer
 
 
 def _fill(layer: Any, result: ResultLayer, recipe: bytes) -> None:

@@ -234,7 +234,10 @@ class GimpSession:
         assert self.line is not None
         try:
             self.line.run(
-                "p = Gimp.get_pdb().lookup_procedure('gimp-quit'); c = p.create_config(); c.set_property('force', True)\n"
+                "from gi.repository import Gimp\n"
+                "p = Gimp.get_pdb().lookup_procedure('gimp-quit')\n"
+                "c = p.create_config()\n"
+                "c.set_property('force', True)\n"
                 "p.run(c)",
                 10,
             )
