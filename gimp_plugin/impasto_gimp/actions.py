@@ -13,7 +13,7 @@ from impasto_protocol.geometry import Box, Size
 
 from . import document as pixels
 
-__all__ = ["NEW_IMAGE", "Obstacle", "Target", "aim", "again", "obstacle", "recipe_for", "recipe_of", "snapshot"]
+__all__ = ["NEW_IMAGE", "Obstacle", "Target", "again", "aim", "obstacle", "recipe_for", "recipe_of", "snapshot"]
 
 NEW_IMAGE = "upscale"
 """The stage of results that are no layers but new images."""

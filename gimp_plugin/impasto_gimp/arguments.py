@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 from gi.repository import GObject
-
 from impasto_protocol.errors import RequestError
 from impasto_protocol.schema import AUTO, Mode, Param, validate
 

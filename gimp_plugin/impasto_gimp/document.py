@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from gi.repository import Gegl, Gimp
-
 from impasto_client.document import ResultLayer
 from impasto_protocol.geometry import Box
 
@@ -190,9 +189,10 @@ def paste(
             parent, position = None, 0
             if above is not None and above.is_valid() and above.get_image().get_id() == image.get_id():
                 parent, position = above.get_parent(), image.get_item_position(above)
-            image.insert_layer(layer, parent, position)
+            # Whole before it is in the image: nobody sees a layer without its pixels.
             _fill(layer, result, recipe(result))
             layer.set_offsets(result.box.x, result.box.y)
+            image.insert_layer(layer, parent, position)
             layers.append(layer)
         kept = [layer for layer in selected if layer.is_valid()]
         if kept:
@@ -209,8 +209,8 @@ def open_new(result: ResultLayer, recipe: bytes, resolution: Tuple[float, float]
     image.undo_disable()
     image.set_resolution(*resolution)
     layer = _new_layer(image, result)
-    image.insert_layer(layer, None, 0)
     _fill(layer, result, recipe)
+    image.insert_layer(layer, None, 0)
     image.undo_enable()
     if show:
         Gimp.Display.new(image)

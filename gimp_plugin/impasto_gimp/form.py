@@ -169,9 +169,7 @@ def _field(p: Param) -> Field:
         cast = int if p.type == "integer" else float
         return Field(scale, lambda: cast(scale.read()), scale.write, scale.on_change)
     entry = Gtk.Entry()
-    return Field(
-        entry, entry.get_text, lambda v: entry.set_text(str(v)), lambda heard: entry.connect("changed", heard)
-    )
+    return Field(entry, entry.get_text, lambda v: entry.set_text(str(v)), lambda heard: entry.connect("changed", heard))
 
 
 def _choice(p: Param) -> Field:

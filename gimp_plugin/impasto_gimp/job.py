@@ -7,7 +7,6 @@ import uuid
 from typing import Any, Callable, List, Optional
 
 from gi.repository import Gimp
-
 from impasto_client.document import ResultLayer
 from impasto_client.events import ConnectionChanged, Event, Failed, JobChanged, Planned, ResultReady
 from impasto_client.jobs import JobList, JobState

@@ -6,7 +6,6 @@ import functools
 from typing import Any, Dict, Optional
 
 from gi.repository import Gimp
-
 from impasto_client.wording import describe
 
 from . import kept

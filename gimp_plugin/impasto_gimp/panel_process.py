@@ -16,7 +16,9 @@ __all__ = ["run_panel"]
 def run_panel(procedure: Any, run_mode: Any, image: Any, drawables: List[Any], config: Any, data: Any = None) -> Any:
     """Open the panel and stay until it is closed; where it is open already, bring it to the front."""
     if run_mode != Gimp.RunMode.INTERACTIVE:
-        return end(procedure, Gimp.PDBStatusType.CALLING_ERROR, "The panel is for people; call the actions from scripts.")
+        return end(
+            procedure, Gimp.PDBStatusType.CALLING_ERROR, "The panel is for people; call the actions from scripts."
+        )
     if hand_to_panel(image, ""):
         return end(procedure, Gimp.PDBStatusType.SUCCESS)
     GimpUi.init("impasto_gimp")

@@ -6,7 +6,6 @@ import logging
 from typing import Any, Callable, Dict, List, Optional
 
 from gi.repository import Gimp, GLib, GObject
-
 from impasto_client.document import ResultLayer
 from impasto_protocol.errors import ImpastoError, RequestError
 

@@ -11,7 +11,7 @@ for module, version in (("Gdk", "3.0"), ("GdkPixbuf", "2.0"), ("Gtk", "3.0"), ("
 
 from gi.repository import Gdk, GdkPixbuf, GimpUi, GLib, Gtk, Pango  # noqa: E402
 
-__all__ = ["Gdk", "GdkPixbuf", "GLib", "GimpUi", "Gtk", "Pango", "column", "label", "pixbuf_of", "row", "style"]
+__all__ = ["GLib", "Gdk", "GdkPixbuf", "GimpUi", "Gtk", "Pango", "column", "label", "pixbuf_of", "row", "style"]
 
 CSS = b"""
 .impasto-modes button { padding: 4px 6px; }
@@ -89,9 +89,7 @@ def over(below: Optional[Any], above: Any) -> Any:
     """`above` laid over `below` (of the same size), or over a grey board where there is none."""
     width, height = above.get_width(), above.get_height()
     if below is None or (below.get_width(), below.get_height()) != (width, height):
-        return above.composite_color_simple(
-            width, height, GdkPixbuf.InterpType.NEAREST, 255, 8, 0xFF808080, 0xFF989898
-        )
+        return above.composite_color_simple(width, height, GdkPixbuf.InterpType.NEAREST, 255, 8, 0xFF808080, 0xFF989898)
     mixed = below.copy()
     above.composite(mixed, 0, 0, width, height, 0, 0, 1, 1, GdkPixbuf.InterpType.NEAREST, 255)
     return mixed

@@ -28,6 +28,9 @@ PRELUDE = (HERE / "inside.py").read_text()
 PANEL = (HERE / "inside_panel.py").read_text()
 """Helpers that every test finds in the panel's process."""
 
+OPEN = "any(w.get_name() == {0!r} for w in __import__('gi').repository.Gtk.Window.list_toplevels())"
+"""Whether a process of the plug-in has a window of that name."""
+
 
 @dataclass
 class Painter:
@@ -142,11 +145,9 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             used.run("close_all()")
 
 
-def panel_of(painter: Painter) -> Line:
+def panel_of(painter: Painter, seconds: float = 30) -> Line:
     """The open panel's process, with the helpers of inside_panel.py."""
-    line = painter.gimp.plug_in(
-        "any(w.get_name() == 'impasto_panel' for w in __import__('gi').repository.Gtk.Window.list_toplevels())", 30
-    )
+    line = painter.gimp.plug_in(OPEN.format("impasto_panel"), seconds)
     line.run(PANEL)
     return line
 

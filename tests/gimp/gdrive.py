@@ -201,7 +201,12 @@ class GimpSession:
                 line.close()
             return None
 
-        found: Line = until(look, seconds)
+        try:
+            found: Line = until(look, seconds)
+        except AssertionError as error:
+            if self.ui:
+                self.screenshot(self.home / "screen.png")
+            raise AssertionError(f"no process for which {test}; see {self.home}\n{self.log_tail()}") from error
         return found
 
     def log_tail(self, size: int = 3000) -> str:

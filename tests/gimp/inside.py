@@ -2,7 +2,7 @@
 # Runs inside GIMP, in the namespace of the test code (see conftest.py): what the tests use to look and to act.
 import os
 
-from gi.repository import Gegl, Gimp, Gio, GObject
+from gi.repository import Gegl, Gimp
 
 TYPES = {
     "rgb": (Gimp.ImageBaseType.RGB, Gimp.ImageType.RGBA_IMAGE),
@@ -112,7 +112,9 @@ def call(action, image, drawables=None, **arguments):
     config.set_property("run-mode", Gimp.RunMode.NONINTERACTIVE)
     if image is not None:
         config.set_property("image", image)
-        config.set_core_object_array("drawables", list(image.get_selected_drawables() if drawables is None else drawables))
+        config.set_core_object_array(
+            "drawables", list(image.get_selected_drawables() if drawables is None else drawables)
+        )
     for name, value in arguments.items():
         config.set_property(name.replace("_", "-"), value)
     values = procedure.run(config)

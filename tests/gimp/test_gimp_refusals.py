@@ -88,11 +88,6 @@ REFUSALS = {
         "calling-error",
         "Guidance scale (cfg) must be a number from 1 to 30, not nan.",
     ),
-    "endless guidance": (
-        "select(image, 1, 1, 9, 9)\nanswer = call('inpaint', image, cfg=float('inf'))",
-        "calling-error",
-        "Guidance scale (cfg) must be a number from 1 to 30",
-    ),
     "a mistyped sampler": (
         "select(image, 1, 1, 9, 9)\nanswer = call('inpaint', image, sampler='eulr')",
         "calling-error",
@@ -208,7 +203,7 @@ result = True
 
 def running(painter: Painter) -> set[int]:
     """The plug-in's processes of this GIMP, by number."""
-    return {int(path.stem.rsplit("-", 1)[1]) for path in painter.gimp.home.glob("plug-in-*.sock") if _alive(path)}
+    return {int(path.stem.rsplit("-", 1)[1]) for path in painter.gimp.home.glob("plug-in-*.run") if _alive(path)}
 
 
 def _alive(path: Path) -> bool:
