@@ -3,14 +3,13 @@
     python3 tools/gimp_root.py            where GIMP 3 is; builds the root where that is needed and possible
     python3 tools/gimp_root.py CMD ...    run CMD where GIMP 3 is
 
-The root is Debian trixie's GIMP and nothing else (about 460 MB). It is built once for a user and shared by all copies of
-this repository: in the folder that IMPASTO_GIMP_ROOT names, else in the user's cache folder. Debian and the rights of
-root are needed for it; the mirror is that of the system's own apt sources. Standard library only.
+The root is Debian trixie's GIMP and nothing else (about 460 MB). It is built once for a user and shared by all copies
+of this repository: in the folder that IMPASTO_GIMP_ROOT names, else in the user's cache folder. Debian and the rights
+of root are needed for it; the mirror is that of the system's own apt sources. Standard library only.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -107,6 +106,8 @@ def can_build() -> bool:
 
 def build_root() -> Path:
     """Build the root unless it is there; whole or not at all, and once where several ask at a time. About 90 s."""
+    import fcntl  # not on Windows, where nothing is built
+
     target = root_folder()
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.with_name(target.name + ".lock"), "w") as lock:

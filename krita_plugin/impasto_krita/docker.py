@@ -65,9 +65,12 @@ class ImpastoDocker(DockWidget):
         self._connect()
         controller.changed.connect(self.refresh)
         controller.result_added.connect(self._add_result)
+        controller.result_found.connect(self._add_found)
         for result in reversed(controller.jobs.results):
             if result.stage != NEW_DOCUMENT:
                 self.panel.strip.add(result)
+        for result in controller.found:
+            self.panel.strip.add(result, last=True)
         self.panel.restyle()
         self.refresh()
 
@@ -185,6 +188,9 @@ class ImpastoDocker(DockWidget):
     def _add_result(self, result: ResultLayer) -> None:
         self.panel.seed.set_last(result.seed)
         self.panel.strip.add(result)
+
+    def _add_found(self, result: ResultLayer) -> None:
+        self.panel.strip.add(result, last=True)
 
     def _show_result(self, result: Optional[ResultLayer]) -> None:
         if result is None:

@@ -67,11 +67,17 @@ class Painter:
 
 @pytest.fixture(scope="session")
 def warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A HOME with the plug-in. Its first start asks every plug-in of GIMP; later ones are quick."""
+    """A HOME with the plug-in, which all tests of a run share. Its first start asks every plug-in of GIMP."""
+    return make_warm_home(tmp_path_factory)
+
+
+def make_warm_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing():
         pytest.fail(f"The tests in a real GIMP need more: {' '.join(missing())} (see dev.py)")
-    home = tmp_path_factory.mktemp("warm") / "home"
-    home.mkdir()
+    home = tmp_path_factory.getbasetemp() / "gimp-warm" / "home"
+    if home.exists():
+        return home
+    home.mkdir(parents=True)
     for folder in install_gimp(home):
         shutil.copytree(HERE / "plugins/gbridge", folder.parent / "gbridge")
     with GimpSession(home) as session:
