@@ -14,13 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gimp_root
 from impasto_client.connecting import connect_or_start
 from impasto_protocol.errors import ImpastoError
 from impasto_protocol.messages import ClientInfo
 from impasto_server.cli.plugin_gimp import install_gimp
 from impasto_server.service.home import ensure_home, write_launch
-
-import gimp_root
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -193,7 +193,7 @@ class Panel(Gtk.Window):  # type: ignore[misc]
     # ---- deeds
 
     def ask_for(self, image_id: int, mode: str) -> bool:
-        """What the menu and the shortcuts ask for while the panel is open; an empty mode only brings it to the front."""
+        """What the menu and the shortcuts ask for while the panel is open; an empty mode only shows the panel."""
         self.take_image(image_id)
         if mode:
             self.modes[mode].set_active(True)

@@ -58,8 +58,8 @@ class Impasto(Gimp.PlugIn):  # type: ignore[misc]
             return run_again(*call)
 
         text = (
-            "Makes the picture of the active layer again from the recipe that it carries: the same prompt, settings and "
-            "seed over what is now below it, as a new layer above."
+            "Makes the picture of the active layer again from the recipe that it carries: the same prompt, settings "
+            "and seed over what is now below it, as a new layer above."
         )
         procedure = self._procedure(names.AGAIN, run, "Make Layer A_gain", "Make an Impasto layer again", text)
         flags = GObject.ParamFlags.READWRITE

@@ -162,7 +162,7 @@ class Picture(Gtk.EventBox):  # type: ignore[misc]
 
 
 class Strip(Gtk.ScrolledWindow):  # type: ignore[misc]
-    """Thumbnails of the last results, the newest first. `chosen` hears which is looked at, `wanted` of a double click."""
+    """Thumbnails of the last results, the newest first. `chosen` hears of a click, `wanted` of a double click."""
 
     def __init__(self) -> None:
         super().__init__(vscrollbar_policy=Gtk.PolicyType.NEVER)

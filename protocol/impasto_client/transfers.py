@@ -77,7 +77,7 @@ def _upload(client: Client, snapshot: Snapshot, stop: threading.Event, sent: Dic
 
 
 def fetch_result(client: Client, output: Union[wire.Output, HistoryEntry]) -> ResultLayer:
-    """The layer of an announced or kept output. Raises AssetError where its bytes are gone, damaged or of another size."""
+    """The layer of an announced or kept output. Raises AssetError where its bytes are gone or damaged."""
     format = ImageFormat(output.width, output.height, output.format)
     format.check(client.limits.pixels, "output")
     if (output.placement.width, output.placement.height) != (output.width, output.height):

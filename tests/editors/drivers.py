@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from tests.gimp.conftest import PANEL, Painter, panel_of
 from tests.gimp.gdrive import Line, until
 from tests.krita.conftest import Painter as KritaPainter
 
-__all__ = ["Editor", "GimpEditor", "KritaEditor", "HEIGHT", "WIDTH"]
+__all__ = ["HEIGHT", "WIDTH", "Editor", "GimpEditor", "KritaEditor"]
 
 WIDTH, HEIGHT = 200, 150
 
@@ -98,7 +98,7 @@ class Editor(ABC):
 
 class KritaEditor(Editor):
     name = "Krita"
-    SPACES = {"u8": ("U8", "RGBA"), "u16": ("U16", "RGBA"), "float": ("F32", "RGBA"), "grey": ("U8", "GRAYA")}
+    SPACES: ClassVar = {"u8": ("U8", "RGBA"), "u16": ("U16", "RGBA"), "float": ("F32", "RGBA"), "grey": ("U8", "GRAYA")}
 
     def __init__(self, painter: KritaPainter) -> None:
         self.painter, self.home = painter, painter.home
@@ -237,7 +237,7 @@ def gen():
 
 class GimpEditor(Editor):
     name = "GIMP"
-    KINDS = {
+    KINDS: ClassVar = {
         "u8": ("rgb", "U8_NON_LINEAR"),
         "u16": ("rgb", "U16_NON_LINEAR"),
         "float": ("rgb", "FLOAT_LINEAR"),

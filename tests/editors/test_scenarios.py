@@ -1,4 +1,7 @@
-"""The same scenarios in a real Krita and in a real GIMP. With IMPASTO_WRITE_DOCS=1 the table in docs/editors.md is what passed."""
+"""The same scenarios in a real Krita and in a real GIMP.
+
+With IMPASTO_WRITE_DOCS=1 what passed becomes the table in docs/editors.md.
+"""
 
 from __future__ import annotations
 

@@ -134,9 +134,11 @@ def painter(warm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def desktop(warm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Painter]:
     """A GIMP with its windows on a display of its own, the real server, an engine that pretends."""
     folder = tmp_path_factory.mktemp("desktop")
-    with serving(stub.launch_command(), folder / "impasto") as home:
-        with painting(warm_home, folder, home, ui=True) as started:
-            yield started
+    with (
+        serving(stub.launch_command(), folder / "impasto") as home,
+        painting(warm_home, folder, home, ui=True) as started,
+    ):
+        yield started
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-# Runs inside Impasto's own process with a window, in the namespace of the test code: what the tests use to look and act.
+# Runs inside Impasto's own process with a window, in the namespace of the test code: how the tests look and act.
 from gi.repository import Gtk
 
 

@@ -1,4 +1,4 @@
-"""What the plug-ins of both editors are packed with: their sources, the vendored packages, a zip of reproducible bytes."""
+"""What both plug-ins are packed with: their sources, the vendored packages, a zip of reproducible bytes."""
 
 from __future__ import annotations
 

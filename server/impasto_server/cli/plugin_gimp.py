@@ -71,7 +71,7 @@ def gimp_folders(
 ) -> list[Path]:
     """The settings folders of every GIMP 3 that this user has started, or the one that GIMP 3.0 will make.
 
-    A Flatpak's GIMP has its own below `~/.var/app/org.gimp.GIMP`; it is found too, and is also found where that is named
+    A Flatpak's GIMP has its own below `~/.var/app/org.gimp.GIMP`; it is found too, also where that is named
     as the home.
     """
     base = Path.home() if home is None else home

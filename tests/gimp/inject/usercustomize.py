@@ -1,4 +1,4 @@
-"""Found through PYTHONPATH by every Python plug-in of a GIMP under test: lets the tests look into Impasto's processes."""
+"""Found through PYTHONPATH by every Python plug-in of a GIMP under test: the tests look into Impasto's."""
 
 import os
 import sys

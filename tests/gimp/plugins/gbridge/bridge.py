@@ -1,8 +1,8 @@
 """Code from the tests, run on the main thread of a GIMP plug-in process that has a GLib main loop.
 
 A frame is a 4-byte big-endian length and JSON: {"code"} in, {"ok", "value" or "error"} out. The code runs in one
-namespace that lives as long as the process; its variable `result` is returned. If it defines a generator function `gen`,
-that is stepped from the main loop, so that a test waits while the process goes on:
+namespace that lives as long as the process; its variable `result` is returned. If it defines a generator function
+`gen`, that is stepped from the main loop, so that a test waits while the process goes on:
 
     yield 0.2                              wait that many seconds
     yield (lambda: condition, timeout)     wait until the condition is true
