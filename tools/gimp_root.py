@@ -72,12 +72,9 @@ class Gimp:
 
     def program(self, name: str) -> str:
         """The file name of `gimp` or `gimp-console`; other names are themselves."""
-        places = [self.root / "usr/bin"] if self.root is not None else _path()
-        for candidate in PROGRAMS.get(name, ()):
-            for place in places:
-                if (place / candidate).exists():
-                    return candidate
-        return name
+        where = str(self.root / "usr/bin") if self.root is not None else None
+        found = (candidate for candidate in PROGRAMS.get(name, ()) if shutil.which(candidate, path=where))
+        return next(found, name)
 
 
 def find() -> Gimp | None:
@@ -135,10 +132,6 @@ def _mirror() -> str:
 
 def _is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-def _path() -> list[Path]:
-    return [Path(place) for place in os.environ.get("PATH", "").split(os.pathsep) if place]
 
 
 def _system_version() -> str:

@@ -18,7 +18,7 @@ import gimp_root
 from impasto_client.connecting import connect_or_start
 from impasto_protocol.errors import ImpastoError
 from impasto_protocol.messages import ClientInfo
-from impasto_server.cli.plugin_gimp import install_gimp
+from impasto_server.cli.plugin_gimp import gimp_folders, install_gimp
 from impasto_server.service.home import ensure_home, write_launch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,20 +42,23 @@ def main() -> int:
     home = profile / "impasto"
     ensure_home(home)
     write_launch(home, [sys.executable, "-m", "impasto_server.cli.main", "serve"])
-    kept = ("PATH", "LANG", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
-    env = {name: os.environ[name] for name in kept if name in os.environ}
-    env.update(HOME=str(profile), IMPASTO_HOME=str(home))
+    settings = gimp_folders(profile)[0]
+    env = {"HOME": str(profile), "IMPASTO_HOME": str(home), "GIMP3_DIRECTORY": str(settings)}
     files = [str(Path(name).resolve()) for name in args.files]
-    folders = [profile, *(Path(name).parent for name in files)]
     print(f"GIMP's profile: {profile}\nThe panel: Filters > Impasto > Panel (Ctrl+Alt+I)", file=sys.stderr)
-    if gimp.root is not None:
-        try:
-            info = ClientInfo("dev.py", "0", "dev.py gimp")
-            connect_or_start(info, lambda _: None, lambda _: None, home=home).close()
-        except ImpastoError as error:
-            print(error.message, file=sys.stderr)
-            return 1
-        env["PATH"] = "/usr/bin:/bin"
+    if gimp.root is None:
+        dropped = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
+        env = {**{name: value for name, value in os.environ.items() if name not in dropped}, **env}
+        return subprocess.call([gimp.program("gimp"), "--no-splash", *files], env=env)
+    try:
+        info = ClientInfo("dev.py", "0", "dev.py gimp")
+        connect_or_start(info, lambda _: None, lambda _: None, home=home).close()
+    except ImpastoError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    kept = ("LANG", "DISPLAY", "XAUTHORITY")
+    env.update({name: os.environ[name] for name in kept if name in os.environ}, PATH="/usr/bin:/bin")
+    folders = [profile, *(Path(name).parent for name in files)]
     return subprocess.call(gimp.command("gimp", "--no-splash", *files, env=env, folders=folders))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 from gi.repository import Gimp
+from impasto_client.document import ResultLayer
 from impasto_client.wording import describe
 
 from . import kept
@@ -220,16 +222,16 @@ class Panel(Gtk.Window):  # type: ignore[misc]
         self.button.set_label(action.button)
         self.button.set_tooltip_text(action.tip)
 
-    def _apply(self, shown: Optional[Shown]) -> None:
-        if shown is not None:
-            self.controller.apply(shown.result, self.current_image())
+    def _apply(self, item: Optional[Item]) -> None:
+        if item is not None:
+            self.controller.apply(item.result, self.current_image())
 
     def _use_settings(self) -> None:
-        shown = self.strip.current()
-        mode = shown.result.recipe.get("mode") if shown is not None else None
-        if shown is not None and mode in self.modes:
+        item = self.strip.current()
+        mode = item.result.recipe.get("mode") if item is not None else None
+        if item is not None and mode in self.modes:
             self.modes[mode].set_active(True)
-            self.wishes.set_params({**shown.result.recipe.get("params", {}), "seed": shown.result.seed})
+            self.wishes.set_params({**item.result.recipe.get("params", {}), "seed": item.result.seed})
 
     # ---- showing the state
 
@@ -240,9 +242,9 @@ class Panel(Gtk.Window):  # type: ignore[misc]
         small = pixbuf_of(result.pixels, result.box.width, result.box.height, PICTURE_SIZE)
         after = over(shown.before, small)
         tip = f"{result.name}\nSeed {result.seed}. Double click adds it as a layer."
-        self.strip.add_item(_Item(result, after, shown.before), after, tip, last)
+        self.strip.add_item(Item(result, after, shown.before), after, tip, last)
 
-    def _show_result(self, item: Any) -> None:
+    def _show_result(self, item: Item) -> None:
         self.picture.show_picture(item.after, item.before)
         self.result_text.set_text(item.result.name)
         self.compare.set_sensitive(item.before is not None)
@@ -347,12 +349,13 @@ class Panel(Gtk.Window):  # type: ignore[misc]
         Gtk.main_quit()
 
 
-class _Item(Shown):
-    """A result of the strip with the picture to show."""
+@dataclass(frozen=True)
+class Item:
+    """A result of the strip, and its pictures: laid over what was there before, and that where it is known."""
 
-    def __init__(self, result: Any, after: Any, before: Optional[Any]) -> None:
-        super().__init__(result, before)
-        object.__setattr__(self, "after", after)
+    result: ResultLayer
+    after: Any
+    before: Optional[Any]
 
 
 def _decoded(jpeg: bytes) -> Optional[Any]:

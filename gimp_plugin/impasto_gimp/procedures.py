@@ -10,7 +10,7 @@ from impasto_client.document import ResultLayer
 from impasto_protocol.errors import ImpastoError, RequestError
 
 from . import document as pixels
-from .actions import Obstacle, Target, again, aim, recipe_for
+from .actions import Obstacle, Target, again, aim, obstacle, recipe_for
 from .arguments import built_in_modes, params_from, set_params
 from .job import Cancelled, StatusBar, run_job
 from .names import PANEL_ASK, Action
@@ -36,6 +36,9 @@ def run_action(
         if run_mode == Gimp.RunMode.INTERACTIVE:
             if hand_to_panel(image, action.mode):
                 return end(procedure, Gimp.PDBStatusType.SUCCESS)
+            sentence = obstacle(action.mode, image, drawables)
+            if sentence:
+                raise Obstacle(sentence)
             from .dialog import ask_params
 
             params = ask_params(action, mode, params_from(config, mode))
@@ -50,7 +53,7 @@ def run_action(
             return _open(procedure, target, results, show=run_mode != Gimp.RunMode.NONINTERACTIVE)
         return _paste(procedure, target, results, target.layer)
 
-    return _guarded(procedure, work)
+    return _guarded(procedure, run_mode, work)
 
 
 def run_again(procedure: Any, run_mode: Any, image: Any, drawables: List[Any], config: Any, data: Any = None) -> Any:
@@ -64,7 +67,7 @@ def run_again(procedure: Any, run_mode: Any, image: Any, drawables: List[Any], c
         target = again(image, layer, changes)
         return _paste(procedure, target, _run(target, "Make again"), layer)
 
-    return _guarded(procedure, work)
+    return _guarded(procedure, run_mode, work)
 
 
 def hand_to_panel(image: Optional[Any], mode: str) -> bool:
@@ -112,19 +115,22 @@ def _layers_value(layers: List[Any]) -> Any:
     return value
 
 
-def _guarded(procedure: Any, work: Callable[[], Any]) -> Any:
+def _guarded(procedure: Any, run_mode: Any, work: Callable[[], Any]) -> Any:
     """Run `work`; whatever it raises becomes an error status with a sentence."""
+    status = Gimp.PDBStatusType
+    # A script is told that its call was wrong; to a painter GIMP would show that as a riddle about procedures.
+    wrong = status.CALLING_ERROR if run_mode == Gimp.RunMode.NONINTERACTIVE else status.EXECUTION_ERROR
     try:
         return work()
     except Cancelled:
-        return end(procedure, Gimp.PDBStatusType.CANCEL)
+        return end(procedure, status.CANCEL)
     except Obstacle as reason:
-        return end(procedure, Gimp.PDBStatusType.CALLING_ERROR, str(reason))
+        return end(procedure, wrong, str(reason))
     except RequestError as error:
-        return end(procedure, Gimp.PDBStatusType.CALLING_ERROR, error.message)
+        return end(procedure, wrong, error.message)
     except ImpastoError as error:
-        return end(procedure, Gimp.PDBStatusType.EXECUTION_ERROR, error.message)
+        return end(procedure, status.EXECUTION_ERROR, error.message)
     except Exception as defect:
         _log.exception("a defect of Impasto's plug-in")
         text = f"A defect of Impasto's plug-in: {type(defect).__name__}: {defect}. Please report it."
-        return end(procedure, Gimp.PDBStatusType.EXECUTION_ERROR, text)
+        return end(procedure, status.EXECUTION_ERROR, text)

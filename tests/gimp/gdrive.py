@@ -129,7 +129,9 @@ class GimpSession:
     def _start(self, screen: str) -> None:
         self.socket_path.unlink(missing_ok=True)
         self.settings.mkdir(parents=True, exist_ok=True)
-        (self.settings / "gimprc").write_text(GIMPRC.format(version=self.gimp.version))
+        gimprc = self.settings / "gimprc"
+        if not gimprc.exists():  # GIMP notes more in it: without that it would ask all plug-ins anew
+            gimprc.write_text(GIMPRC.format(version=self.gimp.version))
         words = ["gimp-console", "-n", "-i", "-d"]
         if self.ui:
             self._start_display(screen)

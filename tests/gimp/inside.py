@@ -2,7 +2,7 @@
 # Runs inside GIMP, in the namespace of the test code (see conftest.py): what the tests use to look and to act.
 import os
 
-from gi.repository import Gegl, Gimp
+from gi.repository import Gegl, Gimp, Gio, GObject  # noqa: F401  for the tests
 
 TYPES = {
     "rgb": (Gimp.ImageBaseType.RGB, Gimp.ImageType.RGBA_IMAGE),

@@ -106,17 +106,16 @@ def test_select_type_inpaint_compare_undo_apply(desktop: Painter, panel: Line, k
     """The whole way by mouse and keyboard."""
     hint = panel.run("def gen():\n    yield 0.5\n    return [widget('hint').get_text(), widget('go').get_sensitive()]")
     assert hint == ["Select a region first.", False]
-    key("r")  # the rectangle tool
-    desktop.gimp.drag((480, 300), (620, 420))
+
+    def drag(tool: str) -> None:
+        key(tool)
+        desktop.gimp.drag((480, 300), (620, 420))
+
+    # r is the rectangle tool.
+    strike(drag, "r", lambda: desktop.run("result = Gimp.Selection.bounds(image).non_empty"))
     x, y, w, h = desktop.run(
-        """
-def gen():
-    yield (lambda: Gimp.Selection.bounds(image).non_empty, 10)
-    global before
-    before = seen_exactly(image)
-    b = Gimp.Selection.bounds(image)
-    return [b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1]
-"""
+        "before = seen_exactly(image)\nb = Gimp.Selection.bounds(image)\n"
+        "result = [b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1]"
     )
     click(desktop, panel, "prompt")
     desktop.gimp.xdotool("type", "--delay", "20", "a red barn")

@@ -44,18 +44,21 @@ def real(warm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     write_tiny_checkpoint(home / "models" / "tiny.safetensors")
     starter = home / "starter.py"
     starter.write_text(STARTER)
-    launch_file(home).write_text(json.dumps({"argv": ["/usr/bin/python3", str(starter), str(home)]}))
+    command = {"argv": ["/usr/bin/python3", str(starter), str(home)]}
+    launch_file(home).write_text(json.dumps(command))
     ended = threading.Event()
     servers: list[subprocess.Popen[bytes]] = []
 
     def serve_when_wanted() -> None:
         while not ended.wait(0.1):
             if (home / "wanted").exists():
-                command = [sys.executable, "-m", "impasto_server.cli.main", "serve"]
+                serve = [sys.executable, "-m", "impasto_server.cli.main", "serve"]
                 with open(home / "server.out", "ab") as log:
                     environment = {**os.environ, "IMPASTO_HOME": str(home)}
-                    servers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+                    servers.append(subprocess.Popen(serve, env=environment, stdout=log, stderr=log))
                 until(lambda: read_endpoint(home) is not None or servers[-1].poll() is not None, 60)
+                # The server notes how it is started outside.
+                launch_file(home).write_text(json.dumps(command))
                 # From now on the endpoint says whether the server is there.
                 (home / "wanted").unlink()
 

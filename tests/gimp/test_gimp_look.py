@@ -125,9 +125,7 @@ def gen():
     assert shown[4] <= shown[3] <= 360, "the panel is wider than it was made"
     keep(tmp_path / "panel.png", "gimp-panel.png")
 
-    panel.run(
-        "def gen():\n    panel().wishes.fold.set_expanded(True)\n    yield 0.5\n    panel().resize(350, 900)\n    yield 0.5"
-    )
+    panel.run("def gen():\n    panel().wishes.fold.set_expanded(True)\n    yield 0.5")
     panel.run("from gi.repository import GLib\nGLib.idle_add(panel().destroy)")
     panel.close()
     until(lambda: not studio.run("result = Gimp.get_pdb().procedure_exists('plug-in-impasto-panel-ask')"), 10)

@@ -39,7 +39,7 @@ def params_of(painter: Painter) -> dict[str, Any]:
     ids=lambda value: value.lower(),
 )
 def test_inpaint_gives_one_layer_on_every_type_of_image(painter: Painter, kind: str, precision: str) -> None:
-    """The layer has the image's own type, lies at the selection, and everything outside of it is as it was, bit for bit."""
+    """The layer has the image's own type, lies at the selection, and everything outside of it is as it was."""
     names, where, image_type, base, same = painter.run(
         f"image = new_image({WIDTH}, {HEIGHT}, {kind!r}, {precision!r})\nselect(image, {X}, {Y}, {W}, {H})"
         + """
@@ -49,7 +49,8 @@ made, = layers_of(call("inpaint", image, prompt="a boat"))
 dump("after", seen_exactly(image))
 dump("seen", seen(image))
 dump("layer", read(made))
-result = [tree(image), place(made), made.type().value_nick, image.get_base_type().value_nick, raw(painting(image)) == old]
+types = [made.type().value_nick, image.get_base_type().value_nick]
+result = [tree(image), place(made), *types, raw(painting(image)) == old]
 """
     )
     assert names == ["Impasto: a boat", "painting"] and same
@@ -95,7 +96,8 @@ image.convert_color_profile(profile, intent, False)
 made, = layers_of(call("inpaint", image, prompt="adobe"))
 rectangle = Gegl.Rectangle.new(70, 50, 1, 1)
 layer = Gimp.Layer.new_from_visible(image, image, "seen")
-result = [image.get_color_profile().get_label(), list(layer.get_buffer().get(rectangle, 1.0, RGBA, Gegl.AbyssPolicy.NONE))]
+color = list(layer.get_buffer().get(rectangle, 1.0, RGBA, Gegl.AbyssPolicy.NONE))
+result = [image.get_color_profile().get_label(), color]
 layer.delete()
 """
     )
