@@ -134,6 +134,12 @@ result = [tree(image), [larger.get_width(), larger.get_height()]]
 
 
 def test_a_server_killed_in_the_middle_is_an_error_and_comes_back(real: Painter) -> None:
+    jobs = real.home / "history/jobs.log"
+
+    def begun() -> int:
+        return jobs.read_text().count('"started"') if jobs.exists() else 0
+
+    count = begun()
     real.run(
         f"image = new_image({WIDTH}, {HEIGHT})\nselect(image, {X}, {Y}, {W}, {H})"
         + """
@@ -142,11 +148,9 @@ answers = []
 GLib.timeout_add(10, lambda: answers.append(call("inpaint", image, prompt="lost", steps=150)) and False)
 """
     )
+    until(lambda: begun() > count, 90)
     endpoint = read_endpoint(real.home)
     assert endpoint is not None
-    jobs = real.home / "history/jobs.log"
-    count = jobs.read_text().count('"started"')
-    until(lambda: jobs.read_text().count('"started"') > count, 30)
     os.kill(endpoint.pid, signal.SIGKILL)
     status, message, names = real.run(
         "def gen():\n    yield (lambda: answers, 60)\n    return [answers[0][0], answers[0][2], tree(image)]", 80
