@@ -15,6 +15,9 @@ from .wishes import Wishes
 
 __all__ = ["ask_params"]
 
+SETTINGS_HEIGHT = 380
+"""Points that the further settings take before they scroll."""
+
 
 def ask_params(action: Action, mode: Mode, params: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
     """Show `params` for changing; what the painter wants, or None where the dialog was cancelled."""
@@ -36,10 +39,9 @@ def ask_params(action: Action, mode: Mode, params: Mapping[str, Any]) -> Optiona
     area = dialog.get_content_area()
     area.set_spacing(8)
     area.set_border_width(10)
-    # The dialog grows with its settings until they scroll.
     room = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, propagate_natural_height=True)
-    room.set_max_content_height(420)
     room.add(wishes.more)
+    wishes.fold.connect("notify::expanded", lambda fold, _: _make_room(dialog, room, fold.get_expanded()))
     for widget in (wishes.top, room, state):
         area.pack_start(widget, False, True, 0)
     dialog.set_default_size(380, -1)
@@ -58,6 +60,13 @@ def ask_params(action: Action, mode: Mode, params: Mapping[str, Any]) -> Optiona
         # Let the window vanish before the work begins.
         while Gtk.events_pending():
             Gtk.main_iteration()
+
+
+def _make_room(dialog: Any, room: Any, expanded: bool) -> None:
+    """The dialog grows with its settings until they scroll, and shrinks again without them."""
+    room.set_min_content_height(SETTINGS_HEIGHT if expanded else -1)
+    if not expanded:
+        dialog.resize(dialog.get_size().width, 1)
 
 
 def _take(event: Event, wishes: Wishes, state: Any) -> bool:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gimp
 ROOT = Path(__file__).resolve().parents[2]
 WRITE = bool(os.environ.get("IMPASTO_WRITE_DOCS"))
 MODEL = os.environ.get("IMPASTO_DOCS_MODEL", "")
-COLORS = 160
+COLORS = 250
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,6 @@ def keep(shot: Path, name: str, box: tuple[int, int, int, int] | None = None, wi
 def test_the_panel_and_the_dialog_at_work(studio: Painter, tmp_path: Path) -> None:
     gimp = studio.gimp
     window = until(lambda: gimp.xdotool("search", "--onlyvisible", "--name", "^GNU Image Man|GIMP$").split("\n")[0], 60)
-    gimp.xdotool("windowsize", "--sync", window, "1600", "970")
-    gimp.xdotool("windowmove", window, "0", "0")
     picture = studio.files / "coffee.png"
     Image.open(ROOT / "tools/demo/coffee.jpg").convert("RGB").save(picture)
     studio.run(
@@ -66,12 +64,14 @@ def test_the_panel_and_the_dialog_at_work(studio: Painter, tmp_path: Path) -> No
 image = Gimp.file_load(Gimp.RunMode.NONINTERACTIVE, Gio.File.new_for_path(path))
 DISPLAY = Gimp.Display.new(image)
 w, h = image.get_width(), image.get_height()
-image.select_ellipse(Gimp.ChannelOps.REPLACE, .30 * w, .22 * h, .34 * w, .42 * h)
-Gimp.Selection.feather(image, 12)
+image.select_ellipse(Gimp.ChannelOps.REPLACE, .76 * w, .08 * h, .21 * w, .33 * h)
+Gimp.Selection.feather(image, 8)
 Gimp.displays_flush()
 """
     )
-    time.sleep(1)
+    time.sleep(1)  # GIMP sizes its window by the picture
+    gimp.xdotool("windowsize", "--sync", window, "1590", "970")
+    gimp.xdotool("windowmove", window, "0", "0")
     for _ in range(3):
         gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", "ctrl+alt+i")
         try:
@@ -83,10 +83,10 @@ Gimp.displays_flush()
         """
 def gen():
     yield (connected, 60)
-    panel().move(860, 60)
+    panel().move(1130, 60)
     panel().resize(350, 860)
     panel().wishes.prompt.text = "a red apple, 3d"
-    panel().wishes.strength.write(0.8)
+    panel().wishes.strength.write(1.0)
     panel().wishes.form.set_overrides({"steps": 16})
     for seed in (1, 2, 3):
         panel().wishes.seed.set_seed(seed)
