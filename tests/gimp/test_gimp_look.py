@@ -72,6 +72,7 @@ Gimp.displays_flush()
     time.sleep(1)  # GIMP sizes its window by the picture
     gimp.xdotool("windowsize", "--sync", window, "1590", "970")
     gimp.xdotool("windowmove", window, "0", "0")
+    gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", "ctrl+shift+j")  # fit it in
     for _ in range(3):
         gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", "ctrl+alt+i")
         try:
@@ -151,6 +152,7 @@ def gen():
     return [frame.x, frame.y, frame.x + frame.width, frame.y + frame.height]
 """
     )
+    gimp.xdotool("mousemove", "20", "900", "sleep", "0.7")  # no tip under the pointer
     gimp.screenshot(tmp_path / "dialog.png")
     dialog.run("top('impasto_dialog').response(Gtk.ResponseType.CANCEL)")
     dialog.close()
