@@ -46,7 +46,7 @@ def add_arguments(procedure: Any, mode: Mode) -> None:
         elif p.type == "string":
             procedure.add_string_argument(_name(p), p.title, blurb, str(p.default), flags)
         else:
-            default = _AUTOMATIC if p.default == AUTO else float(p.default)  # type: ignore[arg-type]
+            default = _AUTOMATIC if p.default == AUTO else float(p.default)
             procedure.add_double_argument(_name(p), p.title, blurb, -_ANY, _ANY, default, flags)
     blurb = "More parameters as a JSON map, sent to the server as they are"
     procedure.add_string_argument(SETTINGS, "Settings", blurb, "", flags)
@@ -102,6 +102,6 @@ def set_params(config: Any, mode: Mode, params: Mapping[str, Any]) -> None:
     for p in _arguments(mode):
         value = rest.pop(p.name, p.default)
         if p.type in ("number", "integer"):
-            value = _AUTOMATIC if value == AUTO else float(value)  # type: ignore[arg-type]
+            value = _AUTOMATIC if value == AUTO else float(value)
         config.set_property(_name(p), value)
     config.set_property(SETTINGS, json.dumps(rest) if rest else "")

@@ -26,7 +26,7 @@ class Field:
         self.widget, self.read, self.write, self.signal = widget, read, write, signal
 
 
-class Form(Gtk.Box):  # type: ignore[misc]
+class Form(Gtk.Box):
     """Editors for `params`, grouped; `overrides()` are the values that differ from the defaults."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ PICTURE_HEIGHT = 240
 LAMPS = {"connected": "#6db37c", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#d0604a", "lost": "#d0604a"}
 
 
-class Panel(Gtk.Window):  # type: ignore[misc]
+class Panel(Gtk.Window):
     """One window for all images; the one it works on is chosen at its top where there are several."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ __all__ = ["Impasto", "main"]
 MENU = "<Image>/Filters/Impasto"
 
 
-class Impasto(Gimp.PlugIn):  # type: ignore[misc]
+class Impasto(Gimp.PlugIn):
     """GIMP makes one of these in every process of the plug-in."""
 
     def do_set_i18n(self, name: str) -> bool:

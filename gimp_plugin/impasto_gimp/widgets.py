@@ -13,7 +13,7 @@ KEEP = 12
 MAX_SEED = 2**32 - 1
 
 
-class Prompt(Gtk.Overlay):  # type: ignore[misc]
+class Prompt(Gtk.Overlay):
     """A text of several lines with a hint while it is empty. Ctrl+Return calls `submitted`, changes call `changed`."""
 
     def __init__(self, hint: str, lines: int, name: str) -> None:
@@ -58,7 +58,7 @@ class Prompt(Gtk.Overlay):  # type: ignore[misc]
         return False
 
 
-class Seed(Gtk.Box):  # type: ignore[misc]
+class Seed(Gtk.Box):
     """The seed: empty draws a new one each time; the lock takes that of the last picture."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Seed(Gtk.Box):  # type: ignore[misc]
         self.changed()
 
 
-class Picture(Gtk.EventBox):  # type: ignore[misc]
+class Picture(Gtk.EventBox):
     """A picture that fits its width. Where it has a `before`, holding the mouse button down on it shows that."""
 
     def __init__(self, tallest: int) -> None:
@@ -161,7 +161,7 @@ class Picture(Gtk.EventBox):  # type: ignore[misc]
         return False
 
 
-class Strip(Gtk.ScrolledWindow):  # type: ignore[misc]
+class Strip(Gtk.ScrolledWindow):
     """Thumbnails of the last results, the newest first. `chosen` hears of a click, `wanted` of a double click."""
 
     def __init__(self) -> None:
