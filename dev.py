@@ -4,11 +4,13 @@
     python3 dev.py demo            set up, start a server, inpaint a picture over the real wire, show the results
     python3 dev.py test [ARGS]     set up, then lint, types, layers and all tests (ARGS go to pytest)
     python3 dev.py krita           open Krita with the plug-in in a private profile
+    python3 dev.py gimp            the same with GIMP 3
     python3 dev.py exec -- CMD     run a command in the project's environment
     python3 dev.py setup           only set up
 
 Standard library only. Everything lands in .venv and build/ beside this file; nothing else of yours is touched, except
-that `test` installs Krita, Xvfb and their helpers with apt-get where it may (Debian, root).
+that `test` installs Krita, Xvfb and their helpers with apt-get where it may (Debian, root), and where the system has no
+GIMP 3 keeps one in your cache folder (tools/gimp_root.py).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ EDITOR_PACKAGES = {
     "Xvfb": "xvfb",
     "xdotool": "xdotool",
     "import": "imagemagick",
+    "openbox": "openbox",
 }
 """Program -> Debian package that brings it. PyQt for Krita's own Python (python3-pyqt5) goes with krita."""
 
@@ -210,19 +213,42 @@ def krita_has_pyqt() -> bool:
     return subprocess.run([system, "-c", "import PyQt5.QtWidgets"], capture_output=True).returncode == 0
 
 
-def require_editors() -> bool:
-    """True when the real Krita can be tested here. In CI a missing one is a failure, never a skip."""
+def require_editors(args: list[str]) -> list[str]:
+    """The editors that the tests named by `args` need and that cannot be had. In CI that is a failure, never a skip."""
     missing = missing_editor_packages()
     if missing and may_install():
         install_packages(missing)
         missing = missing_editor_packages()
-    if not missing:
-        return True
-    text = f"the tests in the real Krita need: {' '.join(missing)} (Debian: apt-get install {' '.join(missing)})"
-    if os.environ.get("CI"):
-        raise stop(text)
-    say(f"NOT TESTED in the real Krita; {text}")
-    return False
+    absent = []
+    if missing:
+        need = " ".join(missing)
+        absent.append(("krita", f"the tests in the real Krita need: {need} (Debian: apt-get install {need})"))
+    paths = [arg for arg in args if (ROOT / arg.split("::")[0]).exists()]
+    if not paths or any("gimp" in path or "editors" in path or path.rstrip("/") == "tests" for path in paths):
+        reason = require_gimp()
+        if reason:
+            absent.append(("gimp", reason))
+    for editor, text in absent:
+        if os.environ.get("CI"):
+            raise stop(text)
+        say(f"NOT TESTED in the real {editor.capitalize()}; {text}")
+    return [editor for editor, _ in absent]
+
+
+def require_gimp() -> str:
+    """Find GIMP 3, or build a Debian root with it; why there is none, or ""."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import gimp_root
+
+    if gimp_root.find() is not None:
+        return ""
+    if not gimp_root.can_build():
+        return "the tests in the real GIMP need GIMP 3, or Debian and the rights of root to build one to test with"
+    if shutil.which("mmdebstrap") is None or not os.path.exists(gimp_root.KEYRING):
+        install_packages(list(gimp_root.BUILDERS))
+    say(f"building {gimp_root.root_folder()}: Debian's GIMP 3, once for this machine (two minutes)")
+    gimp_root.build_root()
+    return "" if gimp_root.find() is not None else f"GIMP 3 was not found in {gimp_root.root_folder()}"
 
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -242,7 +268,7 @@ def in_environment(*command: str | Path) -> None:
 
 def test(args: list[str]) -> None:
     setup()
-    editors = require_editors()
+    absent = require_editors(args)
     checks = [
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
@@ -253,8 +279,8 @@ def test(args: list[str]) -> None:
         for check in checks:
             say(" ".join(check))
             in_environment(python().parent / check[0], *check[1:])
-    if not editors:
-        args = ["-m", "not krita", *args]
+    if absent:
+        args = ["-m", " and ".join(f"not {editor}" for editor in absent), *args]
     in_environment(python(), "-m", "pytest", *args)
 
 
@@ -270,6 +296,11 @@ def krita(args: list[str]) -> None:
     in_environment(python(), ROOT / "tools" / "open_krita.py", *args)
 
 
+def gimp(args: list[str]) -> None:
+    setup()
+    in_environment(python(), ROOT / "tools" / "open_gimp.py", *args)
+
+
 def main(argv: list[str]) -> None:
     command, args = (argv[0], argv[1:]) if argv else ("help", [])
     if command == "demo":
@@ -278,6 +309,8 @@ def main(argv: list[str]) -> None:
         test(args)
     elif command == "krita":
         krita(args)
+    elif command == "gimp":
+        gimp(args)
     elif command == "setup":
         setup()
     elif command == "exec":

@@ -18,8 +18,10 @@ from impasto_client.events import (
     ConnectionChanged,
     Event,
     Failed,
+    HistoryListed,
     JobChanged,
     Planned,
+    ResultFetched,
     ResultReady,
     ServerCatalog,
 )
@@ -37,6 +39,9 @@ KEEP_RESULTS = 12
 """Results whose pixels stay in memory, for the strip."""
 KEEP_TARGETS = 64
 """Jobs whose document is remembered."""
+LARGEST_LISTED = 16 << 20
+"""Pixels of a kept result that is fetched only to be listed."""
+FORMAT = "bgra8"
 NEW_DOCUMENT = "upscale"
 """The stage of results that are no layers but new documents."""
 
@@ -54,6 +59,8 @@ class Controller(QObject):
 
     changed = pyqtSignal()
     result_added = pyqtSignal(object)
+    result_found = pyqtSignal(object)
+    """One that the server kept from an earlier session or from another editor; the newest comes first."""
     _arrived = pyqtSignal(object)
 
     def __init__(self, host_name: str, parent: Optional[Any] = None) -> None:
@@ -62,6 +69,8 @@ class Controller(QObject):
         self.catalog: Optional[ServerCatalog] = None
         self.jobs = JobList(keep_results=KEEP_RESULTS, keep_ended=KEEP_RESULTS)
         self.notice: Optional[Notice] = None
+        self.found: List[ResultLayer] = []
+        self._listed = False
         self._targets: Dict[str, Target] = {}
         self._unread: Set[str] = set()
         """Jobs whose pixels have not been read yet."""
@@ -151,6 +160,18 @@ class Controller(QObject):
             self.connection = event
         elif isinstance(event, CatalogChanged):
             self.catalog = event.catalog
+            if not self._listed:
+                self._listed = True
+                self._runner.list_history(KEEP_RESULTS)
+        elif isinstance(event, HistoryListed):
+            for entry in event.entries:
+                small = entry.width * entry.height <= LARGEST_LISTED
+                if small and entry.stage != NEW_DOCUMENT and entry.job not in self._targets:
+                    self._runner.fetch(entry)
+        elif isinstance(event, ResultFetched):
+            if event.result is not None:
+                self.found.append(event.result.in_format(FORMAT))
+                self.result_found.emit(self.found[-1])
         elif isinstance(event, Planned):
             self._capture(event)
         elif isinstance(event, Failed):

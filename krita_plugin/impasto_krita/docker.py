@@ -7,6 +7,7 @@ import json
 from typing import Any, Dict, Mapping, Optional
 
 from impasto_client.document import ResultLayer
+from impasto_client.wording import describe, describe_model
 from krita import DockWidget, Krita
 
 from .actions import ACTIONS
@@ -22,7 +23,6 @@ from .qt import (
 )
 from .results import image_of
 from .widgets import quiet_color, tint, warning_color
-from .wording import describe, describe_model
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
@@ -65,9 +65,12 @@ class ImpastoDocker(DockWidget):
         self._connect()
         controller.changed.connect(self.refresh)
         controller.result_added.connect(self._add_result)
+        controller.result_found.connect(self._add_found)
         for result in reversed(controller.jobs.results):
             if result.stage != NEW_DOCUMENT:
                 self.panel.strip.add(result)
+        for result in controller.found:
+            self.panel.strip.add(result, last=True)
         self.panel.restyle()
         self.refresh()
 
@@ -185,6 +188,9 @@ class ImpastoDocker(DockWidget):
     def _add_result(self, result: ResultLayer) -> None:
         self.panel.seed.set_last(result.seed)
         self.panel.strip.add(result)
+
+    def _add_found(self, result: ResultLayer) -> None:
+        self.panel.strip.add(result, last=True)
 
     def _show_result(self, result: Optional[ResultLayer]) -> None:
         if result is None:

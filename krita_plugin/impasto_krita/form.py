@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+from impasto_client.wording import pretty
 from impasto_protocol.errors import RequestError
 from impasto_protocol.schema import AUTO, Param, validate
 
@@ -25,19 +26,10 @@ from .qt import (
 )
 from .slider import FillSlider
 
-__all__ = ["ParamForm", "pretty"]
+__all__ = ["ParamForm"]
 
-TITLES = {"euler": "Euler", "euler_a": "Euler a", "dpmpp_2m": "DPM++ 2M", "philox": "Philox", "torch-cpu": "Torch CPU"}
 GROUPS = {"sampling": "Sampling", "mask": "Mask", "size": "Size"}
 UNBOUNDED = 1_000_000
-
-
-def pretty(value: str) -> str:
-    """A name of the wire as a painter reads it; names of newer servers come out readable too."""
-    if value in TITLES:
-        return TITLES[value]
-    words = value.replace("dpmpp", "DPM++").replace("_", " ")
-    return words[:1].upper() + words[1:]
 
 
 class Field:

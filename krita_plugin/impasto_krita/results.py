@@ -78,8 +78,8 @@ class ResultStrip(QListWidget):
         self.itemDoubleClicked.connect(lambda item: self.wanted.emit(self.results[self.row(item)]))
         self.setVisible(False)
 
-    def add(self, result: ResultLayer) -> None:
-        """Put a new result in front and choose it."""
+    def add(self, result: ResultLayer, last: bool = False) -> None:
+        """Put a new result in front and choose it; with `last`, put an old one at the end."""
         ratio = self.devicePixelRatioF()
         side = round(THUMB * ratio)
         pixmap = QPixmap.fromImage(_square(image_of(result, 2 * side), side))
@@ -87,14 +87,16 @@ class ResultStrip(QListWidget):
         item = QListWidgetItem(QIcon(pixmap), "")
         item.setSizeHint(QSize(THUMB + 8, THUMB + 8))
         item.setToolTip(f"{result.name}\nSeed {result.seed}. Double click adds it as a layer again.")
-        self.results.insert(0, result)
-        self.insertItem(0, item)
+        row = len(self.results) if last else 0
+        self.results.insert(row, result)
+        self.insertItem(row, item)
         while self.count() > KEEP:
             self.takeItem(self.count() - 1)
             self.results.pop()
         self.setVisible(True)
-        self.setCurrentRow(0)
-        self.scrollToTop()
+        if not last:
+            self.setCurrentRow(0)
+            self.scrollToTop()
 
     def style_by(self, palette: Any) -> None:
         """Colours from the theme: the chosen one has a frame."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
@@ -67,3 +68,13 @@ class ResultLayer:
     alpha: str
     seed: int
     recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def in_format(self, format: str) -> ResultLayer:
+        """The same picture in "rgba8" or "bgra8": an editor may find a result that another one asked for."""
+        if format == self.format:
+            return self
+        if {format, self.format} != {"rgba8", "bgra8"}:
+            raise AssetError("asset.bad_image", f"A result in {self.format!r} cannot be turned into {format!r}.")
+        swapped = bytearray(self.pixels)
+        swapped[0::4], swapped[2::4] = self.pixels[2::4], self.pixels[0::4]
+        return dataclasses.replace(self, pixels=bytes(swapped), format=format)

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple, Union
 
 from impasto_protocol.errors import ImpastoError
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.parts import HistoryEntry
 from impasto_protocol.schema import Mode
 
 from .document import ResultLayer
@@ -17,10 +18,12 @@ __all__ = [
     "ConnectionChanged",
     "Event",
     "Failed",
+    "HistoryListed",
     "JobChanged",
     "PlanResult",
     "Planned",
     "PreviewReady",
+    "ResultFetched",
     "ResultReady",
     "ServerCatalog",
 ]
@@ -134,4 +137,30 @@ class ResultReady:
     result: ResultLayer
 
 
-Event = Union[ConnectionChanged, CatalogChanged, Planned, Failed, JobChanged, PreviewReady, ResultReady]
+@dataclass(frozen=True)
+class HistoryListed:
+    """The answer to `Runner.list_history`: what the server keeps, newest first, whichever editor asked for it."""
+
+    entries: Tuple[HistoryEntry, ...]
+
+
+@dataclass(frozen=True)
+class ResultFetched:
+    """The answer to `Runner.fetch`: a kept result with its pixels; None and the error where it is gone."""
+
+    entry: HistoryEntry
+    result: Optional[ResultLayer] = None
+    error: Optional[ImpastoError] = None
+
+
+Event = Union[
+    ConnectionChanged,
+    CatalogChanged,
+    Planned,
+    Failed,
+    JobChanged,
+    PreviewReady,
+    ResultReady,
+    HistoryListed,
+    ResultFetched,
+]

@@ -8,6 +8,7 @@ client's reading thread passes on progress and previews at once.
 from __future__ import annotations
 
 import collections
+import itertools
 import logging
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple, Union
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import ImpastoError, JobError, ResourceError
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.parts import HistoryEntry
 from impasto_protocol.version import VERSION
 
 from .client import Client
@@ -24,10 +26,12 @@ from .events import (
     CatalogChanged,
     Event,
     Failed,
+    HistoryListed,
     JobChanged,
     Planned,
     PlanResult,
     PreviewReady,
+    ResultFetched,
     ResultReady,
 )
 from .lanes import Lane
@@ -64,6 +68,9 @@ class _Job:
 class Runner:
     """One editor's line to the server. Every method returns at once; `on_event` is called on the runner's threads,
     one call at a time and in order for each job. It must not wait for the editor's main thread.
+
+    With `on_disconnect` "cancel" the server ends a job when this runner's connection ends; with "keep" the job goes on,
+    and its result is found in the history.
     """
 
     def __init__(
@@ -74,9 +81,11 @@ class Runner:
         *,
         home: Optional[Path] = None,
         preview: Optional[wire.PreviewWish] = _DEFAULT_PREVIEW,
+        on_disconnect: str = "keep",
     ) -> None:
         self._on_event = on_event
         self._preview = preview
+        self._on_disconnect = on_disconnect
         self._lock = threading.RLock()
         self._jobs: Dict[str, _Job] = {}
         self._ended: Deque[str] = collections.deque(maxlen=_ENDED_KEPT)
@@ -170,6 +179,31 @@ class Runner:
         self._link.ask(self._ask_catalog, _ignore)
         self._link.nudge()
 
+    def list_history(self, count: int) -> None:
+        """Ask for the last `count` results that the server keeps, with their recipes: `HistoryListed` follows."""
+
+        def ask(client: Client) -> None:
+            entries = itertools.islice(client.history(info=True, page=count), count)
+            self._emit(HistoryListed(tuple(entries)))
+
+        self._link.ask(ask, _ignore)
+
+    def fetch(self, entry: HistoryEntry) -> None:
+        """Ask for the pixels of a kept result: `ResultFetched` follows."""
+        self._receive.put(lambda: self._fetch(entry))
+
+    def _fetch(self, entry: HistoryEntry) -> None:
+        client = self._link.client
+        try:
+            if client is None:
+                raise ResourceError("resource.connection_lost", "There is no connection to the server; try again.")
+            self._emit(ResultFetched(entry, fetch_result(client, entry)))
+        except ImpastoError as error:
+            self._emit(ResultFetched(entry, error=error))
+        except Exception as defect:
+            _log.exception("a defect of Impasto's client")
+            self._emit(ResultFetched(entry, error=internal_error(defect)))
+
     # ---- on the link's thread
 
     def _resume(self, client: Client) -> None:
@@ -229,7 +263,9 @@ class Runner:
             job.sending = True
             self._emit(JobChanged(job.id, "uploading"))
         try:
-            send_job(client, job.id, job.mode, job.params, snapshot, self._preview, job.stop, job.sent)
+            send_job(
+                client, job.id, job.mode, job.params, snapshot, self._preview, job.stop, job.sent, self._on_disconnect
+            )
         except ResourceError as error:
             if error.code != "resource.connection_lost":
                 raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Union
 
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import AssetError, ImpastoError, ResourceError
 from impasto_protocol.images import ImageFormat
+from impasto_protocol.parts import HistoryEntry
 
 from .client import Client
 from .document import ResultLayer, Snapshot
@@ -25,6 +26,7 @@ def send_job(
     preview: Optional[wire.PreviewWish],
     stop: threading.Event,
     sent: Dict[str, wire.InputPicture],
+    on_disconnect: str = "keep",
 ) -> int:
     """Upload what the server lacks and submit; the number of jobs before it.
 
@@ -41,7 +43,8 @@ def send_job(
                 _upload(client, snapshot, stop, sent)
             # A picture says itself where it lies.
             box = snapshot.box if not sent else None
-            return client.submit(job_id, mode, params, snapshot.canvas, sent, snapshot.format, preview, box=box)
+            wishes = (sent, snapshot.format, preview)
+            return client.submit(job_id, mode, params, snapshot.canvas, *wishes, box=box, on_disconnect=on_disconnect)
         except ImpastoError as error:
             if error.code in ("resource.connection_lost", "resource.no_answer"):
                 raise  # the job may have been accepted: it is asked for again as it was
@@ -73,8 +76,8 @@ def _upload(client: Client, snapshot: Snapshot, stop: threading.Event, sent: Dic
         raise
 
 
-def fetch_result(client: Client, output: wire.Output) -> ResultLayer:
-    """The layer of an announced output. Raises AssetError where its bytes are gone, damaged or of another size."""
+def fetch_result(client: Client, output: Union[wire.Output, HistoryEntry]) -> ResultLayer:
+    """The layer of an announced or kept output. Raises AssetError where its bytes are gone or damaged."""
     format = ImageFormat(output.width, output.height, output.format)
     format.check(client.limits.pixels, "output")
     if (output.placement.width, output.placement.height) != (output.width, output.height):
@@ -89,7 +92,7 @@ def fetch_result(client: Client, output: wire.Output) -> ResultLayer:
         stage=output.stage,
         alpha=output.alpha,
         seed=output.seed,
-        recipe=output.info,
+        recipe=output.info or {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -10,12 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from impasto_client.document import Snapshot
+from impasto_client.client import Client
+from impasto_client.document import ResultLayer, Snapshot
 from impasto_client.endpoint import read_endpoint
-from impasto_client.events import CatalogChanged, ConnectionChanged, Failed, JobChanged, Planned, ResultReady
+from impasto_client.events import (
+    CatalogChanged,
+    ConnectionChanged,
+    Failed,
+    HistoryListed,
+    JobChanged,
+    Planned,
+    ResultFetched,
+    ResultReady,
+)
 from impasto_client.tasks import Runner
+from impasto_protocol.errors import AssetError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.home import launch_file, write_private
+from impasto_protocol.messages import ClientInfo
 from scenarios import Editor, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,3 +97,53 @@ def test_plan_submit_cancel_and_a_killed_server(editor: Editor, tmp_path: Path) 
     wait_until(lambda: sum(isinstance(e, ConnectionChanged) and e.state == "connected" for e in editor.events) == 2, 60)
     editor.runner.submit("after", "inpaint", {"prompt": "x", "steps": 3}, snapshot(Box(90, 40, 64, 48)))
     assert editor.ended("after").state == "finished"
+
+
+def test_results_of_another_editor_are_listed_and_fetched(editor: Editor, tmp_path: Path) -> None:
+    editor.until(CatalogChanged, seconds=60)
+    editor.runner.submit("made", "inpaint", {"prompt": "x", "steps": 3}, snapshot(Box(90, 40, 64, 48)))
+    assert editor.ended("made").state == "finished"
+    made = next(e for e in editor.of("made") if isinstance(e, ResultReady)).result
+
+    other = Editor(tmp_path, start=False)
+    other.runner = Runner("other", other._on_event, home=tmp_path)
+    other.runner.start()
+    try:
+        other.runner.list_history(5)
+        entry = other.until(HistoryListed).entries[0]
+        assert (entry.job, entry.info and entry.info["mode"]) == ("made", made.recipe["mode"])
+        other.runner.fetch(entry)
+        found = other.until(ResultFetched).result
+        assert found is not None and found == made
+        swapped = found.in_format("rgba8")
+        assert swapped.pixels[0:4] == bytes(found.pixels[i] for i in (2, 1, 0, 3))
+        assert swapped.in_format("bgra8") == found
+        gone = dataclasses.replace(entry, digest="0" * 32)
+        other.runner.fetch(gone)
+        failed = other.until(ResultFetched, lambda e: e.result is None)
+        assert failed.error is not None and failed.error.code == "asset.missing"
+    finally:
+        other.close()
+
+
+def test_a_format_that_is_no_picture_is_refused() -> None:
+    result = ResultLayer("j", 0, Box(0, 0, 1, 1), b"1234", "bgra8", "n", "s", "soft", 1)
+    with pytest.raises(AssetError, match="cannot be turned into"):
+        result.in_format("l8")
+
+
+def test_a_job_ends_with_the_connection_where_that_was_asked_for(editor: Editor, tmp_path: Path) -> None:
+    editor.until(CatalogChanged, seconds=60)
+    other = Editor(tmp_path, start=False)
+    other.runner = Runner("other", other._on_event, home=tmp_path, on_disconnect="cancel")
+    other.runner.start()
+    other.runner.submit("short", "inpaint", {"prompt": "slow", "steps": 150}, snapshot(Box(90, 40, 64, 48)))
+    other.until(JobChanged, lambda e: e.job_id == "short" and e.state == "running")
+    other.close()
+    endpoint = read_endpoint(tmp_path)
+    assert endpoint is not None
+    client = Client.connect(endpoint, ClientInfo("test", "0", "test"), lambda _: None, lambda _: None)
+    try:
+        wait_until(lambda: [job.state for job in client.jobs() if job.job == "short"] == ["cancelled"])
+    finally:
+        client.close()

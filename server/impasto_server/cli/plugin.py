@@ -1,27 +1,24 @@
-"""`impasto plugin build|install krita`: the plug-in as a zip that Krita's importer accepts, or put in its place."""
+"""`impasto plugin build|install krita|gimp`: an editor's plug-in as a zip, or put in its place."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from impasto_protocol.errors import RequestError, ResourceError
+from impasto_protocol.errors import RequestError
 
-from .vendor import vendor
+from .packing import add_vendored, copy_sources, zip_tree
+from .packing import package_folder as _package
+from .plugin_gimp import build_gimp, install_gimp
 
 __all__ = ["add_arguments", "build_krita", "install_krita", "krita_folders", "run"]
 
 NAME = "impasto_krita"
-SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", "_vendor", "*.desktop", "*.action")
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The oldest time a zip can hold: the same sources give the same bytes."""
 
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,20 +26,24 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     plugin = subparsers.add_parser("plugin", help="build or install an editor's plug-in")
     verbs = plugin.add_subparsers(dest="plugin_verb", required=True, metavar="build|install")
     build = verbs.add_parser("build", help="make the zip that the editor can import")
-    build.add_argument("editor", choices=("krita",))
+    build.add_argument("editor", choices=("krita", "gimp"))
     build.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="where the zip goes")
     install = verbs.add_parser("install", help="put the plug-in into the editor's folder and switch it on")
-    install.add_argument("editor", choices=("krita",))
+    install.add_argument("editor", choices=("krita", "gimp"))
     install.add_argument("--home", type=Path, metavar="DIR", help="another home folder than yours")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `plugin`: the path of what was made goes to stdout."""
+    krita = args.editor == "krita"
     if args.plugin_verb == "build":
-        print(build_krita(args.output))
-    else:
+        print((build_krita if krita else build_gimp)(args.output))
+    elif krita:
         print(install_krita(args.home))
         print("Restart Krita; the docker is under Settings > Dockers > Impasto.", file=sys.stderr)
+    else:
+        print("\n".join(str(folder) for folder in install_gimp(args.home)))
+        print("Restart GIMP; everything is under Filters > Impasto.", file=sys.stderr)
     return 0
 
 
@@ -57,7 +58,7 @@ def build_krita(folder: Path) -> Path:
         tree = Path(scratch) / "tree"
         _assemble(tree)
         written = Path(scratch) / target.name
-        _zip(tree, written)
+        zip_tree(tree, written)
         shutil.copyfile(written, target)
     return target
 
@@ -132,38 +133,8 @@ def enable(kritarc: Path) -> None:
 def _assemble(tree: Path) -> None:
     """Lay out the content of the zip: NAME.desktop, NAME/ with _vendor/, actions/NAME.action."""
     source = _package(NAME)
-    shutil.copytree(source, tree / NAME, ignore=SKIPPED)
+    copy_sources(NAME, tree / NAME, "*.desktop", "*.action")
     shutil.copy(source / f"{NAME}.desktop", tree)
     (tree / "actions").mkdir()
     shutil.copy(source / f"{NAME}.action", tree / "actions")
-    vendored = tree / NAME / "_vendor"
-    vendor(vendored)
-    for name in ("impasto_protocol", "impasto_client"):
-        shutil.copytree(_package(name), vendored / name, ignore=SKIPPED)
-
-
-def _package(name: str) -> Path:
-    """Where the sources of a package of this project are, without importing it."""
-    spec = importlib.util.find_spec(name)
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not places:
-        raise ResourceError(
-            "resource.incomplete_install", f"The package {name} is missing; install Impasto once more (pip install)."
-        )
-    return Path(places[0])
-
-
-def _zip(tree: Path, target: Path) -> None:
-    """Pack `tree` with an entry for every directory: Krita's importer finds a plug-in by them."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(tree.rglob("*"), key=lambda p: p.relative_to(tree).as_posix()):
-            name = path.relative_to(tree).as_posix()
-            if path.is_dir():
-                entry = zipfile.ZipInfo(name + "/", EPOCH)
-                entry.external_attr = (0o40755 << 16) | 0x10
-                archive.writestr(entry, b"")
-            else:
-                entry = zipfile.ZipInfo(name, EPOCH)
-                entry.external_attr = 0o100644 << 16
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
+    add_vendored(tree / NAME / "_vendor")

@@ -1,15 +1,17 @@
-"""What the docker says of jobs and models, in words."""
+"""What an editor says of jobs, models and values, in words."""
 
 from __future__ import annotations
 
 from typing import Any, Mapping
 
-from impasto_client.jobs import JobState
+from .jobs import JobState
 
-__all__ = ["describe", "describe_model"]
+__all__ = ["describe", "describe_model", "pretty"]
 
 STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
 STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing", "upscale": "Scaling up"})
+
+TITLES = {"euler": "Euler", "euler_a": "Euler a", "dpmpp_2m": "DPM++ 2M", "philox": "Philox", "torch-cpu": "Torch CPU"}
 
 
 def describe(job: JobState) -> str:
@@ -31,3 +33,11 @@ def describe_model(entry: Mapping[str, Any]) -> str:
         return str(entry.get("reason") or "This model cannot be used.")
     text = ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))
     return f"{text}; inpaints with {entry['partner']}" if entry.get("partner") else text
+
+
+def pretty(value: str) -> str:
+    """A name of the wire as a painter reads it; names of newer servers come out readable too."""
+    if value in TITLES:
+        return TITLES[value]
+    words = value.replace("dpmpp", "DPM++").replace("_", " ")
+    return words[:1].upper() + words[1:]

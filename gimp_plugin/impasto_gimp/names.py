@@ -1,0 +1,65 @@
+"""The procedures by their names in GIMP's procedure database, and what they are called in menus and on buttons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+__all__ = ["ACTIONS", "AGAIN", "PANEL", "PANEL_ASK", "SHORTCUTS", "Action"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """A mode of the server as the menu and the panel offer it."""
+
+    mode: str
+    procedure: str
+    label: str
+    title: str
+    button: str
+    tip: str
+    help: str
+
+
+ACTIONS: Tuple[Action, ...] = (
+    Action(
+        "inpaint",
+        "plug-in-impasto-inpaint",
+        "_Inpaint Selection...",
+        "Inpaint",
+        "Inpaint selection",
+        "Repaint the selected region as a new layer.",
+        "Sends what is seen around the selection to the Impasto server and adds what it paints as a new layer on top, "
+        "with a soft edge. The existing layers are not changed.",
+    ),
+    Action(
+        "sketch",
+        "plug-in-impasto-sketch",
+        "_Sketch Layer to Image...",
+        "Sketch",
+        "Sketch layer to image",
+        "Make a picture from the active layer, as a new layer above it.",
+        "Sends the given layer to the Impasto server and adds the picture that it makes of it as a new layer above. "
+        "With a selection, the rectangle around it is made. The existing layers are not changed.",
+    ),
+    Action(
+        "upscale",
+        "plug-in-impasto-upscale",
+        "_Upscale Image...",
+        "Upscale",
+        "Upscale image",
+        "Open the whole picture as a new, larger image.",
+        "Sends what is seen of the image to the Impasto server and opens the larger picture as a new image.",
+    ),
+)
+AGAIN = "plug-in-impasto-again"
+PANEL = "plug-in-impasto-panel"
+PANEL_ASK = "plug-in-impasto-panel-ask"
+"""Lives in the panel's process while the panel is open: the menu hands the image in front over by it."""
+SHORTCUTS = {
+    "plug-in-impasto-inpaint": "<Primary><Alt>Return",
+    "plug-in-impasto-sketch": "<Primary><Shift><Alt>Return",
+    "plug-in-impasto-upscale": "<Primary><Alt>u",
+    "plug-in-impasto-panel": "<Primary><Alt>i",
+}
+"""Written into GIMP's shortcutsrc by `impasto plugin install gimp`: a plug-in cannot name them itself."""

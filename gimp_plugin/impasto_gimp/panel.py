@@ -1,0 +1,368 @@
+"""The panel: what the painter sees. It shows the controller's state and hands over what the painter asked for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+from gi.repository import Gimp
+from impasto_client.document import ResultLayer
+from impasto_client.wording import describe
+
+from . import kept
+from .arguments import built_in_modes
+from .controller import PICTURE_SIZE, Controller, Shown
+from .names import ACTIONS
+from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, over, pixbuf_of, row
+from .widgets import Picture, Strip
+from .wishes import Wishes
+
+__all__ = ["Panel"]
+
+POLL = 300
+"""Milliseconds between two looks at the images and the selection: GIMP does not tell when they change."""
+SAVE_AFTER = 800
+PICTURE_HEIGHT = 240
+LAMPS = {"connected": "#6db37c", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#d0604a", "lost": "#d0604a"}
+
+
+class Panel(Gtk.Window):
+    """One window for all images; the one it works on is chosen at its top where there are several."""
+
+    def __init__(self) -> None:
+        super().__init__(title="Impasto")
+        self.controller = Controller()
+        self.mode = ACTIONS[0].mode
+        self._catalog_shown = ""
+        self._preview_shown: Optional[bytes] = None
+        self._images: Dict[int, str] = {}
+        self._saving = 0
+        self.set_name("impasto_panel")
+        self.set_type_hint(Gdk.WindowTypeHint.UTILITY)
+        self.set_default_size(340, 760)
+        self.wishes = Wishes(built_in_modes())
+        self._build()
+        self._restore()
+        self.wishes.show_mode(self.mode)
+        self.modes[self.mode].set_active(True)
+        self._show_mode()
+        self._listen()
+        self.poll()
+        GLib.timeout_add(POLL, self.poll)
+        self.controller.start()
+
+    # ---- widgets
+
+    def _build(self) -> None:
+        self.image = Gtk.ComboBoxText()
+        self.image.set_name("impasto_image")
+        self.image.set_tooltip_text("The image to work on.")
+        self.image.set_no_show_all(True)
+        page = column(self._choice(), self.image, self.wishes.top, *self._action(), *self._outcome(), self.wishes.more)
+        page.set_border_width(8)
+        scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER)
+        scroll.add(page)
+        whole = Gtk.Box(orientation=Gtk.Orientation.VERTICAL)
+        whole.pack_start(scroll, True, True, 0)
+        whole.pack_start(self._footer(), False, False, 0)
+        self.add(whole)
+
+    def _choice(self) -> Any:
+        """Which of the actions the button starts: one of a row of buttons."""
+        self.modes: Dict[str, Any] = {}
+        buttons = Gtk.Box(homogeneous=True)
+        for name in ("linked", "impasto-modes"):
+            buttons.get_style_context().add_class(name)
+        first = None
+        for action in ACTIONS:
+            button = Gtk.RadioButton.new_with_label_from_widget(first, action.title)
+            button.set_mode(False)
+            button.set_name(f"impasto_mode_{action.mode}")
+            button.set_tooltip_text(action.tip)
+            buttons.pack_start(button, True, True, 0)
+            self.modes[action.mode] = button
+            first = first or button
+        return buttons
+
+    def _action(self) -> Any:
+        self.button = Gtk.Button()
+        self.button.set_name("impasto_go")
+        for name in ("suggested-action", "impasto-go"):
+            self.button.get_style_context().add_class(name)
+        self.cancel = Gtk.Button(label="Cancel")
+        self.cancel.set_name("impasto_cancel")
+        self.hint = label(name="impasto_hint", css="impasto-quiet")
+        self.progress = Gtk.ProgressBar(show_text=True)
+        self.progress.set_name("impasto_progress")
+        self.message = label(name="impasto_message")
+        self.message.set_selectable(True)
+        for widget in (self.cancel, self.hint, self.progress, self.message):
+            widget.set_no_show_all(True)
+        return row(self.button, self.cancel), self.hint, self.progress, self.message
+
+    def _outcome(self) -> Any:
+        self.picture = Picture(PICTURE_HEIGHT)
+        self.result_text = label(css="impasto-quiet", wrap=False)
+        self.compare = Gtk.Button(label="Compare")
+        self.compare.set_name("impasto_compare")
+        self.compare.set_tooltip_text("Hold it down to see the place as it was. The image is not touched.")
+        self.use = Gtk.Button(label="Use settings")
+        self.use.set_name("impasto_use")
+        self.use.set_tooltip_text("Take over the prompt, the seed and the settings of this picture.")
+        self.add_layer = Gtk.Button(label="Add layer")
+        self.add_layer.set_name("impasto_apply")
+        self.add_layer.set_tooltip_text("Add this picture as a layer, once more or to another image.")
+        buttons = Gtk.Box(spacing=4)
+        for button in (self.compare, self.use, self.add_layer):
+            button.get_style_context().add_class("impasto-small")
+            buttons.pack_start(button, True, True, 0)
+        self.result_line = column(self.result_text, buttons, spacing=2, name="impasto_result")
+        self.result_line.show_all()
+        self.result_line.set_no_show_all(True)
+        self.result_line.hide()
+        self.strip = Strip()
+        return self.picture, self.result_line, self.strip
+
+    def _footer(self) -> Any:
+        self.lamp = Gtk.Label(label="●")
+        self.lamp.get_style_context().add_class("impasto-lamp")
+        self.state = label(name="impasto_connection", css="impasto-quiet")
+        self.retry = Gtk.Button(label="Try again")
+        self.retry.set_name("impasto_retry")
+        self.retry.set_no_show_all(True)
+        footer = row(self.state)
+        footer.pack_start(self.lamp, False, False, 0)
+        footer.reorder_child(self.lamp, 0)
+        footer.pack_start(self.retry, False, False, 0)
+        footer.set_border_width(6)
+        return footer
+
+    def _listen(self) -> None:
+        self.connect("destroy", self._closed)
+        self.connect("configure-event", lambda *_: self._touched())
+        self.button.connect("clicked", lambda *_: self.ask())
+        self.cancel.connect("clicked", lambda *_: self.controller.cancel())
+        self.retry.connect("clicked", lambda *_: self.controller.try_again())
+        self.compare.connect("pressed", lambda *_: self.picture.compare(True))
+        self.compare.connect("released", lambda *_: self.picture.compare(False))
+        self.use.connect("clicked", lambda *_: self._use_settings())
+        self.add_layer.connect("clicked", lambda *_: self._apply(self.strip.current()))
+        self.image.connect("changed", lambda *_: self._refresh_action())
+        self.strip.chosen = self._show_result
+        self.strip.wanted = self._apply
+        self.wishes.submitted = self.ask
+        self.wishes.changed = self._touched
+        for mode, button in self.modes.items():
+            button.connect("toggled", functools.partial(self._mode_clicked, mode))
+        self.controller.changed = self.refresh
+        self.controller.added = self._add_result
+
+    # ---- which image
+
+    def poll(self) -> bool:
+        """Look which images are open and what is selected; a few short calls."""
+        if not self.get_realized() and self._images:
+            return True
+        found = {image.get_id(): image.get_name() for image in Gimp.get_images()}
+        if found != self._images:
+            fresh = [id for id in found if id not in self._images]
+            before = self.image.get_active_id()
+            self._images = found
+            self.image.remove_all()
+            for id, name in found.items():
+                self.image.append(str(id), name)
+            newest = str(max(fresh)) if fresh and before is not None else None
+            self.image.set_active_id(newest or before)
+            if self.image.get_active_id() is None and found:
+                self.image.set_active_id(str(max(found)))
+            self.image.set_visible(len(found) > 1)
+        self._refresh_action()
+        return True
+
+    def current_image(self) -> Optional[Any]:
+        """The image to work on, or None."""
+        chosen = self.image.get_active_id()
+        image = Gimp.Image.get_by_id(int(chosen)) if chosen else None
+        return image if image is not None and image.is_valid() else None
+
+    def take_image(self, image_id: int) -> None:
+        """Work on this image from now on: it was in front when the menu was used."""
+        self.poll()
+        if image_id in self._images:
+            self.image.set_active_id(str(image_id))
+
+    # ---- deeds
+
+    def ask_for(self, image_id: int, mode: str) -> bool:
+        """What the menu and the shortcuts ask for while the panel is open; an empty mode only shows the panel."""
+        self.take_image(image_id)
+        if mode:
+            self.modes[mode].set_active(True)
+            if not self.ask():
+                self.present()
+        else:
+            self.present()
+        return False
+
+    def ask(self) -> bool:
+        """Start a job with what the panel shows; where that cannot be, say why."""
+        return self.controller.ask(self.mode, self.current_image(), self.wishes.params())
+
+    def _mode_clicked(self, mode: str, button: Any) -> None:
+        if button.get_active() and mode != self.mode:
+            self.mode = mode
+            self.wishes.show_mode(mode)
+            self._show_mode()
+            self.refresh()
+            self._touched()
+
+    def _show_mode(self) -> None:
+        action = next(action for action in ACTIONS if action.mode == self.mode)
+        self.button.set_label(action.button)
+        self.button.set_tooltip_text(action.tip)
+
+    def _apply(self, item: Optional[Item]) -> None:
+        if item is not None:
+            self.controller.apply(item.result, self.current_image())
+
+    def _use_settings(self) -> None:
+        item = self.strip.current()
+        mode = item.result.recipe.get("mode") if item is not None else None
+        if item is not None and mode in self.modes:
+            self.modes[mode].set_active(True)
+            self.wishes.set_params({**item.result.recipe.get("params", {}), "seed": item.result.seed})
+
+    # ---- showing the state
+
+    def _add_result(self, shown: Shown, last: bool) -> None:
+        result = shown.result
+        if not last:
+            self.wishes.seed.set_last(result.seed)
+        small = pixbuf_of(result.pixels, result.box.width, result.box.height, PICTURE_SIZE)
+        after = over(shown.before, small)
+        tip = f"{result.name}\nSeed {result.seed}. Double click adds it as a layer."
+        self.strip.add_item(Item(result, after, shown.before), after, tip, last)
+
+    def _show_result(self, item: Item) -> None:
+        self.picture.show_picture(item.after, item.before)
+        self.result_text.set_text(item.result.name)
+        self.compare.set_sensitive(item.before is not None)
+        self.use.set_sensitive(item.result.recipe.get("mode") in self.modes)
+        self.result_line.show()
+
+    def refresh(self) -> None:
+        """Show everything that the controller knows."""
+        catalog = self.controller.catalog
+        if catalog is not None and catalog.rev != self._catalog_shown:
+            self._catalog_shown = catalog.rev
+            self.wishes.set_catalog(catalog)
+        self._refresh_action()
+        self._refresh_job()
+        self._refresh_footer()
+
+    def _refresh_action(self) -> None:
+        obstacle = self.controller.obstacle(self.mode, self.current_image())
+        self.button.set_sensitive(not obstacle)
+        self.hint.set_text(obstacle)
+        self.hint.set_visible(bool(obstacle))
+
+    def _refresh_job(self) -> None:
+        job = self.controller.running()
+        self.cancel.set_visible(job is not None)
+        self.progress.set_visible(job is not None)
+        if job is not None:
+            waiting = len(self.controller.jobs.active) - 1
+            self.progress.set_text(describe(job) + (f" ({waiting} more waiting)" if waiting else ""))
+            if job.state in ("running", "fetching"):
+                self.progress.set_fraction(job.fraction)
+            else:
+                self.progress.pulse()
+            if job.preview is not None and job.preview is not self._preview_shown:
+                self._preview_shown = job.preview
+                self.picture.show_picture(_decoded(job.preview))
+                self.result_line.hide()
+        elif not self.result_line.get_visible():
+            self._preview_shown = None
+            current = self.strip.current()
+            if current is not None:
+                self._show_result(current)
+            else:
+                self.picture.show_picture(None)
+        notice = self.controller.notice
+        self.message.set_visible(notice is not None)
+        if notice is not None:
+            self.message.set_text(notice.text)
+            style = self.message.get_style_context()
+            for name, wanted in (("impasto-error", notice.is_error), ("impasto-quiet", not notice.is_error)):
+                (style.add_class if wanted else style.remove_class)(name)
+
+    def _refresh_footer(self) -> None:
+        connection = self.controller.connection
+        texts = {"idle": "Not connected", "starting": "Starting the server…", "connecting": "Connecting…"}
+        texts["connected"] = self._server_text()
+        text = texts.get(connection.state) or connection.message or "No connection to the server."
+        self.state.set_text(text)
+        color = LAMPS.get(connection.state, "#808080")
+        self.lamp.set_markup(f'<span foreground="{color}">●</span>')
+        self.retry.set_visible(connection.state in ("failed", "lost", "idle"))
+        self.retry.set_label("Start server" if connection.state == "idle" else "Try again")
+
+    def _server_text(self) -> str:
+        """The server and what it runs on; the catalogue says so once the engine is up."""
+        name = self.controller.connection.server.split(" (")[0] or "Connected"
+        catalog = self.controller.catalog
+        device = catalog.device if catalog is not None and catalog.device != "starting" else ""
+        return (name[:1].upper() + name[1:]) + (f" on {device}" if device else "")
+
+    # ---- what is kept between sessions
+
+    def _touched(self, *_: Any) -> bool:
+        if not self._saving:
+            self._saving = GLib.timeout_add(SAVE_AFTER, self._save)
+        return False
+
+    def _save(self) -> bool:
+        self._saving = 0
+        position, size = self.get_position(), self.get_size()
+        kept.save({"mode": self.mode, "window": [*position, *size], **self.wishes.state()})
+        return False
+
+    def _restore(self) -> None:
+        found = kept.load()
+        try:
+            self.wishes.restore(found)
+            if found.get("mode") in self.modes:
+                self.mode = found["mode"]
+            if "window" in found:
+                x, y, width, height = (int(v) for v in found["window"])
+                self.move(x, y)
+                self.resize(width, height)
+        except (ValueError, TypeError, AttributeError):
+            return  # a damaged file: the defaults hold
+
+    def _closed(self, *_: Any) -> None:
+        if self._saving:
+            GLib.source_remove(self._saving)
+            self._save()
+        self.controller.stop()
+        Gtk.main_quit()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A result of the strip, and its pictures: laid over what was there before, and that where it is known."""
+
+    result: ResultLayer
+    after: Any
+    before: Optional[Any]
+
+
+def _decoded(jpeg: bytes) -> Optional[Any]:
+    loader = GdkPixbuf.PixbufLoader()
+    try:
+        loader.write(jpeg)
+        loader.close()
+    except GLib.Error:
+        return None  # the next one comes soon
+    return loader.get_pixbuf()
