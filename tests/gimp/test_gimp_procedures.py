@@ -223,7 +223,7 @@ result = [answer[0], [larger.get_width(), larger.get_height(), resolution.xresol
     assert new == [3 * WIDTH, 3 * HEIGHT, 144.0, 72.0, "u8-non-linear", ["Upscaled"], True]
     small = painter.picture("small", HEIGHT, WIDTH)
     assert (painter.picture("larger", 3 * HEIGHT, 3 * WIDTH) == small.repeat(3, 0).repeat(3, 1)).all()
-    assert params_of(painter) == {"scale": 3.0, "method": "lanczos"}
+    assert params_of(painter) == {"scale": 3.0, "upscaler": ""}
 
 
 def test_only_what_was_asked_for_is_sent(painter: Painter) -> None:
