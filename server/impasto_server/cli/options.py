@@ -11,7 +11,9 @@ from ..engine.modes import MODES, params_of
 
 __all__ = ["add_mode_options", "given_values"]
 
-_ALIASES = {"negative_prompt": ("--negative",)}
+_ALIASES = {"negative_prompt": ("--negative",), "styles": ("--style",)}
+_REPEATED = ("styles",)
+"""May be given more than once."""
 _SIZES = ("width", "height")
 
 
@@ -27,6 +29,8 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
             group.add_argument(
                 *names, dest=f"p_{param.name}", action=argparse.BooleanOptionalAction, default=None, help=text
             )
+        elif param.name in _REPEATED:
+            group.add_argument(*names, dest=f"p_{param.name}", action="append", default=None, metavar="NAME", help=text)
         else:
             group.add_argument(
                 *names,
@@ -41,7 +45,8 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
 
 def given_values(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters that were given."""
-    return {name[2:]: value for name, value in vars(args).items() if name.startswith("p_") and value is not None}
+    values = {name[2:]: value for name, value in vars(args).items() if name.startswith("p_") and value is not None}
+    return values | {name: ", ".join(values[name]) for name in _REPEATED if name in values}
 
 
 def _kind(param: Param) -> Any:

@@ -41,6 +41,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("models and machine")
     group.add_argument("--models", type=Path, nargs="+", action="extend", default=[], metavar="DIR")
     group.add_argument("--a1111", type=Path, action="append", default=[], metavar="DIR", help="an A1111 web UI")
+    group.add_argument(
+        "--wildcards", type=Path, action="append", default=[], metavar="DIR", help="a folder of wildcard files"
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     group.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     group.add_argument(
@@ -58,6 +61,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         allow_remote=getattr(args, "allow_remote", False),
         models=tuple(path.expanduser().absolute() for path in args.models),
         a1111=tuple(path.expanduser().absolute() for path in args.a1111),
+        wildcards=tuple(path.expanduser().absolute() for path in args.wildcards),
         device=args.device,
         precision=args.precision,
         memory_budget=args.memory,
@@ -77,6 +81,8 @@ def launch_command(settings: Settings) -> list[str]:
         command += ["--models", *map(str, settings.models)]
     for root in settings.a1111:
         command += ["--a1111", str(root)]
+    for folder in settings.wildcards:
+        command += ["--wildcards", str(folder)]
     if settings.memory_budget is not None:
         command += ["--memory", str(settings.memory_budget)]
     return command

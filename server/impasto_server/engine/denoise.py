@@ -12,7 +12,7 @@ import torch
 
 from .adapters import Adapter, NetworkCall, RowLabel, Step
 from .attention import AttentionControl, install
-from .conditioning import Conditioning, active, blend_entries
+from .conditioning import Conditioning, active, blend_entries, compose, is_composed
 from .memory import placed
 
 __all__ = ["Denoiser", "call_network", "to_denoised"]
@@ -66,7 +66,8 @@ class Denoiser:
     Guidance runs in one batch ordered [negative, positive] (bit-equal to stock pipelines), or row by row with
     `sequential`, which needs half the memory. At cfg 1 the negative side is skipped. Entries whose texts differ in
     length go in separate calls, as in A1111. `sigmas` are the levels of the run: the step's index is read off them,
-    so that samplers which look twice at a step need not count.
+    so that samplers which look twice at a step need not count. `fractions` gives, call by call, where the run is for
+    prompts that change by calls; without it that is the step.
     """
 
     network: Any
@@ -78,6 +79,7 @@ class Denoiser:
     timestep_of: Callable[[torch.Tensor], torch.Tensor]
     adapters: tuple[Adapter, ...] = ()
     sequential: bool = False
+    fractions: Iterator[float] | None = None
 
     @cached_property
     def _control(self) -> AttentionControl:
@@ -93,13 +95,19 @@ class Denoiser:
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         step = self._step(sigma)
-        positive = active(self.positive, step.fraction)
-        negative = active(self.negative, step.fraction) if self.cfg != 1.0 else ()
+        fraction = step.fraction if self.fractions is None else next(self.fractions)
+        positive = active(self.positive, fraction)
+        composed = bool(positive) and is_composed(positive)
+        negative = active(self.negative, fraction) if self.cfg != 1.0 or composed else ()
         if not positive:
             raise ValueError(f"no conditioning is active at step {step.index + 1} of {step.steps}")
         # Division, not multiplication with the reciprocal: so do the stock schedulers, to the last bit.
         scaled = x / (sigma**2 + 1) ** 0.5
         outputs = self._predict(scaled, negative, positive, step)
+        if composed:
+            uncond = blend_entries(negative, outputs[: len(negative)])
+            cond = compose(positive, outputs[len(negative) :], uncond, self.cfg)
+            return to_denoised(self.prediction, x, cond, sigma)
         cond = blend_entries(positive, outputs[len(negative) :])
         if negative:
             uncond = blend_entries(negative, outputs[: len(negative)])

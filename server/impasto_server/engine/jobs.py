@@ -14,6 +14,7 @@ from impasto_protocol.geometry import Box, Size
 from numpy.typing import NDArray
 
 from .modes import ModeParams
+from .prompt_words import WordFiles
 
 __all__ = [
     "Cancelled",
@@ -52,7 +53,7 @@ class Job:
     path of the file or folder that the catalogue resolved `params.model` to (of an upscale: `params.upscaler`); "" for
     a mode without one. `partner_of` is the name that was asked for where that is its inpainting partner. A txt2img job
     has neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the
-    same box.
+    same box. `words` are the styles and the lines of wildcards that the prompts name.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Job:
     backdrop: Pixels | None = None
     preview: PreviewRequest | None = None
     partner_of: str = ""
+    words: WordFiles = field(default_factory=WordFiles)
 
 
 @dataclass(frozen=True)

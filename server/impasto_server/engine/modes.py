@@ -79,12 +79,19 @@ class Common:
     prompt: str = param(
         "",
         "Prompt",
-        "What to paint. (word:1.2) stresses, [word] weakens.",
+        "What to paint. (word:1.2) stresses, [word] weakens, [a:b:0.5] changes half-way, {a|b} chooses.",
         maximum=10_000,
         ui={"widget": "prompt", "group": "prompt"},
     )
     negative_prompt: str = param(
         "", "Negative prompt", "What to avoid.", maximum=10_000, ui={"widget": "prompt", "group": "prompt"}
+    )
+    styles: str = param(
+        "",
+        "Styles",
+        "Names from styles.csv, separated by commas; their text joins the prompts.",
+        maximum=2_000,
+        ui={"widget": "styles", "group": "prompt", "advanced": True},
     )
     model: str = param(
         "",
@@ -122,6 +129,14 @@ class Common:
         "How the noise levels are spread; automatic takes the sampler's own.",
         enum=SCHEDULES,
         ui={"widget": "choice", "group": "sampling", "advanced": True},
+    )
+    clip_skip: int = param(
+        1,
+        "Clip skip",
+        "Which layer of the text encoder is read, counted from the end; 2 suits checkpoints of drawn pictures.",
+        minimum=1,
+        maximum=12,
+        ui={"group": "sampling", "advanced": True},
     )
     noise: str = param(
         "philox",

@@ -1,4 +1,6 @@
-"""The prompt's grammar: attention weights, BREAK, and chunks of 75 tokens. No torch here.
+"""The words of a prompt at one step: attention weights, BREAK, and chunks of 75 tokens. No torch here.
+
+What changes over the steps is resolved before, see `prompt_grammar`.
 
 The rules are those that painters know from AUTOMATIC1111:
 
@@ -13,13 +15,23 @@ No text is an error: what does not fit the grammar is taken literally.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from .tokenizer import BOS, COMMA, EOS
 
-__all__ = ["CHUNK", "MAX_WEIGHT", "Chunk", "Span", "format_attention", "make_chunks", "parse_attention"]
+__all__ = [
+    "CHUNK",
+    "MAX_WEIGHT",
+    "Chunk",
+    "EmbeddingNames",
+    "Placed",
+    "Span",
+    "format_attention",
+    "make_chunks",
+    "parse_attention",
+]
 
 ROUND = 1.1
 SQUARE = 1 / 1.1
@@ -135,11 +147,47 @@ COMMA_REACH = 20
 
 
 @dataclass(frozen=True)
+class Placed:
+    """An embedding in a chunk: `count` vectors whose first stands at `place` (0..76) of the chunk's tokens."""
+
+    name: str
+    place: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Chunk:
-    """77 token ids (the begin mark, 75 places, an end mark) and the weight of each; marks and padding weigh 1."""
+    """77 token ids (the begin mark, 75 places, an end mark) and the weight of each; marks and padding weigh 1.
+
+    The tokens under an embedding are 0: its vectors take their place.
+    """
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
+    embeddings: tuple[Placed, ...] = ()
+
+
+class EmbeddingNames:
+    """Embeddings by name, found in a prompt as A1111 finds them: by the tokens of the name, the longest first.
+
+    `counts` gives the number of vectors of each; one of more than 75 cannot stand in a prompt and is passed over.
+    """
+
+    def __init__(self, counts: Mapping[str, int], encode: Callable[[str], Sequence[int]]) -> None:
+        self._by_first: dict[int, list[tuple[tuple[int, ...], str, int]]] = {}
+        for name, count in counts.items():
+            tokens = tuple(encode(name))
+            if tokens and 0 < count <= CHUNK:
+                self._by_first.setdefault(tokens[0], []).append((tokens, name, count))
+        for found in self._by_first.values():
+            found.sort(key=lambda entry: (-len(entry[0]), entry[1]))
+
+    def at(self, tokens: Sequence[int], start: int) -> tuple[str, int, int] | None:
+        """(name, number of vectors, number of tokens) of the embedding whose name begins at `start`, or None."""
+        for name_tokens, name, count in self._by_first.get(tokens[start], ()):
+            if tuple(tokens[start : start + len(name_tokens)]) == name_tokens:
+                return name, count, len(name_tokens)
+        return None
 
 
 def make_chunks(
@@ -148,40 +196,64 @@ def make_chunks(
     *,
     pad: int = EOS,
     comma_reach: int = COMMA_REACH,
+    embeddings: EmbeddingNames | None = None,
 ) -> tuple[Chunk, ...]:
     """Lay the tokens of the spans into chunks of 75; at least one chunk, also for no text.
 
     Where a chunk is full and a comma lies within its last `comma_reach` tokens, what follows the comma moves to the
-    next chunk, so that a phrase is not torn. `pad` fills what is left behind the first end mark (SD 1.x: the end mark,
-    SD 2.x: 0).
+    next chunk, so that a phrase is not torn. An embedding that does not fit moves whole. `pad` fills what is left
+    behind the first end mark (SD 1.x: the end mark, SD 2.x: 0).
     """
-    chunks: list[Chunk] = []
-    tokens: list[int] = []
-    weights: list[float] = []
-    comma = -1  # where the last comma of this chunk stands
-
-    def close(keep: int) -> None:
-        nonlocal tokens, weights, comma
-        chunks.append(_chunk(tokens[:keep], weights[:keep], pad))
-        tokens, weights, comma = tokens[keep:], weights[keep:], -1
-
+    laying = _Laying(pad)
     for span in spans:
-        for token in encode(span.text):
-            if len(tokens) == CHUNK:
-                reachable = token != COMMA and comma >= 0 and len(tokens) - comma <= comma_reach
-                close(comma + 1 if reachable else CHUNK)
-            if token == COMMA:
-                comma = len(tokens)
-            tokens.append(token)
-            weights.append(span.weight)
+        tokens = encode(span.text)
+        at = 0
+        while at < len(tokens):
+            token = tokens[at]
+            if len(laying.tokens) == CHUNK:
+                comma = laying.comma
+                reachable = token != COMMA and comma >= 0 and CHUNK - comma <= comma_reach
+                laying.close(comma + 1 if reachable else CHUNK)
+            found = embeddings.at(tokens, at) if embeddings is not None else None
+            if found is None:
+                if token == COMMA:
+                    laying.comma = len(laying.tokens)
+                laying.tokens.append(token)
+                laying.weights.append(span.weight)
+                at += 1
+            else:
+                laying.place(*found[:2], span.weight)
+                at += found[2]
         if span.ends_chunk:
-            close(len(tokens))
-    if tokens or not chunks:
-        close(len(tokens))
-    return tuple(chunks)
+            laying.close(len(laying.tokens))
+    if laying.tokens or not laying.chunks:
+        laying.close(len(laying.tokens))
+    return tuple(laying.chunks)
 
 
-def _chunk(tokens: list[int], weights: list[float], pad: int) -> Chunk:
-    missing = CHUNK - len(tokens)
-    ids = [BOS, *tokens, EOS, *([pad] * missing)]
-    return Chunk(tuple(ids), (1.0, *weights, 1.0, *([1.0] * missing)))
+class _Laying:
+    """The chunks that are done and the one that is being filled; `comma` is where its last comma stands, or -1."""
+
+    def __init__(self, pad: int) -> None:
+        self.pad, self.chunks = pad, list[Chunk]()
+        self.tokens: list[int] = []
+        self.weights: list[float] = []
+        self.placed: list[Placed] = []
+        self.comma = -1
+
+    def place(self, name: str, count: int, weight: float) -> None:
+        if len(self.tokens) + count > CHUNK:
+            self.close(len(self.tokens))
+        self.placed.append(Placed(name, len(self.tokens) + 1, count))
+        self.tokens += [0] * count
+        self.weights += [weight] * count
+
+    def close(self, keep: int) -> None:
+        """End the chunk after `keep` tokens; the others, with their embeddings, begin the next one."""
+        missing = CHUNK - keep
+        ids = (BOS, *self.tokens[:keep], EOS, *([self.pad] * missing))
+        weights = (1.0, *self.weights[:keep], 1.0, *([1.0] * missing))
+        stay = tuple(placed for placed in self.placed if placed.place <= keep)
+        self.chunks.append(Chunk(ids, weights, stay))
+        self.placed = [Placed(p.name, p.place - keep, p.count) for p in self.placed if p.place > keep]
+        self.tokens, self.weights, self.comma = self.tokens[keep:], self.weights[keep:], -1

@@ -35,12 +35,14 @@ def recipe(
     sampler_title: str,
     schedule: str,
     partner_of: str = "",
+    asked: DiffusionParams | None = None,
 ) -> dict[str, Any]:
     """Everything that is needed to make the picture again, as plain values.
 
     `params` are those of the job with this picture's own seed, and without the rest of its batch; `sampler`, `schedule`
     and `steps` say what really ran; so does `model`, which names the checkpoint whose inpainting partner it is, if it
-    is one. `parameters` is A1111's text.
+    is one. `parameters` is A1111's text. The prompts in them are resolved: no comment, style or choice is left. Where
+    that changed them, `asked` holds prompts and styles as they were written.
     """
     stem = model_name(checkpoint)
     return {
@@ -55,7 +57,15 @@ def recipe(
             params, seed=seed, model=stem, working=working, sampler_title=sampler_title, schedule=schedule
         ),
         "digital_source_type": DIGITAL_SOURCE_TYPE,
+        **_as_written(params, asked),
     }
+
+
+def _as_written(params: DiffusionParams, asked: DiffusionParams | None) -> dict[str, Any]:
+    names = ("prompt", "negative_prompt", "styles")
+    if asked is None or all(getattr(asked, name) == getattr(params, name) for name in names):
+        return {}
+    return {"asked": {name: getattr(asked, name) for name in names if getattr(asked, name)}}
 
 
 def upscale_recipe(params: Upscale, size: Size) -> dict[str, Any]:
@@ -84,6 +94,8 @@ def infotext(
         "Model": model,
         "RNG": _RNG[params.noise],
     }
+    if params.clip_skip != 1:
+        values["Clip skip"] = params.clip_skip
     if isinstance(params, (Img2Img, Inpaint)):
         values["Denoising strength"] = f"{params.strength:g}"
     if isinstance(params, Inpaint):

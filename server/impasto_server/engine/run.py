@@ -25,6 +25,7 @@ from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import Plan, check_box, plan, resolve_mask
 from .preview import LatentColors, colors_of
+from .prompt_words import Words, refuse_loras, resolve_words
 from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
 from .upscale import upscale, upscale_by_model
@@ -68,15 +69,18 @@ class Engine:
         if isinstance(job.params, Upscale):
             return self._upscale(job, job.params, report)
         seeds = _seeds(job.params)
+        words = tuple(resolve_words(job.params, job.words, seed) for seed in seeds)
+        for prompts in words:
+            refuse_loras(prompts)
         try:
-            return self._run(job, report, seeds, sequential=False)
+            return self._run(job, report, seeds, words, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
         try:
-            return self._run(job, report, seeds, sequential=True)
+            return self._run(job, report, seeds, words, sequential=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -111,7 +115,9 @@ class Engine:
             self._components.clear()
             side = max(MIN_TILE, side // 2 // GRID * GRID)
 
-    def _run(self, job: Job, report: Report, seeds: tuple[int, ...], *, sequential: bool) -> Result:
+    def _run(
+        self, job: Job, report: Report, seeds: tuple[int, ...], words: tuple[Words, ...], *, sequential: bool
+    ) -> Result:
         # Not in inference mode: what is loaded outlives the job.
         with report.stage("load"):
             components = self._components.get(job.checkpoint, device=self.device, dtype=self.dtype)
@@ -122,6 +128,7 @@ class Engine:
                 _planned(job, components.info.native_size or components.family.native_size),
                 report,
                 seeds,
+                words,
                 self._texts,
                 self._colors_of(components) if job.preview else None,
                 sequential,

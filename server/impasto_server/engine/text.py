@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 
 import torch
+from impasto_protocol.errors import RequestError
 
+from .conditioning import Conditioning
 from .load import Components
 from .prompt import Chunk, make_chunks, parse_attention
+from .prompt_schedule import Phase, phases
+from .prompt_words import Words
 
-__all__ = ["TextCache", "encode", "encode_pair"]
+__all__ = ["Guidance", "TextCache", "encode", "encode_all", "encode_pair", "guidance"]
 
 MEAN_FLOOR = 0.01
 """Smallest mean of an embedding, in standard deviations, that is restored after weighting."""
@@ -41,49 +46,108 @@ class TextCache:
         return len(self._held)
 
 
-def encode(components: Components, text: str, *, cache: TextCache) -> torch.Tensor:
-    """The embedding of a prompt: fp32 [1, 77 * chunks, width] on the components' device.
+def encode(components: Components, text: str, *, cache: TextCache, clip_skip: int = 1) -> torch.Tensor:
+    """The embedding of a prompt without schedule: fp32 [1, 77 * chunks, width] on the components' device.
 
     Each chunk of 75 tokens is encoded by itself and they are joined along the tokens. Weights are applied as
     AUTOMATIC1111 does by default: the embedding of each token is multiplied by its weight, then the chunk is scaled
-    back to the mean it had.
+    back to the mean it had. `clip_skip` n takes the output of the last layer but n - 1, with the last norm. Raises
+    RequestError `request.invalid_param` where the text encoder has fewer layers.
     """
-    return _join(components, _chunks(components, text), cache)
+    return encode_all(components, (text,), cache=cache, clip_skip=clip_skip)[text]
+
+
+def encode_all(
+    components: Components, texts: Iterable[str], *, cache: TextCache, clip_skip: int = 1
+) -> dict[str, torch.Tensor]:
+    """Each text as `encode` gives it, all of equal length: the shorter ones are filled up with the empty chunk."""
+    encoder = _Encoder(components, cache, clip_skip)
+    chunks = {text: encoder.chunks(text) for text in texts}
+    length = max(map(len, chunks.values()), default=1)
+    (empty,) = encoder.chunks("")
+    return {text: encoder.joined(found + (empty,) * (length - len(found))) for text, found in chunks.items()}
 
 
 def encode_pair(
-    components: Components, text: str, negative: str, *, cache: TextCache
+    components: Components, text: str, negative: str, *, cache: TextCache, clip_skip: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(prompt, negative prompt) as `encode` gives them, of equal length.
+    """(prompt, negative prompt) as `encode_all` gives them."""
+    found = encode_all(components, (text, negative), cache=cache, clip_skip=clip_skip)
+    return found[text], found[negative]
 
-    The shorter one is filled up with the chunk of the empty prompt.
+
+@dataclass(frozen=True)
+class Guidance:
+    """What guides the pictures over the steps. `calls` is the number that the entries' ranges refer to, 0 where
+    nothing changes: then they go by no steps at all.
     """
-    (empty,) = make_chunks((), components.tokenizer.encode, pad=components.family.token_pad)
-    one, other = _chunks(components, text), _chunks(components, negative)
-    length = max(len(one), len(other))
-    one += (empty,) * (length - len(one))
-    other += (empty,) * (length - len(other))
-    return _join(components, one, cache), _join(components, other, cache)
+
+    positive: tuple[Conditioning, ...]
+    negative: tuple[Conditioning, ...]
+    calls: int
 
 
-def _chunks(components: Components, text: str) -> tuple[Chunk, ...]:
-    return make_chunks(parse_attention(text), components.tokenizer.encode, pad=components.family.token_pad)
+def guidance(components: Components, words: Words, calls: int, *, cache: TextCache, clip_skip: int = 1) -> Guidance:
+    """The entries of both prompts over `calls` calls of the network; each distinct text is encoded once."""
+    positive = [(index, part.weight, phases(part.nodes, calls)) for index, part in enumerate(words.tree.parts)]
+    negative = phases(words.negative, calls)
+    runs = [*(found for _, _, found in positive), negative]
+    texts = dict.fromkeys(phase.text for run in runs for phase in run)
+    encoded = encode_all(components, texts, cache=cache, clip_skip=clip_skip)
+
+    def entries(run: tuple[Phase, ...], part: int = 0, scale: float = 1.0) -> list[Conditioning]:
+        return [
+            Conditioning(encoded[p.text], start=p.start / calls, end=p.end / calls, part=part, scale=scale) for p in run
+        ]
+
+    return Guidance(
+        tuple(entry for index, weight, run in positive for entry in entries(run, index, weight)),
+        tuple(entries(negative)),
+        calls if any(len(run) > 1 for run in runs) else 0,
+    )
 
 
-def _join(components: Components, chunks: tuple[Chunk, ...], cache: TextCache) -> torch.Tensor:
-    parts = [_weighted(_embedding(components, chunk, cache), chunk) for chunk in chunks]
-    return torch.cat(parts)[None].to(components.device)
+@dataclass(frozen=True)
+class _Encoder:
+    components: Components
+    cache: TextCache
+    clip_skip: int
 
+    def chunks(self, text: str) -> tuple[Chunk, ...]:
+        components = self.components
+        return make_chunks(parse_attention(text), components.tokenizer.encode, pad=components.family.token_pad)
 
-@torch.no_grad()
-def _embedding(components: Components, chunk: Chunk, cache: TextCache) -> torch.Tensor:
-    """[77, width] on the CPU in fp32. One chunk at a time: the result must not depend on what the cache holds."""
-    held = cache.get(components.identity, chunk.tokens)
-    if held is None:
-        ids = torch.tensor([chunk.tokens], device=components.device)
-        held = components.text_encoder(input_ids=ids).last_hidden_state[0].float().cpu()
-        cache.put(components.identity, chunk.tokens, held)
-    return held
+    def joined(self, chunks: tuple[Chunk, ...]) -> torch.Tensor:
+        parts = [_weighted(self.embedding(chunk), chunk) for chunk in chunks]
+        return torch.cat(parts)[None].to(self.components.device)
+
+    @torch.no_grad()
+    def embedding(self, chunk: Chunk) -> torch.Tensor:
+        """[77, width] on the CPU in fp32. One chunk at a time: the result must not depend on what the cache holds."""
+        key = self.components.identity if self.clip_skip == 1 else (self.components.identity, self.clip_skip)
+        held = self.cache.get(key, chunk.tokens)
+        if held is None:
+            ids = torch.tensor([chunk.tokens], device=self.components.device)
+            held = self._output(ids)[0].float().cpu()
+            self.cache.put(key, chunk.tokens, held)
+        return held
+
+    def _output(self, ids: torch.Tensor) -> torch.Tensor:
+        encoder = self.components.text_encoder
+        if self.clip_skip == 1:
+            last: torch.Tensor = encoder(input_ids=ids).last_hidden_state
+            return last
+        layers = encoder.config.num_hidden_layers
+        if self.clip_skip > layers:
+            raise RequestError(
+                "request.invalid_param",
+                f"Clip skip is {self.clip_skip}, but the text encoder of this checkpoint has {layers} layers; choose "
+                f"1 to {layers}.",
+                path="params.clip_skip",
+            )
+        hidden = encoder(input_ids=ids, output_hidden_states=True).hidden_states[-self.clip_skip]
+        normed: torch.Tensor = encoder.final_layer_norm(hidden)
+        return normed
 
 
 def _weighted(embedding: torch.Tensor, chunk: Chunk) -> torch.Tensor:

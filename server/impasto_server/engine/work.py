@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from impasto_protocol.geometry import Box
 
 from . import vae
 from .adapters import Adapter
-from .conditioning import Conditioning
 from .denoise import Denoiser
 from .inpaint import InpaintChannels
 from .jobs import Cancelled, Emit, Job, Layer, Pixels, PreviewRequest, Progress
@@ -24,10 +24,13 @@ from .noise import NoiseSource, noise_for_batch
 from .pictures import resize
 from .planning import Plan
 from .preview import LatentColors, preview_jpeg
+from .prompt_batch import PictureDenoisers
+from .prompt_schedule import total_calls
+from .prompt_words import Words
 from .recipe import layer_name, recipe
 from .samplers import SAMPLERS, Denoise
 from .schedule import resolve_schedule, scaled_linear, sigmas, trim
-from .text import TextCache, encode_pair
+from .text import TextCache, guidance
 
 __all__ = ["Report", "Work", "dtype_name"]
 
@@ -72,13 +75,14 @@ class Report:
 
 @dataclass
 class Work:
-    """One job at work: what the modes are composed of."""
+    """One job at work: what the modes are composed of. `words` are the prompts of each picture."""
 
     job: Job
     components: Components
     plan: Plan
     report: Report
     seeds: tuple[int, ...]
+    words: tuple[Words, ...]
     texts: TextCache
     colors: LatentColors | None
     sequential: bool
@@ -119,23 +123,30 @@ class Work:
             self.components.vae, values.to(self.components.device), self.components.info.vae_scaling_factor
         )
 
-    def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser:
+    def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
+        if all(words == self.words[0] for words in self.words):
+            return self._denoiser(self.words[0], strength, adapters)
+        return PictureDenoisers(tuple(self._denoiser(words, strength, adapters) for words in self.words))
+
+    def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
-        positive, negative = encode_pair(self.components, params.prompt, params.negative_prompt, cache=self.texts)
+        calls = total_calls(params.sampler, params.steps)
+        guided = guidance(self.components, words, calls, cache=self.texts, clip_skip=params.clip_skip)
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
         levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
         self.steps = len(levels) - 1
         return Denoiser(
             network=self.components.unet,
             prediction=info.prediction_type or family.prediction_type,
-            positive=(Conditioning(positive),),
-            negative=(Conditioning(negative),),
+            positive=guided.positive,
+            negative=guided.negative,
             cfg=params.cfg,
             sigmas=levels,
             timestep_of=table.timestep,
             adapters=adapters,
             sequential=self.sequential,
+            fractions=(call / guided.calls for call in itertools.count()) if guided.calls else None,
         )
 
     def blank_channels(self) -> tuple[Adapter, ...]:
@@ -150,7 +161,7 @@ class Work:
         config = self.components.unet.config
         return bool(config.in_channels == 2 * config.out_channels + 1)
 
-    def sample(self, denoiser: Denoiser, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
+    def sample(self, denoiser: Denoiser | PictureDenoisers, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
         """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
         sampler, _ = SAMPLERS[self.params.sampler]
         steps, wish = self.steps, self.job.preview
@@ -198,10 +209,11 @@ class Work:
 
     def _layer(self, index: int, pixels: Pixels, box: Box, alpha: str) -> Layer:
         """The finished layer with its recipe, which makes this one picture again."""
-        params, seed = self.params, self.seeds[index]
+        seed, params = self.seeds[index], self.words[index].params(self.params)
         info = recipe(
             self.job.mode,
             params,
+            asked=self.params,
             seed=seed,
             title=self.components.info.title,
             checkpoint=self.job.checkpoint,

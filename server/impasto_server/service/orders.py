@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from impasto_protocol.errors import AssetError, RequestError
@@ -15,6 +15,7 @@ from impasto_protocol.version import Limits
 from ..engine.jobs import Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
 from ..engine.planning import Plan, check_box, plan
+from ..engine.prompt_words import WordFiles, WordSources, check_words
 from .blobs import Held, bytes_of
 from .catalogue import Catalogue, Model
 from .pixels import check_bytes, from_wire, mask_from_wire
@@ -33,6 +34,7 @@ class Order:
     model: Model | None
     box: Box
     plan: Plan
+    words: WordFiles = field(default_factory=WordFiles)
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -108,17 +110,22 @@ def check_inputs(submit: Submit, limits: Limits) -> None:
             )
 
 
-def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, Held]) -> Order:
-    """The whole submit, `check_inputs` done; looks at all pixels of the mask, so run it off the event loop.
+def check_order(
+    submit: Submit, catalogue: Catalogue, pictures: Mapping[str, Held], sources: WordSources | None = None
+) -> Order:
+    """The whole submit, `check_inputs` done; looks at all pixels of the mask and at the files of `sources`, so run it
+    off the event loop.
 
     `pictures` holds them by digest. Raises RequestError, AssetError, ModelError.
     """
     params, model = resolve_params(catalogue, submit.mode, submit.params)
+    words = (sources or WordSources()).gather(params)
+    check_words(params, words)
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
         planned = check_box(submit.mode, params, submit.canvas, None, _native(model), asked)
-        return Order(submit, params, model, planned.box, planned)
+        return Order(submit, params, model, planned.box, planned, words)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
         raise RequestError(
@@ -147,7 +154,7 @@ def check_order(submit: Submit, catalogue: Catalogue, pictures: Mapping[str, Hel
                 path="inputs.mask",
             )
     planned = check_box(submit.mode, params, submit.canvas, selection, _native(model), box)
-    return Order(submit, params, model, box, planned)
+    return Order(submit, params, model, box, planned, words)
 
 
 def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
@@ -167,6 +174,7 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         mask=_mask(mask, pictures) if mask is not None else None,
         backdrop=_pixels(backdrop, pictures, "inputs.backdrop") if backdrop is not None else None,
         preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
+        words=order.words,
     )
 
 

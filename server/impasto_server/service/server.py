@@ -23,6 +23,8 @@ from websockets.asyncio.server import serve as listen
 from websockets.http11 import Request, Response
 
 from .. import __version__
+from ..engine.prompt_words import WordSources
+from ..engine.wildcards import WildcardFolders
 from . import facts
 from .blobs import Blobs
 from .catalogue import NO_CHECKPOINT, Catalogue, a1111_folders
@@ -39,7 +41,7 @@ from .worker import ThreadWorker, Worker
 from .worker_main import EngineSpec
 from .worker_process import ProcessWorker
 
-__all__ = ["Server", "catalogue_of", "make_worker"]
+__all__ = ["Server", "catalogue_of", "make_worker", "word_sources_of"]
 
 log = logging.getLogger("impasto.server")
 
@@ -52,6 +54,18 @@ def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] = f
     for root in settings.a1111:
         folders += a1111_folders(root)
     return Catalogue(folders, identify, settings.home / "models.json")
+
+
+def word_sources_of(settings: Settings) -> WordSources:
+    """Styles and wildcards of the home and of the folders in the settings."""
+    styles = [settings.home / "styles.csv"]
+    wildcards = [settings.home / "wildcards", *settings.wildcards]
+    for root in settings.a1111:
+        styles.append(root / "styles.csv")
+        wildcards += [root / "wildcards", root / "scripts" / "wildcards"]
+        # Where the extensions for wildcards keep theirs.
+        wildcards += sorted((root / "extensions").glob("*/wildcards"))
+    return WordSources(tuple(styles), WildcardFolders(tuple(wildcards)))
 
 
 def make_worker(settings: Settings) -> Worker:
@@ -76,6 +90,7 @@ class Server:
         self.spool = Spool(spool_folder(settings.home) if settings.owns_home else None, settings.blob_bytes)
         self.journal = Journal(history_folder(settings.home), settings.history_bytes)
         self.catalogue = catalogue_of(settings, identify)
+        self.words = word_sources_of(settings)
         self.estimates = Estimates()
         self.worker = make_worker(settings)
         self.jobs = JobQueue(

@@ -53,6 +53,7 @@ from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
 from ..engine.modes import SAMPLERS, SCHEDULES
+from ..engine.prompt_words import WordSources
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
 from .estimates import Estimates
@@ -87,6 +88,7 @@ class Services(Protocol):
     spool: Spool
     journal: Journal
     catalogue: Catalogue
+    words: WordSources
     jobs: JobQueue
     estimates: Estimates
     slow_client: float
@@ -330,7 +332,7 @@ class Session:
             pictures = services.blobs.peek(digests)
             services.blobs.pin(digests)
             try:
-                order = await asyncio.to_thread(check_order, message, services.catalogue, pictures)
+                order = await asyncio.to_thread(check_order, message, services.catalogue, pictures, services.words)
                 # Another connection may have sent the same job while the pixels were looked at.
                 record = services.jobs.known(message) or services.jobs.add(order)
             finally:

@@ -35,7 +35,10 @@ class Settings:
     """Further folders with checkpoints; the home's models/ is always one."""
 
     a1111: tuple[Path, ...] = ()
-    """Folders of an AUTOMATIC1111 web UI, whose models are used where they lie."""
+    """Folders of an AUTOMATIC1111 web UI, whose models, styles and wildcards are used where they lie."""
+
+    wildcards: tuple[Path, ...] = ()
+    """Further folders with wildcard files; the home's wildcards/ is always one, its styles.csv always read."""
 
     device: str = "auto"
     precision: str = "auto"

@@ -1,0 +1,110 @@
+"""From what the painter wrote to the prompts of one picture: styles, comments, choices. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from impasto_protocol.errors import ModelError
+
+from .extra_networks import LoraUse
+from .modes import DiffusionParams, ModeParams, Upscale
+from .prompt_errors import told_as_request
+from .prompt_grammar import Nodes, Prompt, parse_negative, parse_prompt
+from .prompt_styles import Style, apply_style, read_styles, style_names, take_styles
+from .wildcards import WildcardFolders, expand, strip_comments
+
+__all__ = ["WordFiles", "WordSources", "Words", "check_words", "refuse_loras", "resolve_words"]
+
+_SIDES = ("prompt", "negative_prompt")
+
+
+@dataclass(frozen=True)
+class WordFiles:
+    """What the prompts of one job need from files: its styles by name, and the lines of its wildcards."""
+
+    styles: Mapping[str, Style] = field(default_factory=dict)
+    wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WordSources:
+    """Where styles and wildcards lie. Touches the disk when asked: keep it off an event loop."""
+
+    styles: tuple[Path, ...] = ()
+    wildcards: WildcardFolders = field(default_factory=WildcardFolders)
+
+    def gather(self, params: ModeParams) -> WordFiles:
+        """What `params` names. Raises RequestError for an unknown style or wildcard and an unreadable file."""
+        if isinstance(params, Upscale):
+            return WordFiles()
+        styles = take_styles(params.styles, read_styles(self.styles)) if params.styles.strip() else {}
+        lines: dict[str, tuple[str, ...]] = {}
+        for side, text in _written(params, styles).items():
+            with told_as_request(f"params.{side}", getattr(params, side)):
+                lines |= self.wildcards.gather([text])
+        return WordFiles(styles, lines)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The prompts of one picture, no choice left; `tree` and `negative` are what they say.
+
+    They may be resolved again and stay as they are, so that they are what a recipe keeps.
+    """
+
+    prompt: str
+    negative_prompt: str
+    tree: Prompt
+    negative: Nodes
+
+    @property
+    def loras(self) -> tuple[LoraUse, ...]:
+        """The LoRAs that the prompt asks for."""
+        return self.tree.loras
+
+    def params(self, params: DiffusionParams) -> DiffusionParams:
+        """`params` with these prompts, their styles used up."""
+        return replace(params, prompt=self.prompt, negative_prompt=self.negative_prompt, styles="")
+
+
+def resolve_words(params: DiffusionParams, files: WordFiles, seed: int) -> Words:
+    """The prompts of the picture with `seed`. Raises RequestError `request.invalid_param` that says where."""
+    texts: dict[str, str] = {}
+    for side, text in _written(params, take_styles(params.styles, files.styles)).items():
+        with told_as_request(f"params.{side}", getattr(params, side)):
+            texts[side] = expand(text, files.wildcards, f"{side} {seed}")
+    with told_as_request("params.prompt", params.prompt):
+        tree = parse_prompt(texts["prompt"])
+    with told_as_request("params.negative_prompt", params.negative_prompt):
+        negative = parse_negative(texts["negative_prompt"])
+    return Words(texts["prompt"], texts["negative_prompt"], tree, negative)
+
+
+def check_words(params: ModeParams, files: WordFiles) -> None:
+    """Raise what the run would raise, as far as it can be known before the seed is drawn."""
+    if not isinstance(params, Upscale):
+        refuse_loras(resolve_words(params, files, max(params.seed, 0)))
+
+
+def refuse_loras(words: Words) -> None:
+    """Raise ModelError `model.unsupported` where the prompt asks for LoRAs: they cannot be loaded yet."""
+    if words.loras:
+        names = ", ".join(use.name for use in words.loras)
+        raise ModelError(
+            "model.unsupported",
+            f"The prompt asks for LoRA files ({names}), which are not supported yet; take the <lora:...> out.",
+            path="params.prompt",
+        )
+
+
+def _written(params: DiffusionParams, styles: Mapping[str, Style]) -> dict[str, str]:
+    """Both prompts with their styles, without comments."""
+    texts = {}
+    for side in _SIDES:
+        text = strip_comments(getattr(params, side))
+        for name in style_names(params.styles):
+            text = apply_style(text, strip_comments(getattr(styles[name], side)))
+        texts[side] = text
+    return texts
