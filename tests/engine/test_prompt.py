@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from impasto_server.engine.prompt import (
     MAX_WEIGHT,
+    EmbeddingNames,
+    Placed,
     Span,
     format_attention,
     make_chunks,
@@ -192,3 +194,39 @@ def test_a_phrase_is_torn_only_where_no_comma_is_near(words_: list[str]) -> None
     for chunk in chunks[:-1]:
         used = chunk.tokens[1 : chunk.tokens.index(EOS)]
         assert used[-1] == COMMA or len(used) == 75
+
+
+# ---- embeddings by name
+
+
+def names(**counts: int) -> EmbeddingNames:
+    return EmbeddingNames({name.replace("_", " "): count for name, count in counts.items()}, ids)
+
+
+def test_an_embedding_takes_its_places() -> None:
+    (chunk,) = make_chunks(parse_attention("a (bbbb:1.5) cc"), ids, embeddings=names(bbbb=3))
+    assert chunk.tokens[:7] == (BOS, 1, 0, 0, 0, 2, EOS)
+    assert chunk.weights[:7] == (1.0, 1.0, 1.5, 1.5, 1.5, 1.0, 1.0)
+    assert chunk.embeddings == (Placed("bbbb", 2, 3),)
+
+
+def test_the_longest_name_is_found_and_case_is_the_tokenizers() -> None:
+    (chunk,) = make_chunks(parse_attention("a bbb cc d"), ids, embeddings=names(bbb=1, bbb_cc=2))
+    assert [placed.name for placed in chunk.embeddings] == ["bbb cc"]
+    encode = load_tokenizer().encode
+    found = make_chunks(
+        parse_attention("(easynegative:1.2), x"), encode, embeddings=EmbeddingNames({"EasyNegative": 8}, encode)
+    )
+    assert found[0].embeddings == (Placed("EasyNegative", 1, 8),)
+
+
+def test_an_embedding_that_does_not_fit_moves_whole() -> None:
+    chunks = make_chunks(parse_attention(words(70) + " bbbb x"), ids, embeddings=names(bbbb=8))
+    assert [chunk.tokens.index(EOS) - 1 for chunk in chunks] == [70, 9]
+    assert chunks[0].embeddings == () and chunks[1].embeddings == (Placed("bbbb", 1, 8),)
+    # One that stands behind a near comma moves with its phrase.
+    chunks = make_chunks(parse_attention(words(60) + " , x bbbb " + words(10)), ids, embeddings=names(bbbb=8))
+    assert [chunk.tokens.index(EOS) - 1 for chunk in chunks] == [61, 19]
+    assert chunks[0].embeddings == () and chunks[1].embeddings == (Placed("bbbb", 2, 8),)
+    # More vectors than a chunk has places can never stand in a prompt.
+    assert make_chunks(parse_attention("bbbb"), ids, embeddings=names(bbbb=76))[0].embeddings == ()
