@@ -15,6 +15,7 @@ import pytest
 from impasto_protocol.home import history_folder, models_folder, read_launch
 from impasto_server.cli import connect
 from impasto_server.cli.main import VERBS, main, parser_for
+from impasto_server.cli.options import given_values
 from impasto_server.cli.server import launch_command, settings_from
 from impasto_server.service import facts, starter_model
 from impasto_server.service.catalogue import Catalogue
@@ -83,6 +84,12 @@ def test_options_come_from_the_schema(capsys: Any) -> None:
     told = capsys.readouterr().out
     for option in ("--prompt", "--negative", "--strength", "--no-match-color", "--area {masked,whole}", "--mask FILE"):
         assert option in told
+
+
+def test_a_style_may_be_given_more_than_once() -> None:
+    args = parser_for("txt2img").parse_args(["txt2img", "--style", "Ink", "--style", '"A, B"', "--clip-skip", "2"])
+    assert given_values(args) == {"styles": 'Ink, "A, B"', "clip_skip": 2}
+    assert "styles" not in given_values(parser_for("txt2img").parse_args(["txt2img"]))
 
 
 def test_txt2img_writes_the_picture_and_says_where(home: Path, capsys: Any) -> None:
@@ -177,6 +184,7 @@ def test_a_model_may_be_a_file(home: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_launch_command_gives_the_same_settings() -> None:
     words = ["serve", "--port", "7860", "--models", "a", "b", "--a1111", "c", "--memory", "1.5G", "--precision", "fp32"]
+    words += ["--wildcards", "d", "--wildcards", "e"]
     settings = settings_from(parser_for("serve").parse_args(words))
     assert settings.memory_budget == 3 << 29
     command = launch_command(settings)
