@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from impasto_protocol.errors import ModelError, RequestError
 from impasto_server.engine.modes import Txt2Img
+from impasto_server.engine.prompt import parse_attention
 from impasto_server.engine.prompt_errors import PromptError
 from impasto_server.engine.prompt_styles import Style, apply_style, read_styles, style_names, styles_text
 from impasto_server.engine.prompt_words import WordFiles, WordSources, check_words, resolve_words
@@ -174,6 +176,23 @@ def test_a_wrong_prompt_is_a_typed_error(values: dict[str, str], path: str, data
         check_words(Txt2Img(**values), WordFiles())
     assert caught.value.code == "request.invalid_param" and caught.value.path == path
     assert caught.value.data == data
+
+
+NASTY = ("__a", "_", "<a:", "<lora:", "{", "{|", "{}", " ", "() AND ", "[a:1", "[|]", "#", "\\", ":1 ", "[", "((a:1")
+
+
+def test_the_longest_prompts_are_read_in_time() -> None:
+    """Nothing is quadratic in what a client sends: a second for all is plenty, seven for one was too much."""
+    texts = [(piece * 10_000)[:10_000] for piece in NASTY]
+    texts += ["[a:" + "1" * 9000 + "x]", "(a:" + "1" * 9000 + "x)", "{" * 4000 + "a|b", "a AND" + " " * 9000 + "b"]
+    for text in texts:
+        start = time.process_time()
+        try:
+            words = resolve_words(Txt2Img(prompt=text), WordFiles(), 1)
+        except RequestError:
+            continue
+        parse_attention(words.prompt)
+        assert time.process_time() - start < 2.0, text[:20]
 
 
 def test_a_lora_is_not_ignored() -> None:

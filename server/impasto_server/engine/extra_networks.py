@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from .prompt_errors import PromptError
 
-__all__ = ["LoraUse", "format_networks", "refuse_networks", "take_networks"]
+__all__ = ["LoraUse", "format_networks", "networks_in", "refuse_networks", "take_networks"]
 
 LORA_KINDS = ("lora", "lyco")
 """lyco is what an older extension of A1111 called the rarer kinds of LoRA; the file tells them apart."""
@@ -18,7 +18,7 @@ MAX_STRENGTH = 100.0
 
 _NETWORK = re.compile(r"(?<!\\)<(\w+):([^>]*)>")
 _UNCLOSED = re.compile(r"(?<!\\)<(?:lora|lyco|hypernet):[^>]*\Z")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)")
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,20 @@ def take_networks(text: str) -> tuple[str, tuple[LoraUse, ...]]:
     `<lora:name>` has the strength 1, `<lora:name:te>` one for both, `<lora:name:te:unet>` one each; `te=` and `unet=`
     name them. Raises PromptError for another kind, a strength that is no number, and one that is never closed.
     """
-    found = [_read(match) for match in _NETWORK.finditer(text)]
+    matches = networks_in(text)
+    found = [_read(match) for match in matches]
     unclosed = _UNCLOSED.search(text)
     if unclosed is not None:
         raise PromptError("it is never closed; write > behind it.", unclosed.start(), unclosed.group())
-    return _NETWORK.sub("", text), tuple(found)
+    starts = [0, *(match.end() for match in matches)]
+    ends = [*(match.start() for match in matches), len(text)]
+    return "".join(text[start:end] for start, end in zip(starts, ends, strict=True)), tuple(found)
+
+
+def networks_in(text: str) -> tuple[re.Match[str], ...]:
+    """Each ``<kind:...>`` of a text; its groups are the kind and what follows it."""
+    # Not beyond the last bracket: from each < on the search would run to the end.
+    return tuple(_NETWORK.finditer(text, 0, text.rfind(">") + 1))
 
 
 def refuse_networks(text: str) -> None:

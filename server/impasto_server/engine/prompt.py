@@ -52,13 +52,13 @@ _TOKEN = re.compile(
     r"""\\(?P<literal>[()\[\]\\])
     | (?P<lone>\\)
     | (?P<open>[(\[])
-    | :\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)
+    | :\s*(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)
     | (?P<close>[)\]])
     | (?P<text>[^\\()\[\]:]+|:)
     """,
     re.VERBOSE,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 
 
 def parse_attention(text: str) -> tuple[Span, ...]:
@@ -79,10 +79,12 @@ def parse_attention(text: str) -> tuple[Span, ...]:
         elif kind == "literal":
             pieces.append((token.group("literal"), weight, False))
         elif kind != "lone":
-            for n, part in enumerate(_BREAK.split(value)):
+            parts = _BREAK.split(value)
+            for n, part in enumerate(parts):
                 if n:
                     pieces.append(("", 1.0, True))
-                pieces.append((part, weight, False))
+                    part = part.lstrip()
+                pieces.append((part if n == len(parts) - 1 else part.rstrip(), weight, False))
     return _joined(pieces)
 
 

@@ -101,9 +101,9 @@ class Prompt:
 
 _TOKEN = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]+|\\", re.DOTALL)
 _AND = re.compile(r"(?<!\\)\bAND\b")
-_PART_WEIGHT = re.compile(r"(?<!\\):\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*\Z")
-_WHEN = re.compile(r"\s*(\+?(?:\d+\.?\d*|\.\d+))\s*")
-_LIKE_A_NUMBER = re.compile(r"[\s\d.,+%-]*\d[\s\d.,+%-]*")
+_PART_WEIGHT = re.compile(r"(?<!\\):\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+))\s*\Z")
+_WHEN = re.compile(r"\s*(\+?(?:\d+(?:\.\d*)?|\.\d+))\s*")
+_LIKE_A_NUMBER = re.compile(r"(?=[^\d]*\d)[\s\d.,+%-]*")
 
 
 def parse_prompt(text: str) -> Prompt:
@@ -128,21 +128,29 @@ def _split(text: str) -> list[tuple[str, int]]:
     found = list(_AND.finditer(text))
     if not found:
         return [(text, 0)]
-    tokens = list(_TOKEN.finditer(text))
-    pairs = _pairs(tokens)
-    for open_at, close_at in pairs.items():
-        first, last = tokens[open_at].start(), tokens[close_at].end()
-        for match in found if open_at < close_at else ():
-            if first < match.start() < last:
-                raise PromptError(
-                    "AND stands inside of brackets and would tear them apart; write AND outside, or A\\ND for the "
-                    "word.",
-                    first,
-                    text[first:last],
-                )
+    for first, last in _outermost(text):
+        if any(first < match.start() < last for match in found):
+            raise PromptError(
+                "AND stands inside of brackets and would tear them apart; write AND outside, or A\\ND for the word.",
+                first,
+                text[first:last],
+            )
     starts = [0, *(match.end() for match in found)]
     ends = [*(match.start() for match in found), len(text)]
     return [(text[start:end], start) for start, end in zip(starts, ends, strict=True)]
+
+
+def _outermost(text: str) -> list[tuple[int, int]]:
+    """From where to where the pairs of brackets reach that lie in no other."""
+    tokens = list(_TOKEN.finditer(text))
+    pairs = _pairs(tokens)
+    reaches: list[tuple[int, int]] = []
+    beyond = -1
+    for i, token in enumerate(tokens):
+        if i > beyond and pairs.get(i, -1) > i:
+            beyond = pairs[i]
+            reaches.append((token.start(), tokens[beyond].end()))
+    return reaches
 
 
 def _stripped(text: str, start: int) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from random import Random
 
 from impasto_protocol.errors import RequestError
 
+from .extra_networks import networks_in
 from .prompt_errors import PromptError
 
 __all__ = ["WildcardFolders", "expand", "strip_comments", "wildcard_names"]
@@ -24,9 +25,8 @@ MAX_FILE = 4 << 20
 
 _NAME = r"__((?:[A-Za-z0-9*](?:[\w\-./* ]*?[A-Za-z0-9*])?))__"
 _TOKEN = re.compile(rf"\\.|{_NAME}|[{{}}|]|[^\\_{{}}|]+|.", re.DOTALL)
-_NETWORK = re.compile(r"<\w+:[^>]*>")
 _COUNT = re.compile(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*")
-_SHARE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*::", re.ASCII)
+_SHARE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*::", re.ASCII)
 
 Lines = Mapping[str, tuple[str, ...]]
 """Name of a wildcard, in lower case -> its lines."""
@@ -52,7 +52,7 @@ class Named:
 
 def wildcard_names(text: str) -> tuple[Named, ...]:
     """The wildcards that a text names."""
-    inside = [match.span() for match in _NETWORK.finditer(text)]
+    inside = [match.span() for match in networks_in(text)]
     return tuple(
         Named(
             match.group(1).lower(),
