@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from impasto_protocol.errors import ModelError, RequestError
 from impasto_server.engine.modes import Txt2Img
 from impasto_server.engine.prompt import parse_attention
 from impasto_server.engine.prompt_errors import PromptError
+from impasto_server.engine.prompt_grammar import format_prompt
 from impasto_server.engine.prompt_styles import Style, apply_style, read_styles, style_names, styles_text
 from impasto_server.engine.prompt_words import WordFiles, WordSources, check_words, resolve_words
 from impasto_server.engine.wildcards import WildcardFolders, expand, strip_comments
@@ -199,3 +201,34 @@ def test_a_lora_is_not_ignored() -> None:
     with pytest.raises(ModelError, match="soft, hard") as caught:
         check_words(Txt2Img(prompt="a <lora:soft:1> <lora:hard:.5>"), WordFiles())
     assert caught.value.code == "model.unsupported"
+
+
+# ---- the painter's page
+
+
+def written_in(heading: str) -> list[tuple[str, str]]:
+    """(what is written, the rest of its row) of the first table under a heading of docs/prompts.md."""
+    page = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    rows = page.partition(f"## {heading}")[2].partition("\n\n## ")[0].split("\n|")[3:]
+    found = []
+    for row in rows:
+        first = row.split("|")[0]
+        for code in re.findall(r"`([^`]+)`|<code>(.*?)</code>", first):
+            found.append(("".join(code).replace("&#124;", "|"), row))
+    assert len(found) > 10
+    return found
+
+
+@pytest.mark.parametrize(("text", "row"), written_in("On one page"))
+def test_what_the_page_shows_can_be_written(text: str, row: str) -> None:
+    lines = {"hair": ("red",), "people/hair": ("red",), "people/*": ("red",)}
+    words = resolve_words(Txt2Img(prompt=f"x {text} y"), WordFiles({}, lines), 1)
+    assert format_prompt(words.tree)
+
+
+@pytest.mark.parametrize(("text", "row"), written_in("What is refused"))
+def test_what_the_page_says_is_refused(text: str, row: str) -> None:
+    side = "negative_prompt" if "in the negative prompt" in row else "prompt"
+    with pytest.raises(RequestError) as caught:
+        resolve_words(Txt2Img(**{side: f"x {text}"}), WordFiles({}, {"hair": ("red",)}), 1)
+    assert caught.value.path == f"params.{side}" and caught.value.data["position"] == 2
