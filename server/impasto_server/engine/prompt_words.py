@@ -103,7 +103,10 @@ def _written(params: DiffusionParams, styles: Mapping[str, Style]) -> dict[str, 
     """Both prompts with their styles, without comments."""
     texts = {}
     for side in _SIDES:
-        text = strip_comments(getattr(params, side))
+        written = getattr(params, side)
+        text = strip_comments(written)
+        if text != written:
+            text = text.strip()  # what stood before a comment shall meet the style without its spaces
         for name in style_names(params.styles):
             text = apply_style(text, strip_comments(getattr(styles[name], side)))
         texts[side] = text
