@@ -225,3 +225,18 @@ def test_what_cannot_be_done_is_refused_before_loading(engine, tmp_path):
     assert caught.value.code == "model.unsupported"
     with pytest.raises(RequestError, match="at character 3"):
         run(engine, text_job(missing, prompt="a [cat:dog:half]"))
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+@pytest.mark.parametrize("make", [image_job, selection_job])
+def test_choices_and_schedules_in_pictures_that_are_repainted(engine, tmp_path, make, channels):
+    path = str(write_tiny_checkpoint(tmp_path / "tiny.safetensors", channels=channels))
+    job = make(path)
+    prompt = "{cat|dog|owl|fox} [at {night|noon}|by day] AND {sun|moon|snow} :0.5"
+    job = replace(job, params=replace(job.params, prompt=prompt, batch=3))
+    layers, _, _ = run_batch(engine, job)
+    assert len({layer.info["params"]["prompt"] for layer in layers}) > 1
+    for layer in layers:
+        alone, _, _ = run(engine, replace(job, params=type(job.params)(**layer.info["params"])))
+        assert alone.box == layer.box
+        assert np.abs(alone.pixels.astype(int) - layer.pixels.astype(int)).max() <= 1
