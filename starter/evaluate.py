@@ -6,7 +6,8 @@
 What is asked is drawn with unseen seeds on a white background and looked up among all training pictures
 (every concept in both styles, on white) in EfficientNet-Lite0's feature space, which nothing here was
 trained in beyond its early layers serving the VAE's perceptual loss. A hit is a prompt whose concept is
-among the ten nearest pictures."""
+among the ten nearest pictures. It is asked three times: for the favourites (those with a star in core.txt), for all of
+core.txt, and for every concept there is."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from torch.nn import functional as F
 
 from starter import lite0, models, stfile
 from starter.compose import article
-from starter.data import SIZE, load
+from starter.data import SIZE, core_labels, first_labels, load
 from starter.export import CLIP, SCALING, unet_name, vae_name
 from starter.sample import Networks, pictures
 from starter.train_vae import batch, psnr
@@ -95,11 +97,13 @@ def ask(words: str, style: str) -> str:
     return f"{text} on a white background"
 
 
-def recognised(net: Networks, judge: lite0.Lite0, known: dict, only_core: bool, count: int, cfg: float) -> dict:
-    """Hits among `count` prompts, by style and by name."""
+def recognised(
+    net: Networks, judge: lite0.Lite0, known: dict, labels: Collection[str] | None, count: int, cfg: float
+) -> dict:
+    """Hits among `count` prompts drawn from the concepts of these labels (None: all), by style and by name."""
     concepts, sprites = load()
-    rng = np.random.default_rng(20260 + only_core)
-    pool = [k for k in sprites if concepts[k[0]].core or not only_core]
+    rng = np.random.default_rng(20260 + len(labels or ()))
+    pool = [k for k in sprites if labels is None or concepts[k[0]].label in labels]
     chosen = [pool[int(i)] for i in rng.permutation(len(pool))[:count]]
     prompts = [ask(concepts[i].label, style) for i, style in chosen]
     drawn = pictures(net, prompts, [900_000 + n for n in range(len(prompts))], cfg=cfg)
@@ -154,8 +158,9 @@ def evaluate(path: Path, count: int = 200, cfg: float = 4.0) -> dict:
     result = {
         "pictures": len(which),
         "cfg": cfg,
-        "all_concepts": recognised(net, judge, known, False, count, cfg),
-        "concentrated": recognised(net, judge, known, True, count, cfg),
+        "favourites": recognised(net, judge, known, first_labels(), count, cfg),
+        "concentrated": recognised(net, judge, known, core_labels().keys(), count, cfg),
+        "all_concepts": recognised(net, judge, known, None, count, cfg),
         "style_reader_accuracy": reading,
         "vae_psnr_db": psnr(net.vae, test),
         "speed": timed(path),

@@ -18,13 +18,15 @@ from starter.sources import WORK
 from starter.unpack import install
 
 
-def resume(folder: Path = WORK, single_file: Path | None = None, pictures: int = 0) -> None:
+def resume(
+    folder: Path = WORK, single_file: Path | None = None, pictures: int = 0, shape: models.Shape = models.SHAPE
+) -> None:
     """Writes vae.pt, text.pt and unet.pt into `folder`. Raises FileExistsError rather than replace a training state."""
     for name in ("vae.pt", "text.pt", "unet.pt"):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} is there already; move it away to start from the packed weights")
     with tempfile.TemporaryDirectory() as unpacked:
-        net = read_networks(single_file or install(unpacked))
+        net = read_networks(single_file or install(unpacked), shape)
     unet, text = net.unet.state_dict(), net.text.state_dict()
     models.save(folder / "vae.pt", {"vae": net.vae.state_dict(), "pictures": pictures})
     models.save(folder / "text.pt", {"text": text})

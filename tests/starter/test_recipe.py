@@ -89,6 +89,7 @@ def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     from starter.evaluate import read_networks
     from starter.export import export
     from starter.pack import pack
+    from starter.resume import resume
     from starter.sample import pictures as draw
     from starter.unpack import install
 
@@ -110,6 +111,11 @@ def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     first, second = (draw(n, ["red ball"], [1], steps=3).int() for n in (net, again))
     assert first.shape == (1, 3, 128, 128)
     assert (first - second).abs().float().mean() < 3  # fp16 and the folded latent scale
+    resume(tmp_path / "again", out, 16, shape)  # training goes on from what was exported
+    third = draw(train_unet.load_networks(tmp_path / "again", shape), ["red ball"], [1], steps=3)
+    assert torch.equal(second, third.int())
+    with pytest.raises(FileExistsError, match="move it away"):
+        resume(tmp_path / "again", out, 16, shape)
     facts = pack(out, tmp_path / "weights")
     packed = read_networks(install(tmp_path / "models", tmp_path / "weights"), shape)
     assert facts["result_bytes"] == out.stat().st_size
