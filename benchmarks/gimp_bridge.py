@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from tests.gimp.gdrive import GimpSession, missing  # noqa: E402
 
+PATIENCE = 1800
+"""Seconds for one way there and back: PNG files are slow on a busy machine."""
 PREPARE = """
 import importlib.util, os, sys, time
 from pathlib import Path
@@ -107,11 +109,12 @@ def main() -> int:
         with GimpSession(folder) as session:
             session.connect()
             session.run(PREPARE)
-            session.run(f"image, data = photo({args.size})\nbox = Box(0, 0, {args.size}, {args.size})", 300)
+            session.run(f"image, data = photo({args.size})\nbox = Box(0, 0, {args.size}, {args.size})", PATIENCE)
             times: dict[str, list[list[float]]] = {"ours": [], "PNG files": []}
-            for _ in range(args.repeat):
-                times["ours"].append(session.run("result = ours(image, box, data)", 300))
-                times["PNG files"].append(session.run(f"result = files(image, box, {str(folder)!r})", 300))
+            for number in range(args.repeat):
+                print(f"round {number + 1} of {args.repeat}", file=sys.stderr)
+                times["ours"].append(session.run("result = ours(image, box, data)", PATIENCE))
+                times["PNG files"].append(session.run(f"result = files(image, box, {str(folder)!r})", PATIENCE))
             session.run("image.delete()")
             session.quit()
     finally:
