@@ -36,6 +36,7 @@ class Form(Gtk.Box):
         self._fields: Dict[str, Field] = {}
         self._defaults: Dict[str, Any] = {}
         self._chosen: Dict[str, Any] = {}
+        self._models: List[Mapping[str, Any]] = []
         self._quiet = False
 
     def set_params(self, params: Sequence[Param]) -> None:
@@ -56,6 +57,15 @@ class Form(Gtk.Box):
         self._chosen = {name: value for name, value in self._chosen.items() if self._allowed(name, value)}
         self._show()
         self.show_all()
+
+    def set_models(self, models: Sequence[Mapping[str, Any]]) -> None:
+        """What the parameters that take a model of the catalogue offer; what the painter chose is kept."""
+        self._models = list(models)
+        self._quiet = True
+        for p in self._params:
+            if _takes_model(p):
+                _fill_models(self._fields[p.name].widget, p, self._models)
+        self._show()
 
     def set_hints(self, hints: Mapping[str, Any]) -> None:
         """Defaults that the chosen checkpoint recommends."""
@@ -94,7 +104,7 @@ class Form(Gtk.Box):
             box.pack_start(heading, False, False, 0)
         rows = Gtk.Grid(column_spacing=8, row_spacing=4)
         for line, p in enumerate(members):
-            field = _field(p)
+            field = _model_choice(p, self._models) if _takes_model(p) else _field(p)
             field.widget.set_name(f"impasto_{p.name}")
             field.widget.set_tooltip_text(p.description or None)
             field.widget.set_hexpand(True)
@@ -151,6 +161,31 @@ def spin_scale(title: str, minimum: float, maximum: float, step: float, unit: st
     scale.write = lambda value: adjustment.set_value(float(value) * factor)
     scale.on_change = lambda heard: adjustment.connect("value-changed", heard)
     return scale
+
+
+def _takes_model(p: Param) -> bool:
+    return p.type == "string" and not p.enum and p.choices.get("from") == "models"
+
+
+def _model_choice(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
+    """A model of the catalogue by its id; one that is not there any more stays to be seen."""
+    combo = Gtk.ComboBoxText()
+    _fill_models(combo, p, models)
+
+    def write(value: Any) -> None:
+        if not combo.set_active_id(str(value)):
+            combo.append(str(value), f"{value} (not found)")
+            combo.set_active_id(str(value))
+
+    return Field(combo, combo.get_active_id, write, lambda heard: combo.connect("changed", heard))
+
+
+def _fill_models(combo: Any, p: Param, models: Sequence[Mapping[str, Any]]) -> None:
+    combo.remove_all()
+    combo.append("", str(p.ui.get("none", "Automatic")))
+    for model in models:
+        if model.get("kind") == p.choices.get("kind") and model.get("usable", True):
+            combo.append(str(model["id"]), str(model.get("title") or model["id"]))
 
 
 def _field(p: Param) -> Field:

@@ -109,8 +109,8 @@ class Wishes:
         wanted = next((r for r in store if r[0] == self._wanted_model and r[3]), None)
         self.model.set_active_id(wanted[0] if wanted is not None else store[0][0] if len(store) else None)
         self._filling = False
+        self.form.set_models(catalog.models)
         self._describe()
-        self._hint()
 
     def _describe(self) -> None:
         mode = self._modes.get(self.mode)

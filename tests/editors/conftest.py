@@ -34,7 +34,7 @@ def krita(server_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     install_krita(home)
     add_bridge(home)
     with KritaSession(home, {"IMPASTO_HOME": str(server_home)}) as session:
-        session.connect()
+        session.connect(400)
         session.run(PRELUDE)
         session.run("def gen():\n    yield (connected, 60)")
         yield KritaEditor(KritaPainter(session, server_home))

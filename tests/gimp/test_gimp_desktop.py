@@ -282,6 +282,8 @@ def gen():
     until(lambda: names(desktop) == ["Impasto: from a dialog", "painting"], 30)
     dialog.close()
     dialog = strike(key, "ctrl+alt+u", lambda: dialog_of(desktop))
+    offered = dialog.run("combo = widget('upscaler')\nresult = [row[0] for row in combo.get_model()]")
+    assert offered == ["Lanczos"]  # and the models that the catalogue has
     dialog.run("top('impasto_dialog').response(Gtk.ResponseType.OK)")
     dialog.close()
     size = desktop.run(

@@ -33,7 +33,8 @@ def test_many_calls_leave_nothing_behind(painter: Painter) -> None:
     endpoint = read_endpoint(painter.home)
     assert endpoint is not None
     gimp = painter.gimp.processes[-1].pid
-    call = "image = new_image(64, 64)\nselect(image, 8, 8, 30, 30)\nlayers_of(call('inpaint', image, prompt='x'))"
+    # Large enough for the files through which client and server pass pixels where both see them.
+    call = "image = new_image(600, 600)\nselect(image, 8, 8, 550, 550)\nlayers_of(call('inpaint', image, prompt='x'))"
 
     def one() -> None:
         painter.run(call + "\nclose_all()")
