@@ -5,7 +5,8 @@ diffusers and transformers are imported when the first checkpoint is loaded, not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,17 @@ from .modelfile import open_model
 from .modelpath import stamp_of
 from .tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["Components", "load_checkpoint"]
+__all__ = ["Components", "Source", "load_checkpoint", "open_pristine"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where components came from: the file or folder, its state then, and for the names "unet" and "text_encoder" of
+    the parts what their parameters are called in the file, with its prefix."""
+
+    path: Path
+    stamp: tuple[int, int]
+    to_file: Mapping[str, Callable[[str], str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +54,7 @@ class Components:
     identity: Hashable
     device: torch.device
     dtype: torch.dtype
+    source: Source
 
     @property
     def latent_factor(self) -> int:
@@ -93,19 +105,20 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
     with open_model(path) as tensors:
         filler = _Filler(path, tensors, device)
         nested = f"{layout.TEXT_PREFIX}text_model.final_layer_norm.weight" in filler.names
-        filler.fill(
-            unet,
-            layout.UNET_PREFIX,
-            lambda name: layout.unet_to_file(name, layers_per_block=layers, attention=attention),
-            dtype,
-        )
-        filler.fill(vae, layout.VAE_PREFIX, lambda name: layout.vae_to_file(name, levels=levels), dtype)
-        filler.fill(
-            text_encoder,
-            layout.TEXT_PREFIX,
-            lambda name: layout.text_to_file(name, nested=nested),
-            torch.float32 if device.type == "cpu" else dtype,
-        )
+
+        def unet_name(name: str) -> str:
+            return layout.UNET_PREFIX + layout.unet_to_file(name, layers_per_block=layers, attention=attention)
+
+        def text_name(name: str) -> str:
+            return layout.TEXT_PREFIX + layout.text_to_file(name, nested=nested)
+
+        def vae_name(name: str) -> str:
+            return layout.VAE_PREFIX + layout.vae_to_file(name, levels=levels)
+
+        filler.fill(unet, layout.UNET_PREFIX, unet_name, dtype)
+        filler.fill(vae, layout.VAE_PREFIX, vae_name, dtype)
+        text_dtype = torch.float32 if device.type == "cpu" else dtype
+        filler.fill(text_encoder, layout.TEXT_PREFIX, text_name, text_dtype)
     return Components(
         info,
         family,
@@ -116,7 +129,37 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
         identity=(str(path.resolve()), changed, size, str(device), str(dtype)),
         device=device,
         dtype=dtype,
+        source=Source(path, (size, changed), {"unet": unet_name, "text_encoder": text_name}),
     )
+
+
+@contextmanager
+def open_pristine(components: Components) -> Iterator[Callable[[str, str], torch.Tensor]]:
+    """Open the file again to read parameters as they were loaded: `read(part, name)`, part "unet" or "text_encoder".
+
+    To the last bit what `load_checkpoint` put there; on the CPU again a view of the mapping where it was one. Raises
+    ModelError `model.unknown` where the file has changed since, and what `open_model` raises.
+    """
+    source = components.source
+    try:
+        same = stamp_of(source.path) == source.stamp
+    except OSError:
+        same = False
+    if not same:
+        raise ModelError(
+            "model.unknown",
+            f"The checkpoint {source.path.name} was changed or removed while it was in use; run the job again.",
+            retryable=True,
+            data={"file": source.path.name},
+        )
+    with open_model(source.path) as tensors:
+        filler = _Filler(source.path, tensors, components.device)
+
+        def read(part: str, name: str) -> torch.Tensor:
+            held: torch.Tensor = getattr(components, part).get_parameter(name)
+            return filler.tensor(source.to_file[part](name), held.shape, held.dtype)
+
+        yield read
 
 
 def _supported() -> str:
@@ -141,25 +184,28 @@ class _Filler:
     def fill(self, module: nn.Module, prefix: str, to_file: Callable[[str], str], dtype: torch.dtype) -> None:
         """Give every parameter of `module` its tensor from the file, cast one by one, and make it ready to run."""
         expected: dict[str, torch.Tensor] = module.state_dict()
-        sources = {name: prefix + to_file(name) for name in expected}
+        sources = {name: to_file(name) for name in expected}
         self._compare(set(sources.values()), prefix)
         state: dict[str, torch.Tensor] = {}
         for name, source in sources.items():
-            tensor = self.tensors.get_tensor(source)
-            wanted = expected[name].shape
-            if tensor.dim() == 4 and len(wanted) == 2 and tensor.shape[2:] == (1, 1):
-                tensor = tensor[:, :, 0, 0]  # 1 x 1 convolutions of the file that are linear layers here
-            if tensor.shape != wanted or not tensor.is_floating_point():
-                raise self._corrupt(
-                    f"{source} is {tuple(tensor.shape)} {tensor.dtype} where {tuple(wanted)} numbers belong"
-                )
-            state[name] = tensor.to(self.device, dtype)
+            state[name] = self.tensor(source, expected[name].shape, dtype)
         module.load_state_dict(state, strict=True, assign=True)
         _refill_positions(module, self.device)
         module.eval().requires_grad_(False)
         left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
         if left:
             raise InternalError("internal.failure", f"{type(module).__name__} was left without {left[0]}.")
+
+    def tensor(self, source: str, wanted: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        """The tensor called `source` in the file, of the shape `wanted`, cast to `dtype` on the device."""
+        tensor = self.tensors.get_tensor(source)
+        if tensor.dim() == 4 and len(wanted) == 2 and tensor.shape[2:] == (1, 1):
+            tensor = tensor[:, :, 0, 0]  # 1 x 1 convolutions of the file that are linear layers here
+        if tensor.shape != wanted or not tensor.is_floating_point():
+            raise self._corrupt(
+                f"{source} is {tuple(tensor.shape)} {tensor.dtype} where {tuple(wanted)} numbers belong"
+            )
+        return tensor.to(self.device, dtype)
 
     def _compare(self, wanted: set[str], prefix: str) -> None:
         missing = sorted(wanted - self.names)

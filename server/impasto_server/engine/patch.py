@@ -1,0 +1,171 @@
+"""LoRAs on a loaded checkpoint: parameters are replaced, never written to, and read again from the file to undo that.
+
+No copy of what was replaced is kept: on the CPU the original is a view of the mapped file, on a card it would take the
+room that LoRAs are used to save. On, then off, is bit-identical, because the same cast of the same bytes is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .load import Components, open_pristine
+from .lora import TEXT, UNET, Change, LayerNames, LoraFile, fit, read_lora
+from .lora_kinds import bias_delta, weight_delta
+from .modelpath import model_name, stamp_of
+
+__all__ = ["LoraSource", "Patcher"]
+
+
+@dataclass(frozen=True)
+class LoraSource:
+    """A LoRA file and its strengths on the network and on the text encoder; 0 leaves that part as it is."""
+
+    path: str
+    unet: float = 1.0
+    text: float = 1.0
+
+    def strength(self, part: str) -> float:
+        """On "unet" or "text_encoder"."""
+        return self.unet if part == UNET else self.text
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A file that is in use, and what it does to this checkpoint."""
+
+    file: LoraFile
+    changes: tuple[Change, ...]
+
+
+_Key = tuple[tuple[Hashable, float], ...]
+"""What is on a parameter: (identity of the file, strength) of each LoRA that changes it, in order."""
+
+
+class Patcher:
+    """The LoRAs on one checkpoint. For one thread."""
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        self._open: dict[Hashable, _Open] = {}
+        self._names: LayerNames | None = None
+        self._on: dict[tuple[str, str], _Key] = {}
+        self.replaced = 0
+        """Parameters that the last `apply` replaced."""
+
+    def apply(self, loras: Sequence[LoraSource]) -> Components:
+        """Put exactly these LoRAs on; gives the components to run with.
+
+        They share their modules with the pristine ones; their identity says what is on the text encoder. Every delta
+        is computed in fp32 over the pristine weight and they are added, so that their order does not matter; the sum
+        is cast to the parameter's format. The same set again costs nothing, another one touches only
+        parameters whose LoRAs or strengths differ. All files are checked before the first parameter is replaced.
+
+        Raises ModelError as `read_lora` and `fit` do.
+        """
+        self.replaced = 0
+        used = sorted(((self._opened(lora), lora) for lora in loras), key=_order)
+        wanted: dict[tuple[str, str], list[tuple[_Open, Change, float]]] = {}
+        for opened, lora in used:
+            for change in opened.changes:
+                strength = lora.strength(change.part)
+                if strength:
+                    for leaf in _leaves(change):
+                        name = f"{change.layer}.{leaf}"
+                        wanted.setdefault((change.part, name), []).append((opened, change, strength))
+        keys: dict[tuple[str, str], _Key] = {
+            place: tuple((opened.file.identity, strength) for opened, _, strength in changes)
+            for place, changes in wanted.items()
+        }
+        stale = [place for place in {**self._on, **keys} if self._on.get(place, ()) != keys.get(place, ())]
+        if stale:
+            with open_pristine(self._components) as read, torch.no_grad():
+                for place in stale:
+                    changes = [(change, strength) for _, change, strength in wanted.get(place, ())]
+                    self._replace(place, changes, read)
+                    # At once, so that an error half-way leaves no doubt what is on.
+                    if place in keys:
+                        self._on[place] = keys[place]
+                    else:
+                        del self._on[place]
+                    self.replaced += 1
+        self._open = {opened.file.identity: opened for opened, _ in used}
+        on_text = frozenset(key for (part, _), key in keys.items() if part == TEXT)
+        if not on_text:
+            return self._components
+        return replace(self._components, identity=(self._components.identity, on_text))
+
+    def bundled(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The embeddings inside the files that are on: name -> tensors by name."""
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for opened in self._open.values():
+            found.update({name: dict(tensors) for name, tensors in opened.file.bundled.items()})
+        return found
+
+    def _opened(self, lora: LoraSource) -> _Open:
+        path = Path(lora.path)
+        try:
+            held = self._open.get((str(path.resolve()), *stamp_of(path)))
+        except OSError:
+            held = None  # reading it says what is wrong
+        if held is not None:
+            return held
+        file = read_lora(path)
+        components = self._components
+        if self._names is None:
+            self._names = LayerNames(components.unet, components.text_encoder, components.source.to_file[UNET])
+        changes = fit(
+            file,
+            self._names,
+            {UNET: components.unet, TEXT: components.text_encoder},
+            checkpoint=model_name(components.source.path),
+            family=components.family.id,
+        )
+        return _Open(file, changes)
+
+    def _replace(
+        self,
+        place: tuple[str, str],
+        changes: Sequence[tuple[Change, float]],
+        read: Callable[[str, str], torch.Tensor],
+    ) -> None:
+        part, name = place
+        layer, _, leaf = name.rpartition(".")
+        module: nn.Module = getattr(self._components, part).get_submodule(layer)
+        pristine = read(part, name)
+        value = pristine
+        if changes:
+            base = pristine.float()
+            total = base.clone()
+            for change, strength in changes:
+                _add(total, base, change, leaf, strength)
+            value = total.to(pristine.dtype)
+        module.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
+
+
+def _order(used: tuple[_Open, LoraSource]) -> tuple[str, float, float]:
+    opened, lora = used
+    return str(opened.file.identity), lora.unet, lora.text
+
+
+def _leaves(change: Change) -> tuple[str, ...]:
+    """The parameters of the layer that it changes: "weight", "bias" or both."""
+    bias = [role for role in ("diff_b", "b_norm") if role in change.parts]
+    only_bias = len(bias) == len(change.parts.tensors)
+    return (() if only_bias else ("weight",)) + (("bias",) if bias else ())
+
+
+def _add(total: torch.Tensor, base: torch.Tensor, change: Change, leaf: str, strength: float) -> None:
+    parts = change.parts.to(base.device)
+    if leaf == "bias":
+        delta = bias_delta(parts, base)
+    else:
+        known = base[:, : change.channels] if change.channels else base
+        delta = weight_delta(parts, known)
+    assert delta is not None
+    target = total[:, : change.channels] if change.channels and leaf == "weight" else total
+    target += strength * delta
