@@ -53,7 +53,8 @@ def read_embedding(path: str | Path) -> Embedding:
     if path.suffix.lower() == ".png":
         return embedding_of(path.stem, _from_png(path))
     with open_model(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
     return embedding_of(model_name(path), tensors)
 
 
@@ -126,8 +127,8 @@ class Vectors:
             if embedding.width != width:
                 raise _unsupported(
                     embedding.name,
-                    f"its vectors have {embedding.width} numbers where the text encoder of this checkpoint has {width}; "
-                    "it was made for another family of checkpoints",
+                    f"its vectors have {embedding.width} numbers where the text encoder of this checkpoint has {width}: "
+                    "it was made for another family",
                     need=width,
                     got=embedding.width,
                 )
@@ -155,7 +156,7 @@ class Vectors:
         return tuple(range(first, first + self.count(name)))
 
     def replaced(self, tokens: Sequence[int], encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
-        """The tokens with placeholders where the tokens of a name stand, the longest name first, as A1111 finds them."""
+        """The tokens with placeholders where the tokens of a name stand, the longest name first, as in A1111."""
         if not self._rows:
             return tuple(tokens)
         spelled = sorted(

@@ -98,7 +98,8 @@ def read_lora(path: str | Path) -> LoraFile:
     bundled: dict[str, dict[str, torch.Tensor]] = {}
     foreign = []
     with open_model(path) as file:
-        for key in file.keys():
+        names = file.keys()
+        for key in names:
             if key.startswith(_BUNDLED):
                 embedding, _, inner = key[len(_BUNDLED) :].partition(".")
                 bundled.setdefault(embedding, {})[inner] = file.get_tensor(key)
@@ -237,8 +238,8 @@ def fit(
     if file.family and file.family != family:
         raise ModelError(
             "model.unsupported",
-            f"The LoRA {file.name!r} is for {file.family}, the checkpoint {checkpoint!r} is {family}; choose a LoRA for "
-            f"{family}, or a checkpoint of {file.family}.",
+            f"The LoRA {file.name!r} is for {file.family}, the checkpoint {checkpoint!r} is {family}; choose a LoRA "
+            f"for {family}, or a checkpoint of {file.family}.",
             data={"model": file.name, "need": family, "got": file.family},
         )
     foreign = [key for layer, held in file.layers.items() if names.get(layer) is None for key in held.keys]
