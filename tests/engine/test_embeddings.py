@@ -12,6 +12,7 @@ import pytest
 import torch
 from impasto_protocol.errors import ModelError
 from impasto_server.engine.embeddings import Embedding, Vectors, embedding_of, read_embedding
+from impasto_server.engine.prompt import Chunk, Placed, make_chunks, parse_attention
 from impasto_server.engine.tokenizer import load_tokenizer
 from PIL import Image, PngImagePlugin
 
@@ -105,47 +106,34 @@ def made(name: str, *, count: int = 1, width: int = 32, seed: int = 0) -> Embedd
 
 
 def test_another_width_names_both_sides() -> None:
+    encode = load_tokenizer().encode
+    vectors = Vectors([made("good"), made("wide", width=1024)], width=32)
+    chunks = make_chunks(parse_attention("a wide good"), encode, embeddings=vectors.names(encode))
+    assert vectors.used(make_chunks(parse_attention("good"), encode, embeddings=vectors.names(encode)))
     with pytest.raises(ModelError, match="1024 numbers where the text encoder of this checkpoint has 32") as caught:
-        Vectors([made("good"), made("wide", width=1024)], width=32)
+        vectors.used(chunks)
     assert caught.value.data == {"model": "wide", "need": 32, "got": 1024}
 
 
-def test_placeholders_and_counts() -> None:
-    vectors = Vectors([made("one"), made("Three", count=3), made("three", count=2)], width=32)
-    assert vectors.names == ("one", "Three")
-    assert (vectors.count("ONE"), vectors.count("three"), vectors.count("four")) == (1, 3, 0)
-    assert vectors.placeholders("one") == (49408,)
-    assert vectors.placeholders("three") == (49409, 49410, 49411)
-    assert vectors.placeholders("four") == ()
+def test_names_are_found_in_a_prompt() -> None:
+    encode = load_tokenizer().encode
+    hands, bad = made("Bad-Hands", count=2), made("bad")
+    vectors = Vectors([bad, hands, made("BAD", count=3)], width=32)
+    chunks = make_chunks(parse_attention("a bad-hands, (Bad:1.2) cat"), encode, embeddings=vectors.names(encode))
+    assert chunks[0].embeddings == (Placed("Bad-Hands", 2, 2), Placed("bad", 5, 1))
+    assert vectors.used(chunks) == (hands, bad)
+    assert vectors.key(chunks[0]) == ((hands.digest, 2), (bad.digest, 5))
     assert bool(vectors) and not Vectors()
 
 
-def test_names_are_found_by_their_tokens_and_the_longest_first() -> None:
-    encode = load_tokenizer().encode
-    vectors = Vectors([made("bad"), made("bad-hands", count=2)], width=32)
-    got = vectors.replaced(encode("a bad-hands, Bad cat"), encode)
-    assert got == (*encode("a"), 49409, 49410, *encode(","), 49408, *encode("cat"))
-    assert vectors.replaced(encode("badly"), encode) == encode("badly")
-    assert Vectors().replaced((1, 2), encode) == (1, 2)
-
-
-def test_keys_are_those_of_the_numbers() -> None:
-    one = Vectors([made("first", seed=1), made("mine", count=2)], width=32)
-    other = Vectors([made("other-name", count=2)], width=32)
-    assert one.key((5, *one.placeholders("mine"))) == other.key((5, *other.placeholders("other-name")))
-    assert one.key((5, *one.placeholders("first"))) != one.key((5, one.placeholders("mine")[0]))
-    assert [e.name for e in one.used((5, *one.placeholders("mine"), *one.placeholders("mine")))] == ["mine"]
-
-
 @torch.no_grad()
-def test_the_vectors_stand_where_the_placeholders_do() -> None:
+def test_the_vectors_stand_in_their_places() -> None:
     _, _, text = tiny_modules()
     embedding = made("mine", count=2)
-    vectors = Vectors([embedding], width=32)
     table = text.get_input_embeddings()
-    tokens = [49406, 320, *vectors.placeholders("mine"), 2368, *[49407] * 72]
-    with vectors.placed(table, tokens) as ids:
-        got = text(torch.tensor([ids])).last_hidden_state
+    chunk = Chunk((49406, 320, 0, 0, 2368, *[49407] * 72), (1.0,) * 77, (Placed("mine", 2, 2),))
+    with Vectors([embedding], width=32).placed(table, chunk):
+        got = text(torch.tensor([chunk.tokens])).last_hidden_state
     # The same with a table in which two tokens are the vectors.
     kept = table.weight
     table.weight = torch.nn.Parameter(kept.clone(), requires_grad=False)
@@ -153,6 +141,4 @@ def test_the_vectors_stand_where_the_placeholders_do() -> None:
     expected = text(torch.tensor([[49406, 320, 1000, 1001, 2368, *[49407] * 72]])).last_hidden_state
     table.weight = kept
     assert torch.equal(got, expected)
-    with vectors.placed(table, [49406, 320, 49407]) as ids:
-        assert ids == [49406, 320, 49407]
     assert not table._forward_hooks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -210,5 +211,6 @@ def test_the_hash_is_that_of_the_numbers(tmp_path: Path) -> None:
     one = write_tensors(tmp_path / "a.safetensors", kohya_tensors())
     other = write_tensors(tmp_path / "b.safetensors", kohya_tensors(), {"ss_output_name": "other"})
     assert lora_hash(one) == lora_hash(other) and len(lora_hash(one)) == 12
-    (tmp_path / "c.pt").write_bytes(b"abc")
-    assert lora_hash(tmp_path / "c.pt") == "ba7816bf8f01"
+    assert lora_hash(write_tensors(tmp_path / "c.safetensors", {}, {"sshs_model_hash": "ab" * 32})) == "ab" * 6
+    torch.save(kohya_tensors(), tmp_path / "d.pt")
+    assert lora_hash(tmp_path / "d.pt") == hashlib.sha256((tmp_path / "d.pt").read_bytes()).hexdigest()[:12]

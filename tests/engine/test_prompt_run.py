@@ -220,9 +220,9 @@ def test_the_recipe_says_clip_skip_and_nothing_that_was_not_asked(engine, checkp
 
 def test_what_cannot_be_done_is_refused_before_loading(engine, tmp_path):
     missing = str(tmp_path / "none.safetensors")
-    with pytest.raises(ModelError, match="LoRA files \\(ink\\)") as caught:
+    with pytest.raises(ModelError, match="no LoRA 'ink'") as caught:
         run(engine, text_job(missing, prompt="a cat <lora:ink:0.8>"))
-    assert caught.value.code == "model.unsupported"
+    assert caught.value.code == "model.unknown"
     with pytest.raises(RequestError, match="at character 3"):
         run(engine, text_job(missing, prompt="a [cat:dog:half]"))
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from impasto_protocol.errors import ModelError, RequestError
+from impasto_protocol.errors import RequestError
+from impasto_server.engine.extra_networks import LoraUse
 from impasto_server.engine.modes import Txt2Img
 from impasto_server.engine.prompt import parse_attention
 from impasto_server.engine.prompt_errors import PromptError
@@ -197,10 +198,9 @@ def test_the_longest_prompts_are_read_in_time() -> None:
         assert time.process_time() - start < 2.0, text[:20]
 
 
-def test_a_lora_is_not_ignored() -> None:
-    with pytest.raises(ModelError, match="soft, hard") as caught:
-        check_words(Txt2Img(prompt="a <lora:soft:1> <lora:hard:.5>"), WordFiles())
-    assert caught.value.code == "model.unsupported"
+def test_loras_are_taken_out_of_the_text() -> None:
+    words = resolve_words(Txt2Img(prompt="a <lora:soft:1> <lora:hard:.5>"), WordFiles(), 1)
+    assert words.loras == (LoraUse("soft", 1.0, 1.0), LoraUse("hard", 0.5, 0.5))
 
 
 # ---- the painter's page

@@ -45,7 +45,7 @@ def test_files_are_found_where_they_lie(a1111: Path, tmp_path: Path) -> None:
         ({"negative_prompt": "x <lora:a:1>"}, "request.invalid_param", "params.negative_prompt", 2),
         ({"prompt": "a __bast__"}, "request.invalid_param", "params.prompt", 2),
         ({"styles": "Inc"}, "request.invalid_param", "params.styles", None),
-        ({"prompt": "<lora:a:1>"}, "model.unsupported", "params.prompt", None),
+        ({"prompt": "<lora:a:1>"}, "model.unknown", "params.prompt", None),
         ({"clip_skip": 13}, "request.invalid_param", "params.clip_skip", None),
     ],
 )

@@ -25,7 +25,11 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
             continue  # --size says both
         names = (*_ALIASES.get(param.name, ()), "--" + param.name.replace("_", "-"))
         text = _help(param)
-        if param.type == "boolean":
+        if param.name == "loras":
+            group.add_argument(
+                "--lora", dest="p_loras", action="append", type=_lora, default=None, metavar="NAME[:W[:TE]]", help=_LORA
+            )
+        elif param.type == "boolean":
             group.add_argument(
                 *names, dest=f"p_{param.name}", action=argparse.BooleanOptionalAction, default=None, help=text
             )
@@ -47,6 +51,24 @@ def given_values(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters that were given."""
     values = {name[2:]: value for name, value in vars(args).items() if name.startswith("p_") and value is not None}
     return values | {name: ", ".join(values[name]) for name in _REPEATED if name in values}
+
+
+_LORA = "a LoRA, its strength (1) and, where it differs, that on the text encoder; may be given again"
+
+
+def _lora(text: str) -> dict[str, Any]:
+    """An entry of `loras`: the numbers stand at the end, since a name may hold a colon."""
+    name, numbers = text, list[float]()
+    while len(numbers) < 2 and ":" in name:
+        rest, _, last = name.rpartition(":")
+        try:
+            numbers.insert(0, float(last))
+        except ValueError:
+            break
+        name = rest
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} names no LoRA; write NAME:0.8")
+    return {"model": name, **dict(zip(("strength", "text_strength"), numbers, strict=False))}
 
 
 def _kind(param: Param) -> Any:

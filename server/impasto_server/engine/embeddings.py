@@ -1,7 +1,7 @@
 """Textual inversion: words of a painter's own, each of one or more vectors in place of a token's (arXiv:2208.01618).
 
-A file gives vectors [n, width]. In the tokens of a prompt they stand as placeholders, ids above the vocabulary; the
-text encoder's table of tokens gives way to the vectors at these places.
+A file gives vectors [n, width]. A prompt's chunk keeps places for them (`prompt.Placed`); there the text encoder's
+table of tokens gives way to the vectors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,9 @@ from torch import nn
 
 from .modelfile import open_model
 from .modelpath import model_name
+from .prompt import CHUNK, Chunk, EmbeddingNames
 
 __all__ = ["NO_VECTORS", "Embedding", "Vectors", "embedding_of", "read_embedding"]
-
-MAX_VECTORS = 75
-"""More do not fit into a chunk of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def embedding_of(name: str, tensors: Mapping[str, torch.Tensor]) -> Embedding:
         vectors = vectors[None]
     if vectors.dim() != 2 or not vectors.is_floating_point() or 0 in vectors.shape:
         raise _unsupported(name, f"{tuple(vectors.shape)} {vectors.dtype} is not a list of vectors")
-    if len(vectors) > MAX_VECTORS:
-        raise _unsupported(name, f"it has {len(vectors)} vectors, and a prompt's chunk has {MAX_VECTORS} places")
+    if len(vectors) > CHUNK:
+        raise _unsupported(name, f"it has {len(vectors)} vectors, and a prompt's chunk has {CHUNK} places")
     vectors = vectors.to("cpu", torch.float32, copy=True).contiguous()
     if not torch.isfinite(vectors).all():
         raise _unsupported(name, "some of its numbers are not finite")
@@ -112,111 +110,64 @@ def _unsupported(name: str, reason: str, **data: Any) -> ModelError:
 
 
 class Vectors:
-    """The embeddings that a job may name, for a text encoder with tokens 0 to `vocabulary` - 1 of `width` numbers."""
+    """The embeddings that a job's prompts may name, for a text encoder of `width`."""
 
-    def __init__(self, embeddings: Iterable[Embedding] = (), *, width: int = 0, vocabulary: int = 49408) -> None:
-        """Of two embeddings of one name (in any case of letters) the first counts.
+    def __init__(self, embeddings: Iterable[Embedding] = (), *, width: int = 0) -> None:
+        """Of two embeddings of one name (in any case of letters) the first counts."""
+        self._width = width
+        self.stood: dict[str, None] = {}
+        """Names of those that stood in a text that was encoded, in order."""
+        self._held: dict[str, Embedding] = {}
+        for embedding in embeddings:
+            self._held.setdefault(embedding.name.casefold(), embedding)
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def names(self, encode: Callable[[str], Sequence[int]]) -> EmbeddingNames:
+        """What `prompt.make_chunks` finds them by."""
+        return EmbeddingNames({held.name: len(held.vectors) for held in self._held.values()}, encode)
+
+    def used(self, chunks: Iterable[Chunk]) -> tuple[Embedding, ...]:
+        """Those that stand in the chunks, in order, each once.
 
         Raises ModelError `model.unsupported` with `need` and `got` for one of another width.
         """
-        self._first: dict[str, int] = {}
-        self._held: dict[str, Embedding] = {}
-        self._vocabulary = vocabulary
-        self._rows: list[tuple[Embedding, int]] = []
-        for embedding in embeddings:
-            if embedding.width != width:
+        names = dict.fromkeys(placed.name.casefold() for chunk in chunks for placed in chunk.embeddings)
+        found = tuple(self._held[name] for name in names)
+        for embedding in found:
+            if embedding.width != self._width:
                 raise _unsupported(
                     embedding.name,
-                    f"its vectors have {embedding.width} numbers where the text encoder of this checkpoint has {width}: "
-                    "it was made for another family",
-                    need=width,
+                    f"its vectors have {embedding.width} numbers where the text encoder of this checkpoint has "
+                    f"{self._width}: it was made for another family",
+                    need=self._width,
                     got=embedding.width,
                 )
-            key = embedding.name.casefold()
-            if key not in self._held:
-                self._held[key] = embedding
-                self._first[key] = vocabulary + len(self._rows)
-                self._rows += [(embedding, index) for index in range(len(embedding.vectors))]
+            self.stood[embedding.name] = None
+        return found
 
-    def __bool__(self) -> bool:
-        return bool(self._rows)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(embedding.name for embedding in self._held.values())
-
-    def count(self, name: str) -> int:
-        """How many vectors, and so places of the prompt, the embedding of that name takes; 0 where there is none."""
-        held = self._held.get(name.casefold())
-        return len(held.vectors) if held is not None else 0
-
-    def placeholders(self, name: str) -> tuple[int, ...]:
-        """The ids that stand for its vectors, in order."""
-        first = self._first.get(name.casefold(), 0)
-        return tuple(range(first, first + self.count(name)))
-
-    def replaced(self, tokens: Sequence[int], encode: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
-        """The tokens with placeholders where the tokens of a name stand, the longest name first, as in A1111."""
-        if not self._rows:
-            return tuple(tokens)
-        spelled = sorted(
-            ((tuple(encode(name)), name) for name in self.names), key=lambda found: len(found[0]), reverse=True
-        )
-        out: list[int] = []
-        at = 0
-        while at < len(tokens):
-            for name_tokens, name in spelled:
-                if name_tokens and tuple(tokens[at : at + len(name_tokens)]) == name_tokens:
-                    out += self.placeholders(name)
-                    at += len(name_tokens)
-                    break
-            else:
-                out.append(tokens[at])
-                at += 1
-        return tuple(out)
-
-    def used(self, tokens: Iterable[int]) -> tuple[Embedding, ...]:
-        """The embeddings that have a placeholder among the tokens, in order, each once."""
-        found: dict[str, Embedding] = {}
-        for token in tokens:
-            if token >= self._vocabulary:
-                embedding = self._rows[token - self._vocabulary][0]
-                found.setdefault(embedding.digest, embedding)
-        return tuple(found.values())
-
-    def key(self, tokens: Sequence[int]) -> tuple[Hashable, ...]:
-        """The tokens for a cache that outlives these vectors: a placeholder becomes (digest, index)."""
-        if not self._rows:
-            return tuple(tokens)
-        return tuple(
-            (self._rows[token - self._vocabulary][0].digest, self._rows[token - self._vocabulary][1])
-            if token >= self._vocabulary
-            else token
-            for token in tokens
-        )
+    def key(self, chunk: Chunk) -> tuple[tuple[str, int], ...]:
+        """What stands in the chunk beside its tokens, for a cache that outlives these vectors: digests and places."""
+        return tuple((self._held[placed.name.casefold()].digest, placed.place) for placed in chunk.embeddings)
 
     @contextmanager
-    def placed(self, table: nn.Module, tokens: Sequence[int]) -> Iterator[list[int]]:
-        """Give the ids to run the text encoder with, and put the vectors into what its `table` of tokens gives.
-
-        `table` is the embedding module, which is asked once with [1, len(tokens)] ids.
-        """
-        places = [(place, token) for place, token in enumerate(tokens) if token >= self._vocabulary]
-        ids = [0 if token >= self._vocabulary else token for token in tokens]
-        if not places:
-            yield ids
+    def placed(self, table: nn.Module, chunk: Chunk) -> Iterator[None]:
+        """Put the vectors of the chunk into what the text encoder's `table` of tokens gives for its ids, [1, 77]."""
+        if not chunk.embeddings:
+            yield
             return
 
         def put(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             output = output.clone()
-            for place, token in places:
-                embedding, index = self._rows[token - self._vocabulary]
-                output[0, place] = embedding.vectors[index].to(output)
+            for placed in chunk.embeddings:
+                vectors = self._held[placed.name.casefold()].vectors
+                output[0, placed.place : placed.place + placed.count] = vectors.to(output)
             return output
 
         hook = table.register_forward_hook(put)
         try:
-            yield ids
+            yield
         finally:
             hook.remove()
 

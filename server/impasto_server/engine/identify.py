@@ -35,7 +35,8 @@ class ModelInfo:
     epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints` are defaults for
     the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can be loaded, else
     None. `layout`: ldm (single-file), diffusers, or "". `inpaint_partner`: the name of the checkpoint that is to
-    inpaint in place of this one; "" for none, None where nothing is said.
+    inpaint in place of this one; "" for none, None where nothing is said. `alias` is the name that a LoRA was
+    trained under.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class ModelInfo:
     config: Mapping[str, dict[str, Any]] | None = None
     layout: str = ""
     inpaint_partner: str | None = None
+    alias: str = ""
 
     @property
     def described(self) -> str:
@@ -137,7 +139,8 @@ def identify_header(header: Header, facts: Facts) -> ModelInfo | Unknown:
     detail = _DETAILS.get((matches[0].kind, matches[0].family))
     if detail is not None:
         return detail(shapes, facts, matches[0], title, licence)
-    return _plain(matches[0], facts, title, licence)
+    alias = header.metadata.get("ss_output_name", "")[:200] if matches[0].kind == "lora" else ""
+    return replace(_plain(matches[0], facts, title, licence), alias=alias)
 
 
 def _plain(found: Found, facts: Facts, title: str, licence: str) -> ModelInfo:

@@ -53,7 +53,9 @@ class Job:
     path of the file or folder that the catalogue resolved `params.model` to (of an upscale: `params.upscaler`); "" for
     a mode without one. `partner_of` is the name that was asked for where that is its inpainting partner. A txt2img job
     has neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the
-    same box. `words` are the styles and the lines of wildcards that the prompts name.
+    same box. `words` are the styles and the lines of wildcards that the prompts name, `loras` the files of the LoRAs
+    that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
+    stand in the prompts.
     """
 
     id: str
@@ -68,6 +70,8 @@ class Job:
     preview: PreviewRequest | None = None
     partner_of: str = ""
     words: WordFiles = field(default_factory=WordFiles)
+    loras: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -296,8 +296,11 @@ def _shape(module: nn.Module, leaf: str) -> tuple[int, ...] | None:
 def lora_hash(path: str | Path) -> str:
     """The 12 digits by which AUTOMATIC1111 names a LoRA: of the sha256 of the file, of safetensors without the header.
 
-    Reads the whole file.
+    Reads the whole file where its metadata do not hold the number, as kohya's scripts write it.
     """
+    said = header_of(path).metadata.get("sshs_model_hash", "")
+    if re.fullmatch(r"[0-9a-f]{64}", said):
+        return said[:12]
     with open(path, "rb") as file:
         if Path(path).suffix.lower() not in PICKLES:
             length = int.from_bytes(file.read(8), "little")

@@ -241,13 +241,15 @@ def _decomposed(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
     ones = [1] * (weight.dim() - 2)
     # PEFT's vector is always of the outputs, in whatever layout; LyCORIS's says it by its first dimension.
     by_output = "magnitude" in parts or magnitude.shape[0] == weight.shape[0]
+    norm: torch.Tensor
     if by_output:
         norm = weight.flatten(1).norm(dim=1).view(-1, 1, *ones)
     else:
         norm = weight.transpose(0, 1).flatten(1).norm(dim=1).view(1, -1, *ones)
     if magnitude.numel() != norm.numel():
         raise Misfit(f"of {magnitude.numel()} magnitudes where the weight is {_dims(tuple(weight.shape))}")
-    return weight * (magnitude.reshape(norm.shape) / norm.clamp(min=torch.finfo(torch.float32).tiny))
+    factor: torch.Tensor = magnitude.reshape(norm.shape) / norm.clamp(min=torch.finfo(torch.float32).tiny)
+    return weight * factor
 
 
 def _shaped(delta: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

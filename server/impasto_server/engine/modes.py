@@ -7,14 +7,17 @@ there is one set of names, ranges and defaults. No torch here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from impasto_protocol.errors import RequestError
 from impasto_protocol.schema import AUTO, Mode, ModeInput, Param, validate
 
+from .extra_networks import LoraUse
+
 __all__ = [
+    "LORA",
     "MODES",
     "SAMPLERS",
     "SCHEDULES",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 Number = float | Literal["auto"]
+Maps = Sequence[Mapping[str, Any]]
 
 SAMPLERS = ("euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_sde", "dpmpp_2m_sde", "ddim", "unipc", "lcm")
 TWO_CALLS = ("heun", "dpmpp_sde")
@@ -56,6 +60,7 @@ def param(
     enum: tuple[str, ...] = (),
     ui: Mapping[str, Any] | None = None,
     choices: Mapping[str, Any] | None = None,
+    items: tuple[Param, ...] = (),
 ) -> Any:
     """A dataclass field that carries its description for the schema (see impasto_protocol.schema.Param)."""
     meta = dict(
@@ -68,8 +73,47 @@ def param(
         enum=enum,
         ui=ui or {},
         choices=choices or {},
+        items=items,
     )
     return dataclasses.field(default=default, metadata={"param": meta})
+
+
+LORA = (
+    Param(
+        "model",
+        "string",
+        "",
+        "LoRA",
+        "A LoRA of the catalogue.",
+        maximum=500,
+        ui={"widget": "model"},
+        choices={"from": "models", "kind": "lora"},
+    ),
+    Param(
+        "strength",
+        "number",
+        1.0,
+        "Strength",
+        "How much of it the network gets; negative ones work the other way.",
+        minimum=-10.0,
+        maximum=10.0,
+        step=0.05,
+        ui={"widget": "slider"},
+    ),
+    Param(
+        "text_strength",
+        "number",
+        AUTO,
+        "Strength on the text",
+        "How much of it the text encoder gets; auto takes the same.",
+        minimum=-10.0,
+        maximum=10.0,
+        step=0.05,
+        auto=True,
+        ui={"widget": "slider", "advanced": True},
+    ),
+)
+"""One entry of `loras`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +143,14 @@ class Common:
         "A checkpoint of the catalogue; empty takes the first one.",
         ui={"widget": "model", "group": "model"},
         choices={"from": "models", "kind": "checkpoint"},
+    )
+    loras: Maps = param(
+        (),
+        "LoRAs",
+        "Small files that change the model, each with a strength; <lora:name:1> in the prompt does the same.",
+        maximum=32,
+        ui={"group": "model", "advanced": True},
+        items=LORA,
     )
     seed: int = param(
         -1,
@@ -153,6 +205,18 @@ class Common:
         maximum=8,
         ui={"group": "sampling", "advanced": True},
     )
+
+    @property
+    def lora_uses(self) -> tuple[LoraUse, ...]:
+        """The LoRAs of `loras`; the prompt may ask for more."""
+        return tuple(
+            LoraUse(
+                str(entry["model"]),
+                float(entry["strength"]),
+                float(entry["strength"] if entry["text_strength"] == AUTO else entry["text_strength"]),
+            )
+            for entry in self.loras
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,16 +403,16 @@ MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
 }
 """Name -> (parameter dataclass, title, inputs)."""
 
-_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "Number": "number"}
+_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "Number": "number", "Maps": "array"}
 
 
 def params_of(cls: type[ModeParams]) -> tuple[Param, ...]:
     """The schema of a parameter dataclass, in the order of its fields."""
     described = []
     for f in dataclasses.fields(cls):
-        described.append(
-            Param(name=f.name, type=_TYPES[str(f.type)], default=cast(Any, f.default), **f.metadata["param"])
-        )
+        default = list(f.default) if isinstance(f.default, tuple) else f.default
+        meta = f.metadata["param"]
+        described.append(Param(name=f.name, type=_TYPES[str(f.type)], default=cast(Any, default), **meta))
     return tuple(described)
 
 

@@ -99,6 +99,16 @@ class Patcher:
             return self._components
         return replace(self._components, identity=(self._components.identity, on_text))
 
+    @property
+    def components(self) -> Components:
+        """The checkpoint, with what is on it."""
+        return self._components
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the checkpoint."""
+        return self._components.size_bytes
+
     def bundled(self) -> dict[str, dict[str, torch.Tensor]]:
         """The embeddings inside the files that are on: name -> tensors by name."""
         found: dict[str, dict[str, torch.Tensor]] = {}

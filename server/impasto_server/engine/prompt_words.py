@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from impasto_protocol.errors import ModelError
-
 from .extra_networks import LoraUse
 from .modes import DiffusionParams, ModeParams, Upscale
 from .prompt_errors import told_as_request
@@ -15,7 +13,7 @@ from .prompt_grammar import Nodes, Prompt, parse_negative, parse_prompt
 from .prompt_styles import Style, apply_style, read_styles, style_names, take_styles
 from .wildcards import WildcardFolders, expand, strip_comments
 
-__all__ = ["WordFiles", "WordSources", "Words", "check_words", "refuse_loras", "resolve_words"]
+__all__ = ["WordFiles", "WordSources", "Words", "check_words", "resolve_words"]
 
 _SIDES = ("prompt", "negative_prompt")
 
@@ -85,18 +83,7 @@ def resolve_words(params: DiffusionParams, files: WordFiles, seed: int) -> Words
 def check_words(params: ModeParams, files: WordFiles) -> None:
     """Raise what the run would raise, as far as it can be known before the seed is drawn."""
     if not isinstance(params, Upscale):
-        refuse_loras(resolve_words(params, files, max(params.seed, 0)))
-
-
-def refuse_loras(words: Words) -> None:
-    """Raise ModelError `model.unsupported` where the prompt asks for LoRAs: they cannot be loaded yet."""
-    if words.loras:
-        names = ", ".join(use.name for use in words.loras)
-        raise ModelError(
-            "model.unsupported",
-            f"The prompt asks for LoRA files ({names}), which are not supported yet; take the <lora:...> out.",
-            path="params.prompt",
-        )
+        resolve_words(params, files, max(params.seed, 0))
 
 
 def _written(params: DiffusionParams, styles: Mapping[str, Style]) -> dict[str, str]:

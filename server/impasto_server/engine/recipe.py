@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from impasto_protocol.geometry import Size
 
+from .extra_networks import format_networks
 from .modelpath import model_name
 from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
 
-__all__ = ["DIGITAL_SOURCE_TYPE", "infotext", "layer_name", "recipe", "upscale_recipe"]
+if TYPE_CHECKING:
+    from .addons import UsedLora
+
+__all__ = ["DIGITAL_SOURCE_TYPE", "addons_told", "infotext", "layer_name", "recipe", "upscale_recipe"]
 
 DIGITAL_SOURCE_TYPE = "trainedAlgorithmicMedia"
 """IPTC's word for a picture that a trained model made."""
@@ -34,6 +39,8 @@ def recipe(
     sampler: str,
     sampler_title: str,
     schedule: str,
+    loras: Sequence[UsedLora] = (),
+    embeddings: Mapping[str, str] | None = None,
     partner_of: str = "",
     asked: DiffusionParams | None = None,
 ) -> dict[str, Any]:
@@ -54,8 +61,16 @@ def recipe(
         "schedule": schedule,
         "steps": steps,
         "parameters": infotext(
-            params, seed=seed, model=stem, working=working, sampler_title=sampler_title, schedule=schedule
+            params,
+            seed=seed,
+            model=stem,
+            working=working,
+            sampler_title=sampler_title,
+            schedule=schedule,
+            loras=loras,
+            embeddings=embeddings,
         ),
+        **addons_told(loras, embeddings or {}),
         "digital_source_type": DIGITAL_SOURCE_TYPE,
         **_as_written(params, asked),
     }
@@ -80,10 +95,34 @@ def upscale_recipe(params: Upscale, size: Size) -> dict[str, Any]:
     return made
 
 
+def addons_told(loras: Sequence[UsedLora], embeddings: Mapping[str, str]) -> dict[str, Any]:
+    """What ran beside the checkpoint, as plain values; nothing where nothing did."""
+    told: dict[str, Any] = {}
+    if loras:
+        told["loras"] = [
+            {"model": lora.use.name, "strength": lora.use.unet, "text_strength": lora.use.text, "hash": lora.hash}
+            for lora in loras
+        ]
+    if embeddings:
+        told["embeddings"] = [{"model": name, "hash": digits} for name, digits in embeddings.items()]
+    return told
+
+
 def infotext(
-    params: DiffusionParams, *, seed: int, model: str, working: Size, sampler_title: str, schedule: str
+    params: DiffusionParams,
+    *,
+    seed: int,
+    model: str,
+    working: Size,
+    sampler_title: str,
+    schedule: str,
+    loras: Sequence[UsedLora] = (),
+    embeddings: Mapping[str, str] | None = None,
 ) -> str:
-    """A1111's `parameters` text: the prompt, the negative prompt, then one line of `key: value` pairs."""
+    """A1111's `parameters` text: the prompt, the negative prompt, then one line of `key: value` pairs.
+
+    A1111 knows LoRAs only as <lora:...> in the prompt, so those of the parameters are written there.
+    """
     values: dict[str, Any] = {
         "Steps": params.steps,
         "Sampler": sampler_title,
@@ -105,8 +144,13 @@ def infotext(
             values["Mask mode"] = "Inpaint not masked"
     if isinstance(params, Sketch) and params.background == "document":
         values["Sketch over"] = "document"
+    hashed = {name: digits for name, digits in (embeddings or {}).items() if digits}
+    if loras:
+        values["Lora hashes"] = ", ".join(dict.fromkeys(f"{lora.use.name}: {lora.hash}" for lora in loras))
+    if hashed:
+        values["TI hashes"] = ", ".join(f"{name}: {digits}" for name, digits in hashed.items())
     values["Version"] = "Impasto"
-    lines = [params.prompt]
+    lines = [params.prompt + format_networks(params.lora_uses)]
     if params.negative_prompt:
         lines.append(f"Negative prompt: {params.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in values.items()))

@@ -123,11 +123,17 @@ _LORA = (
     ".lokr_w1_a",
     ".oft_blocks",
 )
+_LYCORIS = (".lokr_w2_a", ".lokr_w2", ".oft_diag", ".diff", ".diff_b", ".w_norm", ".b_norm", ".on_input", ".a1.weight")
+"""Ends that say so only below the prefixes of LoRAs."""
 
 
 def lora(shapes: Shapes) -> Found | None:
     """LoRA and its relatives; the family from the text width that a cross-attention key reads."""
-    names = [name for name in shapes if name.endswith(_LORA)]
+    names = [
+        name
+        for name in shapes
+        if name.endswith(_LORA) or (name.startswith(("lora_", "lycoris_")) and name.endswith(_LYCORIS))
+    ]
     if not names or any(name.startswith("ip_adapter.") for name in names):
         return None
     layout = "diffusers" if any(".lora_A." in name or ".lora.down." in name for name in names) else "kohya"
@@ -136,7 +142,7 @@ def lora(shapes: Shapes) -> Found | None:
     if any(name.startswith("lora_te2_") for name in names):
         return Found("lora", "sdxl", "", layout)
     for name in names:
-        if "attn2" in name and "to_k" in name and name.endswith(("down.weight", "lora_A.weight")):
+        if "attn2" in name and "to_k" in name and name.endswith(("down.weight", "lora_A.weight", "hada_w1_b")):
             return Found("lora", CONTEXT.get(shapes[name][-1], ""), "", layout)
     return Found("lora", "", "", layout)
 

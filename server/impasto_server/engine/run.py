@@ -15,6 +15,7 @@ from impasto_protocol.errors import RequestError, ResourceError
 from impasto_protocol.geometry import Box
 
 from .adapters import Adapter
+from .addons import Addons, asked_loras, named_loras
 from .attention import install
 from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, forget, latent_mask, match_colors
 from .jobs import Emit, Job, Layer, Pixels, Result
@@ -22,10 +23,11 @@ from .load import Components, load_checkpoint
 from .masks import bounds_of, denoise_mask, within_reach
 from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
 from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
+from .patch import Patcher
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import Plan, check_box, plan, resolve_mask
 from .preview import LatentColors, colors_of
-from .prompt_words import Words, refuse_loras, resolve_words
+from .prompt_words import Words, resolve_words
 from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
 from .upscale import upscale, upscale_by_model
@@ -46,10 +48,11 @@ class Engine:
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, precision)
         budget = memory_budget if memory_budget is not None else _default_budget(self.device)
-        self._components: ComponentCache[Components] = ComponentCache(budget, _load)
+        self._components: ComponentCache[Patcher] = ComponentCache(budget, _load)
         # One of them is enough, and small beside a checkpoint.
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
         self._texts = TextCache()
+        self._addons = Addons()
         # By the VAE itself, so that the map goes when the checkpoint goes.
         self._colors: weakref.WeakKeyDictionary[Any, LatentColors] = weakref.WeakKeyDictionary()
 
@@ -63,15 +66,15 @@ class Engine:
         """Run one job to its end; its layers, progress and previews go to `emit`.
 
         Raises Cancelled at most one step after `cancelled()` turned true, and ImpastoError: RequestError for what
-        does not fit together, ModelError for the checkpoint, ResourceError `resource.out_of_memory`.
+        does not fit together, ModelError for the checkpoint, its LoRAs and embeddings, ResourceError
+        `resource.out_of_memory`.
         """
         report = Report(emit, cancelled)
         if isinstance(job.params, Upscale):
             return self._upscale(job, job.params, report)
         seeds = _seeds(job.params)
         words = tuple(resolve_words(job.params, job.words, seed) for seed in seeds)
-        for prompts in words:
-            refuse_loras(prompts)
+        named_loras(job, asked_loras(job, words))
         try:
             return self._run(job, report, seeds, words, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -120,7 +123,11 @@ class Engine:
     ) -> Result:
         # Not in inference mode: what is loaded outlives the job.
         with report.stage("load"):
-            components = self._components.get(job.checkpoint, device=self.device, dtype=self.dtype)
+            patcher = self._components.get(job.checkpoint, device=self.device, dtype=self.dtype)
+            uses = asked_loras(job, words)
+            components = patcher.apply(named_loras(job, uses))
+            loras = self._addons.used_loras(job, uses)
+            vectors = self._addons.vectors(job, patcher, components.text_encoder.config.hidden_size)
         with torch.inference_mode():
             run = Work(
                 job,
@@ -132,6 +139,9 @@ class Engine:
                 self._texts,
                 self._colors_of(components) if job.preview else None,
                 sequential,
+                loras=loras,
+                vectors=vectors,
+                embeddings=lambda: self._addons.used_embeddings(job, vectors),
             )
             layers = _BY_MODE[job.mode](run)
         # All at the end: had memory run out after the first, it would come twice.
@@ -153,10 +163,10 @@ def _seeds(params: DiffusionParams) -> tuple[int, ...]:
     return tuple((seed + i) % 2**32 for i in range(params.batch))
 
 
-def _load(path: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
+def _load(path: Path, *, device: torch.device, dtype: torch.dtype) -> Patcher:
     components = load_checkpoint(path, device=device, dtype=dtype)
     install(components.unet)
-    return components
+    return Patcher(components)
 
 
 def _default_budget(device: torch.device) -> int:

@@ -10,6 +10,7 @@ import torch
 from impasto_protocol.errors import RequestError
 
 from .conditioning import Conditioning
+from .embeddings import NO_VECTORS, Vectors
 from .load import Components
 from .prompt import Chunk, make_chunks, parse_attention
 from .prompt_schedule import Phase, phases
@@ -46,22 +47,30 @@ class TextCache:
         return len(self._held)
 
 
-def encode(components: Components, text: str, *, cache: TextCache, clip_skip: int = 1) -> torch.Tensor:
+def encode(
+    components: Components, text: str, *, cache: TextCache, clip_skip: int = 1, vectors: Vectors = NO_VECTORS
+) -> torch.Tensor:
     """The embedding of a prompt without schedule: fp32 [1, 77 * chunks, width] on the components' device.
 
     Each chunk of 75 tokens is encoded by itself and they are joined along the tokens. Weights are applied as
     AUTOMATIC1111 does by default: the embedding of each token is multiplied by its weight, then the chunk is scaled
-    back to the mean it had. `clip_skip` n takes the output of the last layer but n - 1, with the last norm. Raises
-    RequestError `request.invalid_param` where the text encoder has fewer layers.
+    back to the mean it had. `clip_skip` n takes the output of the last layer but n - 1, with the last norm. `vectors`
+    are the embeddings that a text may name. Raises RequestError `request.invalid_param` where the text encoder has
+    fewer layers, and ModelError for an embedding of another width.
     """
-    return encode_all(components, (text,), cache=cache, clip_skip=clip_skip)[text]
+    return encode_all(components, (text,), cache=cache, clip_skip=clip_skip, vectors=vectors)[text]
 
 
 def encode_all(
-    components: Components, texts: Iterable[str], *, cache: TextCache, clip_skip: int = 1
+    components: Components,
+    texts: Iterable[str],
+    *,
+    cache: TextCache,
+    clip_skip: int = 1,
+    vectors: Vectors = NO_VECTORS,
 ) -> dict[str, torch.Tensor]:
     """Each text as `encode` gives it, all of equal length: the shorter ones are filled up with the empty chunk."""
-    encoder = _Encoder(components, cache, clip_skip)
+    encoder = _Encoder(components, cache, clip_skip, vectors)
     chunks = {text: encoder.chunks(text) for text in texts}
     length = max(map(len, chunks.values()), default=1)
     (empty,) = encoder.chunks("")
@@ -87,13 +96,21 @@ class Guidance:
     calls: int
 
 
-def guidance(components: Components, words: Words, calls: int, *, cache: TextCache, clip_skip: int = 1) -> Guidance:
+def guidance(
+    components: Components,
+    words: Words,
+    calls: int,
+    *,
+    cache: TextCache,
+    clip_skip: int = 1,
+    vectors: Vectors = NO_VECTORS,
+) -> Guidance:
     """The entries of both prompts over `calls` calls of the network; each distinct text is encoded once."""
     positive = [(index, part.weight, phases(part.nodes, calls)) for index, part in enumerate(words.tree.parts)]
     negative = phases(words.negative, calls)
     runs = [*(found for _, _, found in positive), negative]
     texts = dict.fromkeys(phase.text for run in runs for phase in run)
-    encoded = encode_all(components, texts, cache=cache, clip_skip=clip_skip)
+    encoded = encode_all(components, texts, cache=cache, clip_skip=clip_skip, vectors=vectors)
 
     def entries(run: tuple[Phase, ...], part: int = 0, scale: float = 1.0) -> list[Conditioning]:
         return [
@@ -112,10 +129,14 @@ class _Encoder:
     components: Components
     cache: TextCache
     clip_skip: int
+    vectors: Vectors
 
     def chunks(self, text: str) -> tuple[Chunk, ...]:
-        components = self.components
-        return make_chunks(parse_attention(text), components.tokenizer.encode, pad=components.family.token_pad)
+        tokenizer, pad = self.components.tokenizer, self.components.family.token_pad
+        names = self.vectors.names(tokenizer.encode)
+        chunks = make_chunks(parse_attention(text), tokenizer.encode, pad=pad, embeddings=names)
+        self.vectors.used(chunks)  # they fit, or it says so
+        return chunks
 
     def joined(self, chunks: tuple[Chunk, ...]) -> torch.Tensor:
         parts = [_weighted(self.embedding(chunk), chunk) for chunk in chunks]
@@ -125,10 +146,13 @@ class _Encoder:
     def embedding(self, chunk: Chunk) -> torch.Tensor:
         """[77, width] on the CPU in fp32. One chunk at a time: the result must not depend on what the cache holds."""
         key = self.components.identity if self.clip_skip == 1 else (self.components.identity, self.clip_skip)
+        if chunk.embeddings:
+            key = (key, self.vectors.key(chunk))
         held = self.cache.get(key, chunk.tokens)
         if held is None:
             ids = torch.tensor([chunk.tokens], device=self.components.device)
-            held = self._output(ids)[0].float().cpu()
+            with self.vectors.placed(self.components.text_encoder.get_input_embeddings(), chunk):
+                held = self._output(ids)[0].float().cpu()
             self.cache.put(key, chunk.tokens, held)
         return held
 

@@ -15,7 +15,9 @@ from impasto_protocol.geometry import Box
 
 from . import vae
 from .adapters import Adapter
+from .addons import UsedLora
 from .denoise import Denoiser
+from .embeddings import NO_VECTORS, Vectors
 from .inpaint import InpaintChannels
 from .jobs import Cancelled, Emit, Job, Layer, Pixels, PreviewRequest, Progress
 from .load import Components
@@ -27,7 +29,7 @@ from .preview import LatentColors, preview_jpeg
 from .prompt_batch import PictureDenoisers
 from .prompt_schedule import total_calls
 from .prompt_words import Words
-from .recipe import layer_name, recipe
+from .recipe import addons_told, layer_name, recipe
 from .samplers import SAMPLERS, Denoise
 from .schedule import resolve_schedule, scaled_linear, sigmas, trim
 from .text import TextCache, guidance
@@ -75,7 +77,8 @@ class Report:
 
 @dataclass
 class Work:
-    """One job at work: what the modes are composed of. `words` are the prompts of each picture."""
+    """One job at work: what the modes are composed of. `words` are the prompts of each picture, `loras` those that are
+    on the components, `embeddings` tells name -> hash of what stood in the prompts."""
 
     job: Job
     components: Components
@@ -86,6 +89,9 @@ class Work:
     texts: TextCache
     colors: LatentColors | None
     sequential: bool
+    loras: tuple[UsedLora, ...] = ()
+    vectors: Vectors = NO_VECTORS
+    embeddings: Callable[[], dict[str, str]] = dict
     steps: int = 0
     vae_dtype: str = ""
     sources: tuple[NoiseSource, ...] = field(init=False)
@@ -132,7 +138,9 @@ class Work:
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
         calls = total_calls(params.sampler, params.steps)
-        guided = guidance(self.components, words, calls, cache=self.texts, clip_skip=params.clip_skip)
+        guided = guidance(
+            self.components, words, calls, cache=self.texts, clip_skip=params.clip_skip, vectors=self.vectors
+        )
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
         levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
         self.steps = len(levels) - 1
@@ -222,6 +230,8 @@ class Work:
             sampler=params.sampler,
             sampler_title=SAMPLERS[params.sampler][1],
             schedule=self.schedule,
+            loras=self.loras,
+            embeddings=self.embeddings(),
             partner_of=self.job.partner_of,
         )
         name = layer_name(MODES[self.job.mode][1], params, seed)
@@ -236,6 +246,7 @@ class Work:
             "vae_dtype": self.vae_dtype,
             "model": self.components.info.title or self.job.checkpoint,
             **({"partner_of": self.job.partner_of} if self.job.partner_of else {}),
+            **addons_told(self.loras, self.embeddings()),
             "sampler": self.params.sampler,
             "schedule": self.schedule,
             "steps": self.steps,

@@ -21,6 +21,7 @@ from impasto_protocol.errors import ImpastoError, ModelError
 from impasto_protocol.home import write_private
 from impasto_protocol.schema import Mode
 
+from ..engine.addon_names import unknown_lora
 from ..engine.modelpath import SUFFIXES, is_model_folder, model_name, stamp_of
 from ..engine.modes import describe, needs_checkpoint
 from .facts import Facts, index_version
@@ -189,6 +190,41 @@ class Catalogue:
             path="params.upscaler",
             data={"nearest": near},
         )
+
+    def lora(self, name: str, path: str, family: str) -> Model:
+        """The LoRA of that name, or of that alias where it means one file, for a checkpoint of `family`.
+
+        Raises ModelError as `checkpoint` does; with `need` and `got` for one of another family.
+        """
+        found = self._named(name)
+        if found is None:
+            aliased = [m for m in self.models if m.facts.kind == "lora" and m.facts.alias == name]
+            found = aliased[0] if len(aliased) == 1 else None
+        if found is None:
+            loras = [m.id for m in self.models if m.facts.kind == "lora"]
+            error = unknown_lora(name, loras)
+            error.path = path
+            raise error
+        if found.facts.kind == "lora" and found.facts.family not in ("", family):
+            raise ModelError(
+                "model.unsupported",
+                f"The LoRA {found.id!r} is for {found.facts.family}, the checkpoint is {family}; choose a LoRA for "
+                f"{family}, or a checkpoint of {found.facts.family}.",
+                path=path,
+                data={"model": found.id, "need": family, "got": found.facts.family},
+            )
+        return _usable(found, "lora", path)
+
+    def loras(self, family: str) -> dict[str, str]:
+        """Name -> path of all LoRAs that may fit a checkpoint of `family`."""
+        fitting = (m for m in self.models if m.facts.kind == "lora" and m.facts.usable)
+        return {m.id: str(m.path) for m in fitting if m.facts.family in ("", family)}
+
+    def embeddings(self, texts: Sequence[str]) -> dict[str, str]:
+        """Name -> path of the embeddings whose names may stand in the texts, spaces and capitals aside."""
+        held = "".join("".join(text.split()) for text in texts).casefold()
+        usable = (m for m in self.models if m.facts.kind == "embedding" and m.facts.usable)
+        return {m.id: str(m.path) for m in usable if "".join(m.id.split()).casefold() in held}
 
     def _named(self, name: str) -> Model | None:
         return next((model for model in self.models if model.id == name), None)

@@ -12,6 +12,7 @@ from typing import Any
 from impasto_protocol.errors import ImpastoError
 
 from .. import __version__
+from ..engine.families import FAMILIES
 from ..engine.identify import Unknown, identify_file
 
 __all__ = ["Facts", "identify", "index_version"]
@@ -25,7 +26,8 @@ class Facts:
 
     Where it is not `usable`, `reason` says why and what to do, and `code` is that of the ModelError. `hints` are
     values of parameters that suit the checkpoint. `says_partner` is the name of its inpainting partner where the model
-    itself says it, "" where it says that it has none, None where it says nothing.
+    itself says it, "" where it says that it has none, None where it says nothing. `alias` is the name that a LoRA was
+    trained under: prompts may use it where it means one file.
     """
 
     kind: str
@@ -38,11 +40,12 @@ class Facts:
     reason: str = ""
     code: str = ""
     says_partner: str | None = None
+    alias: str = ""
 
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 2 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 3 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -68,7 +71,10 @@ def identify(path: Path) -> Facts:
         found.native_size,
         dict(found.hints),
         says_partner=found.inpaint_partner,
+        alias=found.alias,
     )
+    if found.kind in ("lora", "embedding") and found.family in ("", *FAMILIES):
+        return facts
     if found.kind == "upscaler":
         if _has_spandrel():
             return facts

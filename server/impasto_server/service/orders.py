@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from impasto_protocol.errors import AssetError, RequestError
+from impasto_protocol.errors import AssetError, ModelError, RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import ImageFormat
 from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
+from ..engine.addon_names import lora_names
 from ..engine.jobs import Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
 from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordFiles, WordSources, check_words
+from ..engine.wildcards import strip_comments
 from .blobs import Held, bytes_of
 from .catalogue import Catalogue, Model
 from .pixels import check_bytes, from_wire, mask_from_wire
@@ -35,6 +38,8 @@ class Order:
     box: Box
     plan: Plan
     words: WordFiles = field(default_factory=WordFiles)
+    loras: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -121,11 +126,12 @@ def check_order(
     params, model = resolve_params(catalogue, submit.mode, submit.params)
     words = (sources or WordSources()).gather(params)
     check_words(params, words)
+    loras, embeddings = _addons(catalogue, params, model, words)
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
         planned = check_box(submit.mode, params, submit.canvas, None, _native(model), asked)
-        return Order(submit, params, model, planned.box, planned, words)
+        return Order(submit, params, model, planned.box, planned, words, loras, embeddings)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
         raise RequestError(
@@ -154,7 +160,7 @@ def check_order(
                 path="inputs.mask",
             )
     planned = check_box(submit.mode, params, submit.canvas, selection, _native(model), box)
-    return Order(submit, params, model, box, planned, words)
+    return Order(submit, params, model, box, planned, words, loras, embeddings)
 
 
 def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
@@ -175,7 +181,36 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         backdrop=_pixels(backdrop, pictures, "inputs.backdrop") if backdrop is not None else None,
         preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
         words=order.words,
+        loras=order.loras,
+        embeddings=order.embeddings,
     )
+
+
+def _addons(
+    catalogue: Catalogue, params: ModeParams, model: Model | None, words: WordFiles
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Paths of the LoRAs that parameters and prompts ask for, and of the embeddings whose names may stand in them.
+
+    Raises ModelError for a LoRA that is not there or does not fit, but for those that only a line of a wildcard names:
+    it may never be chosen.
+    """
+    if isinstance(params, Upscale) or model is None:
+        return {}, {}
+    family = model.facts.family
+    loras: dict[str, str] = {}
+    for index, use in enumerate(params.lora_uses):
+        loras[use.name] = str(catalogue.lora(use.name, f"params.loras[{index}].model", family).path)
+    written = [params.prompt, *(style.prompt for style in words.styles.values())]
+    chosen = [line for lines in words.wildcards.values() for line in lines]
+    for text in (*written, *chosen):
+        for name in lora_names(strip_comments(text)):
+            if "{" in name:  # the name itself is a choice
+                loras |= catalogue.loras(family)
+                continue
+            with suppress(ModelError) if text in chosen else nullcontext():
+                loras[name] = str(catalogue.lora(name, "params.prompt", family).path)
+    negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values())]
+    return loras, catalogue.embeddings([*written, *negative, *chosen])
 
 
 def _partner_of(params: ModeParams, model: Model | None) -> str:
