@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_on_then_off_is_bit_identical(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with (
-            running(settings_of(tmp_path, a1111=(root,)), identify=facts.identify) as (server, endpoint),
+            running(replace(settings_of(tmp_path), a1111=(root,)), identify=facts.identify) as (server, endpoint),
             connected(endpoint) as peer,
         ):
             entries = {m.id: m.to_wire() for m in server.catalogue.models}
@@ -98,7 +99,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with (
-            running(settings_of(tmp_path, a1111=(root,)), identify=facts.identify) as (_, endpoint),
+            running(replace(settings_of(tmp_path), a1111=(root,)), identify=facts.identify) as (_, endpoint),
             connected(endpoint) as peer,
         ):
             for index, (params, code, path, said) in enumerate(
