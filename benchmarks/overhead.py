@@ -95,7 +95,7 @@ def job(checkpoint: Path, previews: bool) -> Job:
 
 
 def components_of(engine: Engine, one: Job) -> Components:
-    return engine._components.get(one.checkpoint, device=engine.device, dtype=engine.dtype)
+    return engine._components.get(one.checkpoint, device=engine.device, dtype=engine.dtype).components
 
 
 def stand_in(components: Components) -> None:

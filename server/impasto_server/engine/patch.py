@@ -54,6 +54,7 @@ class Patcher:
         self._open: dict[Hashable, _Open] = {}
         self._names: LayerNames | None = None
         self._on: dict[tuple[str, str], _Key] = {}
+        self._last: tuple[tuple[Hashable, ...], Components] | None = ((), components)
         self.replaced = 0
         """Parameters that the last `apply` replaced."""
 
@@ -69,6 +70,10 @@ class Patcher:
         """
         self.replaced = 0
         used = sorted(((self._opened(lora), lora) for lora in loras), key=_order)
+        this = tuple((opened.file.identity, lora.unet, lora.text) for opened, lora in used)
+        if self._last is not None and self._last[0] == this:
+            return self._last[1]
+        self._last = None
         wanted: dict[tuple[str, str], list[tuple[_Open, Change, float]]] = {}
         for opened, lora in used:
             for change in opened.changes:
@@ -95,9 +100,11 @@ class Patcher:
                     self.replaced += 1
         self._open = {opened.file.identity: opened for opened, _ in used}
         on_text = frozenset(key for (part, _), key in keys.items() if part == TEXT)
-        if not on_text:
-            return self._components
-        return replace(self._components, identity=(self._components.identity, on_text))
+        patched = self._components
+        if on_text:
+            patched = replace(patched, identity=(patched.identity, on_text))
+        self._last = (this, patched)
+        return patched
 
     @property
     def components(self) -> Components:
