@@ -61,8 +61,11 @@ def write_full(path: Path) -> Path:
         shapes[layout.TEXT_PREFIX + layout.text_to_file(name, nested=True)] = tuple(value.shape)
     # One block of noise over and over: what it says does not matter, and drawing a billion numbers takes long.
     noise = (torch.randn(1 << 22) * 0.02).half()
-    tensors = {name: noise.repeat(numel(shape) // len(noise) + 1)[: numel(shape)] for name, shape in shapes.items()}
-    save_file({name: value.reshape(shapes[name]).clone() for name, value in tensors.items()}, str(path))
+    tensors = {
+        name: noise.repeat(numel(shape) // len(noise) + 1)[: numel(shape)].reshape(shape).clone()
+        for name, shape in shapes.items()
+    }
+    save_file(tensors, str(path))
     return path
 
 
@@ -88,40 +91,41 @@ def write_lora(path: Path, components: Components, rank: int, seed: int) -> Path
     return path
 
 
-def timed(device: torch.device, action: Callable[[], Any]) -> float:
-    """Milliseconds, the card's queue included."""
+def timed(device: torch.device, action: Callable[[], Any]) -> tuple[float, Any]:
+    """Milliseconds, the card's queue included, and what the action gives."""
     began = time.perf_counter()
-    action()
+    given = action()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - began)
+    return 1000 * (time.perf_counter() - began), given
 
 
 def measure(checkpoint: Path, loras: list[Path], rounds: int, device: torch.device, dtype: torch.dtype) -> Any:
-    held = [load_checkpoint(checkpoint, device=device, dtype=dtype)]
-
-    def reload() -> None:
-        held.clear()
-        held.append(load_checkpoint(checkpoint, device=device, dtype=dtype))
-        for parameter in held[0].unet.parameters():
+    def reload() -> Patcher:
+        components = load_checkpoint(checkpoint, device=device, dtype=dtype)
+        for parameter in components.unet.parameters():
             parameter.sum()  # touch what is only mapped
+        return Patcher(components)
 
+    one, other = (str(path) for path in loras)
+    wishes: tuple[tuple[str, list[LoraSource]], ...] = (
+        ("first LoRA on", [LoraSource(one)]),
+        ("same again", [LoraSource(one)]),
+        ("other strength on the text", [LoraSource(one, 1.0, 0.5)]),
+        ("other strength", [LoraSource(one, 0.7)]),
+        ("second LoRA instead", [LoraSource(other)]),
+        ("both", [LoraSource(one, 0.5), LoraSource(other, 0.5)]),
+        ("off", []),
+    )
     spent: dict[str, list[float]] = {}
     replaced: dict[str, int] = {}
     for _ in range(rounds + 1):
-        spent.setdefault("reload", []).append(timed(device, reload))
-        patcher = Patcher(held[0])
-        one, other = (str(path) for path in loras)
-        for name, wanted in (
-            ("first LoRA on", [LoraSource(one)]),
-            ("same again", [LoraSource(one)]),
-            ("other strength on the text", [LoraSource(one, 1.0, 0.5)]),
-            ("other strength", [LoraSource(one, 0.7)]),
-            ("second LoRA instead", [LoraSource(other)]),
-            ("both", [LoraSource(one, 0.5), LoraSource(other, 0.5)]),
-            ("off", []),
-        ):
-            spent.setdefault(name, []).append(timed(device, partial(patcher.apply, wanted)))
+        patcher = None  # two checkpoints at once might not fit
+        took, patcher = timed(device, reload)
+        spent.setdefault("reload", []).append(took)
+        for name, wanted in wishes:
+            took, _ = timed(device, partial(patcher.apply, wanted))
+            spent.setdefault(name, []).append(took)
             replaced[name] = patcher.replaced
     medians = {name: statistics.median(values[1:]) for name, values in spent.items()}
     return {
@@ -158,7 +162,7 @@ def main() -> int:
             checkpoint = write_tiny_checkpoint(folder / "tiny.safetensors")
         loras = list(args.lora)
         if len(loras) < 2:
-            components = load_checkpoint(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
+            components = load_checkpoint(checkpoint, device=torch.device("cpu"), dtype=torch.float16)
             while len(loras) < 2:
                 path = folder / f"{len(loras)}.safetensors"
                 loras.append(write_lora(path, components, args.rank, len(loras)))
