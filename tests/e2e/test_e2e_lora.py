@@ -36,6 +36,7 @@ def web_ui(root: Path) -> Path:
     loras = root / "models" / "Lora"
     write_lora(loras / "people" / "ink.safetensors")
     write_tensors(loras / "v3_final.safetensors", {"lora_unet_conv_out.diff_b": numbers(4)}, {"ss_output_name": "tone"})
+    write_lora(loras / "dream.safetensors", seed=3)  # called as the checkpoint
     key = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
     big = {f"{key}.lora_down.weight": numbers(2, 2048), f"{key}.lora_up.weight": numbers(640, 2)}
     write_tensors(loras / "big.safetensors", big)
@@ -78,6 +79,11 @@ def test_on_then_off_is_bit_identical(tmp_path: Path) -> None:
             )
             assert end.ran["loras"][0]["model"] == "tone" and (aliased != plain).any()
 
+            _, namesake, end = await one(
+                peer, "name", "txt2img", {**common, "prompt": "a cat<lora:dream:1>"}, {}, CANVAS
+            )
+            assert end.ran["loras"][0]["model"] == "dream" and (namesake != aliased).any()
+
             _, off, _ = await one(peer, "off", "txt2img", common, {}, CANVAS)
             assert (off == plain).all()
 
@@ -107,7 +113,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
                     ({"loras": [{"model": "imk"}]}, "model.unknown", "params.loras[0].model", "Did you mean 'ink'?"),
                     ({"prompt": "<lora:imk:1>"}, "model.unknown", "params.prompt", "Did you mean 'ink'?"),
                     ({"prompt": "<lora:big:1>"}, "model.unsupported", "params.prompt", "is for sdxl, the checkpoint"),
-                    ({"loras": [{"model": "dream"}]}, "model.unsupported", "params.loras[0].model", "not lora"),
+                    ({"loras": [{"model": "EasyNegative"}]}, "model.unsupported", "params.loras[0].model", "not lora"),
                     ({"loras": [{"name": "ink"}]}, "request.invalid_param", "params.loras[0].name", "no parameter"),
                 )
             ):

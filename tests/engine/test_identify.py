@@ -100,6 +100,15 @@ FIXTURES: dict[str, tuple[Shapes, tuple[str, str, str]]] = {
         {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280), "bundle_emb.x.clip_g": (4, 1280)},
         ("lora", "sdxl", ""),
     ),
+    "loha of a family": (
+        {"lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.hada_w1_b": (4, 768)},
+        ("lora", "sd1", ""),
+    ),
+    "lora of differences": ({"lora_unet_conv_in.diff": (320, 4, 3, 3)}, ("lora", "", "")),
+    "lora of norms": ({"lora_unet_out_0.w_norm": (320,), "lora_unet_out_0.b_norm": (320,)}, ("lora", "", "")),
+    "ia3": ({"lycoris_mid_block_proj.weight": (1, 320), "lycoris_mid_block_proj.on_input": ()}, ("lora", "", "")),
+    "glora": ({"lora_unet_mid_block_attentions_0_proj_in.a1.weight": (4, 320)}, ("lora", "", "")),
+    "older oft": ({"lora_unet_mid_block_attentions_0_proj_in.oft_diag": (8, 40, 40)}, ("lora", "", "")),
     "loha": ({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": (4, 4)}, ("lora", "", "")),
     "ip-adapter plus": (
         {"image_proj.latents": (1, 16, 768), "ip_adapter.1.to_k_ip.weight": (320, 768)},

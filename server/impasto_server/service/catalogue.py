@@ -40,6 +40,7 @@ _A1111 = (
     "models/Stable-diffusion",
     "models/VAE",
     "models/Lora",
+    "models/LyCORIS",
     "models/ControlNet",
     "models/ESRGAN",
     "models/RealESRGAN",
@@ -192,17 +193,18 @@ class Catalogue:
         )
 
     def lora(self, name: str, path: str, family: str) -> Model:
-        """The LoRA of that name, or of that alias where it means one file, for a checkpoint of `family`.
+        """The LoRA of that name, file or alias, the latter where it means one, for a checkpoint of `family`.
 
-        Raises ModelError as `checkpoint` does; with `need` and `got` for one of another family.
+        A checkpoint may have the same name as a LoRA. Raises ModelError as `checkpoint` does; with `need` and `got` for
+        one of another family.
         """
-        found = self._named(name)
+        loras = [m for m in self.models if m.facts.kind == "lora"]
+        found = next((m for m in loras if m.id == name), None) or next((m for m in loras if m.path.stem == name), None)
         if found is None:
-            aliased = [m for m in self.models if m.facts.kind == "lora" and m.facts.alias == name]
-            found = aliased[0] if len(aliased) == 1 else None
+            aliased = [m for m in loras if m.facts.alias == name]
+            found = aliased[0] if len(aliased) == 1 else self._named(name)
         if found is None:
-            loras = [m.id for m in self.models if m.facts.kind == "lora"]
-            error = unknown_lora(name, loras)
+            error = unknown_lora(name, [m.id for m in loras])
             error.path = path
             raise error
         if found.facts.kind == "lora" and found.facts.family not in ("", family):
@@ -218,13 +220,14 @@ class Catalogue:
     def loras(self, family: str) -> dict[str, str]:
         """Name -> path of all LoRAs that may fit a checkpoint of `family`."""
         fitting = (m for m in self.models if m.facts.kind == "lora" and m.facts.usable)
-        return {m.id: str(m.path) for m in fitting if m.facts.family in ("", family)}
+        named = [m for m in fitting if m.facts.family in ("", family)]
+        return {m.path.stem: str(m.path) for m in named} | {m.id: str(m.path) for m in named}
 
     def embeddings(self, texts: Sequence[str]) -> dict[str, str]:
         """Name -> path of the embeddings whose names may stand in the texts, spaces and capitals aside."""
         held = "".join("".join(text.split()) for text in texts).casefold()
         usable = (m for m in self.models if m.facts.kind == "embedding" and m.facts.usable)
-        return {m.id: str(m.path) for m in usable if "".join(m.id.split()).casefold() in held}
+        return {m.id: str(m.path) for m in usable if "".join(m.path.stem.split()).casefold() in held}
 
     def _named(self, name: str) -> Model | None:
         return next((model for model in self.models if model.id == name), None)
