@@ -7,7 +7,16 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from impasto_server.engine.lora_kinds import Misfit, Parts, bias_delta, check, kind_of, weight_delta
+from impasto_server.engine.lora_kinds import (
+    Misfit,
+    Parts,
+    add_delta,
+    bias_delta,
+    check,
+    kind_of,
+    needs_weight,
+    weight_delta,
+)
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -236,6 +245,23 @@ def test_boft() -> None:
             out[taken] = turned[level, block] @ rows[taken]
         rows = out
     same(weight_delta(parts(oft_blocks=blocks), weight), rows - array(weight), (8, 3))
+
+
+def test_adding_in_place_is_the_same() -> None:
+    lora = parts(1.0, down=numbers(2, 4), up=numbers(6, 2))
+    locon = parts(4.0, down=numbers(2, 4, 3, 3), up=numbers(6, 2, 1, 1))
+    dora = parts(1.0, down=numbers(2, 4), up=numbers(6, 2), dora_scale=numbers(6, 1))
+    ia3 = parts(weight=numbers(6))
+    for held, weight in ((lora, LINEAR), (locon, CONV), (dora, LINEAR), (ia3, CONV)):
+        target = torch.ones_like(weight)
+        add_delta(target, weight, held, -0.5)
+        delta = weight_delta(held, weight)
+        assert delta is not None and torch.allclose(target, 1 - 0.5 * delta, atol=1e-5)
+    wide = torch.zeros(6, 9, 3, 3)
+    add_delta(wide[:, :4], CONV, locon, 1.0)
+    delta = weight_delta(locon, CONV)
+    assert delta is not None and torch.allclose(wide[:, :4], delta, atol=1e-5) and not wide[:, 4:].any()
+    assert [needs_weight(held) for held in (lora, locon, dora, ia3)] == [False, False, True, True]
 
 
 def test_what_does_not_fit_is_told_without_a_word_of_matrices() -> None:

@@ -15,7 +15,7 @@ from math import prod
 
 import torch
 
-__all__ = ["KINDS", "Misfit", "Parts", "bias_delta", "check", "kind_of", "weight_delta"]
+__all__ = ["KINDS", "Misfit", "Parts", "add_delta", "bias_delta", "check", "kind_of", "needs_weight", "weight_delta"]
 
 
 class Misfit(Exception):
@@ -205,6 +205,28 @@ def weight_delta(parts: Parts, weight: torch.Tensor) -> torch.Tensor | None:
     if "dora_scale" in parts or "magnitude" in parts:
         delta = _decomposed(parts, weight + delta) - weight
     return delta
+
+
+def needs_weight(parts: Parts) -> bool:
+    """Whether what it adds depends on the weight that is there."""
+    kind = _kind(parts)
+    return "dora_scale" in parts or "magnitude" in parts or (kind is not None and kind.name in ("ia3", "glora", "oft"))
+
+
+def add_delta(target: torch.Tensor, base: torch.Tensor, parts: Parts, strength: float) -> None:
+    """Add `strength` times `weight_delta(parts, base)` to `target` in place.
+
+    Of a plain LoRA the delta is never made: that is most of what is added, and memory is what takes the time.
+    """
+    kind = _kind(parts)
+    if kind is not None and kind.name == "lora" and parts.tensors.keys() == {"up", "down"} and target.is_contiguous():
+        up, down = parts["up"].flatten(1), parts["down"]
+        scale = strength * _scale(parts, down.shape[0])
+        target.view(target.shape[0], -1).addmm_(up, down.flatten(1), alpha=scale)
+        return
+    delta = weight_delta(parts, base)
+    assert delta is not None
+    target.add_(delta, alpha=strength)
 
 
 def bias_delta(parts: Parts, bias: torch.Tensor) -> torch.Tensor | None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from .load import Components, open_pristine
 from .lora import TEXT, UNET, Change, LayerNames, LoraFile, fit, read_lora
-from .lora_kinds import bias_delta, weight_delta
+from .lora_kinds import add_delta, bias_delta, needs_weight
 from .modelpath import model_name, stamp_of
 
 __all__ = ["LoraSource", "Patcher"]
@@ -55,6 +55,7 @@ class Patcher:
         self._names: LayerNames | None = None
         self._on: dict[tuple[str, str], _Key] = {}
         self._last: tuple[tuple[Hashable, ...], Components] | None = ((), components)
+        self._scratch: torch.Tensor | None = None
         self.replaced = 0
         """Parameters that the last `apply` replaced."""
 
@@ -98,6 +99,7 @@ class Patcher:
                     else:
                         del self._on[place]
                     self.replaced += 1
+            self._scratch = None
         self._open = {opened.file.identity: opened for opened, _ in used}
         on_text = frozenset(key for (part, _), key in keys.items() if part == TEXT)
         patched = self._components
@@ -156,12 +158,20 @@ class Patcher:
         pristine = read(part, name)
         value = pristine
         if changes:
-            base = pristine.float()
-            total = base.clone()
+            total = self._copied(pristine)
+            base = total.clone() if any(needs_weight(change.parts) for change, _ in changes) else total
             for change, strength in changes:
                 _add(total, base, change, leaf, strength)
-            value = total.to(pristine.dtype)
+            value = total if pristine.dtype == torch.float32 else total.to(pristine.dtype)
         module.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
+
+    def _copied(self, pristine: torch.Tensor) -> torch.Tensor:
+        """The numbers in fp32, to be added to; what is only cast from here lies in memory that is used again."""
+        if pristine.dtype == torch.float32:
+            return pristine.clone()
+        if self._scratch is None or self._scratch.numel() < pristine.numel():
+            self._scratch = torch.empty(pristine.numel(), device=pristine.device)
+        return self._scratch[: pristine.numel()].view(pristine.shape).copy_(pristine)
 
 
 def _order(used: tuple[_Open, LoraSource]) -> tuple[str, float, float]:
@@ -180,9 +190,9 @@ def _add(total: torch.Tensor, base: torch.Tensor, change: Change, leaf: str, str
     parts = change.parts.to(base.device)
     if leaf == "bias":
         delta = bias_delta(parts, base)
+        assert delta is not None
+        total.add_(delta, alpha=strength)
+    elif change.channels:
+        add_delta(total[:, : change.channels], base[:, : change.channels], parts, strength)
     else:
-        known = base[:, : change.channels] if change.channels else base
-        delta = weight_delta(parts, known)
-    assert delta is not None
-    target = total[:, : change.channels] if change.channels and leaf == "weight" else total
-    target += strength * delta
+        add_delta(total, base, parts, strength)
