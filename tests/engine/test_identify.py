@@ -101,7 +101,10 @@ FIXTURES: dict[str, tuple[Shapes, tuple[str, str, str]]] = {
         ("lora", "sdxl", ""),
     ),
     "loha of a family": (
-        {"lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.hada_w1_b": (4, 768)},
+        {
+            f"lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.hada_{role}": shape
+            for role, shape in {"w1_a": (320, 4), "w1_b": (4, 768), "w2_a": (320, 4), "w2_b": (4, 768)}.items()
+        },
         ("lora", "sd1", ""),
     ),
     "lora of differences": ({"lora_unet_conv_in.diff": (320, 4, 3, 3)}, ("lora", "", "")),

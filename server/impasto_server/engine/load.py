@@ -134,11 +134,12 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
 
 
 @contextmanager
-def open_pristine(components: Components) -> Iterator[Callable[[str, str], torch.Tensor]]:
-    """Open the file again to read parameters as they were loaded: `read(part, name)`, part "unet" or "text_encoder".
+def open_pristine(components: Components) -> Iterator[Callable[[str, str, bool], torch.Tensor]]:
+    """Open the file again: `read(part, name, cast)` gives the parameter `name` of "unet" or "text_encoder".
 
-    To the last bit what `load_checkpoint` put there; on the CPU again a view of the mapping where it was one. Raises
-    ModelError `model.unknown` where the file has changed since, and what `open_model` raises.
+    With `cast` to the last bit what `load_checkpoint` put there, on the CPU again a view of the mapping where it was
+    one; without, in the format of the file, never to be written to. Raises ModelError `model.unknown` where the file
+    has changed since, and what `open_model` raises.
     """
     source = components.source
     try:
@@ -155,9 +156,9 @@ def open_pristine(components: Components) -> Iterator[Callable[[str, str], torch
     with open_model(source.path) as tensors:
         filler = _Filler(source.path, tensors, components.device)
 
-        def read(part: str, name: str) -> torch.Tensor:
+        def read(part: str, name: str, cast: bool) -> torch.Tensor:
             held: torch.Tensor = getattr(components, part).get_parameter(name)
-            return filler.tensor(source.to_file[part](name), held.shape, held.dtype)
+            return filler.tensor(source.to_file[part](name), held.shape, held.dtype if cast else None)
 
         yield read
 
@@ -196,8 +197,9 @@ class _Filler:
         if left:
             raise InternalError("internal.failure", f"{type(module).__name__} was left without {left[0]}.")
 
-    def tensor(self, source: str, wanted: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-        """The tensor called `source` in the file, of the shape `wanted`, cast to `dtype` on the device."""
+    def tensor(self, source: str, wanted: torch.Size, dtype: torch.dtype | None) -> torch.Tensor:
+        """The tensor called `source` in the file, of the shape `wanted`, on the device, cast to `dtype` if one is
+        given."""
         tensor = self.tensors.get_tensor(source)
         if tensor.dim() == 4 and len(wanted) == 2 and tensor.shape[2:] == (1, 1):
             tensor = tensor[:, :, 0, 0]  # 1 x 1 convolutions of the file that are linear layers here
@@ -205,7 +207,7 @@ class _Filler:
             raise self._corrupt(
                 f"{source} is {tuple(tensor.shape)} {tensor.dtype} where {tuple(wanted)} numbers belong"
             )
-        return tensor.to(self.device, dtype)
+        return tensor.to(self.device, dtype) if dtype is not None else tensor.to(self.device)
 
     def _compare(self, wanted: set[str], prefix: str) -> None:
         missing = sorted(wanted - self.names)

@@ -63,9 +63,9 @@ class Patcher:
         """Put exactly these LoRAs on; gives the components to run with.
 
         They share their modules with the pristine ones; their identity says what is on the text encoder. Every delta
-        is computed in fp32 over the pristine weight and they are added, so that their order does not matter; the sum
-        is cast to the parameter's format. The same set again costs nothing, another one touches only
-        parameters whose LoRAs or strengths differ. All files are checked before the first parameter is replaced.
+        is computed in fp32 over the weight as the file has it and they are added, so that their order does not matter;
+        the sum is cast to the parameter's format. The same set again costs nothing, another one touches only parameters
+        whose LoRAs or strengths differ. All files are checked before the first parameter is replaced.
 
         Raises ModelError as `read_lora` and `fit` do.
         """
@@ -150,25 +150,26 @@ class Patcher:
         self,
         place: tuple[str, str],
         changes: Sequence[tuple[Change, float]],
-        read: Callable[[str, str], torch.Tensor],
+        read: Callable[[str, str, bool], torch.Tensor],
     ) -> None:
         part, name = place
         layer, _, leaf = name.rpartition(".")
         module: nn.Module = getattr(self._components, part).get_submodule(layer)
-        pristine = read(part, name)
-        value = pristine
         if changes:
-            total = self._copied(pristine)
+            dtype = module.get_parameter(leaf).dtype
+            total = self._copied(read(part, name, False), keep=dtype == torch.float32)
             base = total.clone() if any(needs_weight(change.parts) for change, _ in changes) else total
             for change, strength in changes:
                 _add(total, base, change, leaf, strength)
-            value = total if pristine.dtype == torch.float32 else total.to(pristine.dtype)
+            value = total.to(dtype)
+        else:
+            value = read(part, name, True)
         module.register_parameter(leaf, nn.Parameter(value, requires_grad=False))
 
-    def _copied(self, pristine: torch.Tensor) -> torch.Tensor:
-        """The numbers in fp32, to be added to; what is only cast from here lies in memory that is used again."""
-        if pristine.dtype == torch.float32:
-            return pristine.clone()
+    def _copied(self, pristine: torch.Tensor, *, keep: bool) -> torch.Tensor:
+        """The numbers in fp32, to be added to; what is not kept lies in memory that is used again."""
+        if keep:
+            return pristine.to(torch.float32, copy=True)
         if self._scratch is None or self._scratch.numel() < pristine.numel():
             self._scratch = torch.empty(pristine.numel(), device=pristine.device)
         return self._scratch[: pristine.numel()].view(pristine.shape).copy_(pristine)

@@ -141,7 +141,7 @@ def lora(shapes: Shapes) -> Found | None:
         return Found("lora", "flux", "", layout)
     if any(name.startswith("lora_te2_") for name in names):
         return Found("lora", "sdxl", "", layout)
-    for name in names:
+    for name in shapes:
         if "attn2" in name and "to_k" in name and name.endswith(("down.weight", "lora_A.weight", "hada_w1_b")):
             return Found("lora", CONTEXT.get(shapes[name][-1], ""), "", layout)
     return Found("lora", "", "", layout)
