@@ -23,7 +23,7 @@ TEXT_LAYERS = {
 def numbers(*shape: int, seed: int = 0) -> Any:
     import torch
 
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.5
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
 def kohya_tensors(*, seed: int = 0, rank: int = 2, text: bool = True) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from impasto_protocol.errors import ModelError
 from impasto_server.engine.load import Components, load_checkpoint
 from impasto_server.engine.lora import TEXT, UNET, Change, LayerNames, fit, lora_hash, read_lora
+from impasto_server.engine.patch import LoraSource, Patcher
 
 from tests.loras import LAYERS, TEXT_LAYERS, kohya_tensors, numbers, write_lora, write_tensors
 from tests.tiny import write_tiny_checkpoint
@@ -214,3 +216,36 @@ def test_the_hash_is_that_of_the_numbers(tmp_path: Path) -> None:
     assert lora_hash(write_tensors(tmp_path / "c.safetensors", {}, {"sshs_model_hash": "ab" * 32})) == "ab" * 6
     torch.save(kohya_tensors(), tmp_path / "d.pt")
     assert lora_hash(tmp_path / "d.pt") == hashlib.sha256((tmp_path / "d.pt").read_bytes()).hexdigest()[:12]
+
+
+def test_whatever_is_wrong_with_a_file_is_a_typed_error(tiny: Components, tmp_path: Path) -> None:
+    """Tensors that are missing, of another shape or under another name: it fits, or it says why; never a traceback."""
+    chance = random.Random(7)
+    refused = 0
+    for round in range(60):
+        tensors = {**kohya_tensors(), **{"lora_unet_conv_in.oft_blocks": numbers(4, 4, 4)}}
+        for _ in range(chance.randrange(1, 3)):
+            name = chance.choice(sorted(tensors))
+            shape = list(tensors.pop(name).shape)
+            what = chance.randrange(4)
+            if what == 1:  # another size, or another number of dimensions
+                shape = [chance.choice((0, 1, 2, size, 3 * size)) for size in shape] + [1] * chance.randrange(2)
+            elif what == 2:
+                shape = shape[: len(shape) // 2]
+            elif what == 3:
+                ends = (".lora_mid.weight", ".dora_scale", ".lokr_w1", ".on_input", ".diff_b", ".rescale")
+                name = name.partition(".")[0] + chance.choice(ends)
+            if what:
+                tensors[name] = numbers(*shape)
+        path = write_tensors(tmp_path / f"{round}.safetensors", tensors)
+        before = {name: value.clone() for name, value in tiny.unet.named_parameters()}
+        patcher = Patcher(tiny)
+        try:
+            patcher.apply([LoraSource(str(path))])
+        except ModelError as error:
+            refused += 1
+            assert error.code in ("model.unsupported", "model.corrupt") and str(round) in error.message
+            assert patcher.replaced == 0
+        patcher.apply([])
+        assert all(torch.equal(before[name], value) for name, value in tiny.unet.named_parameters())
+    assert 20 < refused < 60
