@@ -283,7 +283,7 @@ def gen():
     dialog.close()
     dialog = strike(key, "ctrl+alt+u", lambda: dialog_of(desktop))
     offered = dialog.run("combo = widget('upscaler')\nresult = [row[0] for row in combo.get_model()]")
-    assert offered == ["Lanczos"]  # and the models that the catalogue has
+    assert offered == ["Lanczos", "Sharp 4x"]  # and what the catalogue has
     dialog.run("top('impasto_dialog').response(Gtk.ResponseType.OK)")
     dialog.close()
     size = desktop.run(

@@ -73,10 +73,10 @@ Gimp.displays_flush()
     gimp.xdotool("windowsize", "--sync", window, "1590", "970")
     gimp.xdotool("windowmove", window, "0", "0")
     gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", "ctrl+shift+j")  # fit it in
-    for _ in range(3):
+    for _ in range(6):
         gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", "ctrl+alt+i")
         try:
-            panel = panel_of(studio, 8)
+            panel = panel_of(studio, 15)
             break
         except AssertionError:
             continue
@@ -130,10 +130,10 @@ def gen():
     panel.run("from gi.repository import GLib\nGLib.idle_add(panel().destroy)")
     panel.close()
     until(lambda: not studio.run("result = Gimp.get_pdb().procedure_exists('plug-in-impasto-panel-ask')"), 10)
-    for _ in range(3):
+    for _ in range(6):
         gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", "ctrl+alt+Return")
         try:
-            dialog = gimp.plug_in(OPEN.format("impasto_dialog"), 8)
+            dialog = gimp.plug_in(OPEN.format("impasto_dialog"), 15)
             break
         except AssertionError:
             continue
