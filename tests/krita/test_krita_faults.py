@@ -65,7 +65,7 @@ def begin(words, x, y, w, h):
 def drop():
     client = controller()._runner._link.client
     if client is not None:
-        client._transport._socket.socket.shutdown(2)
+        client._transport._socket.shutdown(2)
 
 def settled():
     # A painter would press the button that the docker offers.
