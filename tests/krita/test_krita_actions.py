@@ -268,9 +268,9 @@ def gen():
     doc.refreshProjection()
     doc.waitForDone()
     choose("sketch")
-    prompt("ring")
+    prompt("slow ring")
     told = []
-    for box in ((70, 60, 50, 40), (159, 60, 20, 20), None):
+    for box, runs in (((70, 60, 50, 40), False), ((159, 60, 20, 20), True), (None, True)):
         if box is None:
             doc.setSelection(None)
         else:
@@ -278,7 +278,7 @@ def gen():
         yield (lambda: widget("inpaint").isEnabled(), 5)
         yield 0.2
         press("inpaint")
-        yield 0.1
+        yield (lambda: bool(controller().running()) if runs else "empty" in widget("message").text(), 20)
         told.append("runs" if controller().running() is not None else widget("message").text())
         yield (idle, 30)
         yield 0.3
