@@ -306,10 +306,14 @@ class Runner:
             self._receive.put(lambda: self._guarded(job, lambda: self._take(generation, job, message)))
 
     def _take(self, generation: int, job: _Job, message: wire.Message) -> None:
-        """Deal with a lasting event. One from a connection that is over comes again after `attach`."""
+        """Deal with a lasting event. One from a connection that is over comes again after `attach`.
+
+        So does one that follows another which could not be dealt with: its connection ends, although the link may not
+        know it yet. A job that went on to its end then would be without its result.
+        """
         seq = int(getattr(message, "seq", 0))
         client = self._link.client_of(generation)
-        if client is None or job.id in self._ended or seq <= job.done_seq:
+        if client is None or job.id in self._ended or seq != job.done_seq + 1:
             return
         if isinstance(message, (wire.Queued, wire.Started)):
             job.started = isinstance(message, wire.Started)

@@ -407,3 +407,27 @@ def test_progress_does_not_go_back_while_pixels_of_another_job_arrive(tmp_path: 
     runner._receive.join(10)
     assert [(e.state, e.fraction) for e in events] == [("running", 0.25)]
     assert runner._jobs["j"].done_seq == 2
+
+
+def test_a_job_does_not_end_without_the_result_that_was_lost_on_the_way(server: FakeServer, monkeypatch: Any) -> None:
+    """The connection ends while a result is fetched, and the link has not seen it yet: the end is not taken either."""
+    real, lost = tasks.fetch_result, threading.Event()
+
+    def fetch(client: Client, output: Any) -> Any:
+        if not lost.is_set():
+            lost.set()
+            raise ResourceError("resource.connection_lost", "gone")
+        return real(client, output)
+
+    monkeypatch.setattr(tasks, "fetch_result", fetch)
+    editor = Editor(server.home).connected()
+    try:
+        editor.runner.submit("job", "inpaint", {}, snapshot())
+        assert lost.wait(15)
+        time.sleep(0.3)  # the end of the job arrives on the old connection; nothing is told of it
+        server.drop()
+        assert editor.ended("job").state == "finished"
+        kinds = [type(event) for event in editor.of("job")]
+        assert sum(isinstance(e, ResultReady) for e in editor.events) == 1, kinds
+    finally:
+        editor.close()

@@ -125,6 +125,7 @@ def gen():
     names, own = layers(doc), own_layers(doc)
     made = [n for n in names if n.startswith("Impasto: ")]
     for count in range(len(made), 0, -1):
+        doc.waitForDone()   # Krita takes no undo while it works
         app.action("edit_undo").trigger()
         yield (lambda: len([n for n in layers(doc) if n.startswith("Impasto: ")]) == count - 1, 20)
     return [said, [own, own_layers(doc)], made, projection(doc) == before and sorted(own_layers(doc)) == sorted(own)]
