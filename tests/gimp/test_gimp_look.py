@@ -64,7 +64,7 @@ def test_the_panel_and_the_dialog_at_work(studio: Painter, tmp_path: Path) -> No
 image = Gimp.file_load(Gimp.RunMode.NONINTERACTIVE, Gio.File.new_for_path(path))
 DISPLAY = Gimp.Display.new(image)
 w, h = image.get_width(), image.get_height()
-image.select_ellipse(Gimp.ChannelOps.REPLACE, .76 * w, .08 * h, .21 * w, .33 * h)
+image.select_ellipse(Gimp.ChannelOps.REPLACE, .03 * w, .62 * h, .24 * w, .36 * h)
 Gimp.Selection.feather(image, 8)
 Gimp.displays_flush()
 """
@@ -86,9 +86,9 @@ def gen():
     yield (connected, 60)
     panel().move(1130, 60)
     panel().resize(350, 860)
-    panel().wishes.prompt.text = "a red apple, 3d"
+    panel().wishes.prompt.text = "sunflower"
     panel().wishes.strength.write(1.0)
-    panel().wishes.form.set_overrides({"steps": 16})
+    panel().wishes.form.set_overrides({"steps": 20, "padding": 4})
     for seed in (1, 2, 3):
         panel().wishes.seed.set_seed(seed)
         yield (lambda: widget("go").get_sensitive(), 10)
@@ -107,7 +107,7 @@ def gen():
     panel.run(
         """
 def gen():
-    panel().wishes.form.set_overrides({"steps": 60})
+    panel().wishes.form.set_overrides({"steps": 60, "padding": 4})
     widget("go").clicked()
     yield (lambda: controller().running() is not None and controller().running().step >= 3
            and controller().running().preview is not None, 100)

@@ -61,10 +61,10 @@ def gen():
     window.resizeDocks([docker()], [int(330 if scale == 1 else 300)], Qt.Orientation.Horizontal)
     window.resizeDocks([docker(), layer_box], [740, 200], Qt.Orientation.Vertical)
     w, h = doc.width(), doc.height()
-    select(doc, int(.35 * w), int(.3 * h), int(.32 * w), int(.42 * h))
-    prompt("a cup of tea with lemon, soft light")
-    docker().panel.strength.set_value(0.4)
-    docker().panel.form.set_overrides({"steps": 12})
+    select(doc, int(.03 * w), int(.62 * h), int(.24 * w), int(.36 * h))
+    prompt("happy face")
+    docker().panel.strength.set_value(1.0)
+    docker().panel.form.set_overrides({"steps": 20, "padding": 4})
     yield 0.5
     for seed in (1, 2):
         docker().panel.seed.set_seed(seed)
@@ -80,7 +80,7 @@ def gen():
     sizes = painter.run(
         """
 def gen():
-    docker().panel.form.set_overrides({"steps": 60})
+    docker().panel.form.set_overrides({"steps": 60, "padding": 4})
     press("inpaint")
     yield (lambda: (controller().running() is not None and controller().running().step >= 3
                     and controller().running().preview is not None), 60)
