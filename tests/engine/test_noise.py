@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from impasto_server.engine.modes import NOISE_SOURCES
 from impasto_server.engine.noise import NoiseSource, noise_for_batch, philox_normal
+from impasto_server.engine.params_common import NOISE_SOURCES
 
 CUDA_SEED_0 = [
     -0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284,

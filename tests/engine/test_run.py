@@ -13,7 +13,8 @@ from impasto_protocol.geometry import Box, Size
 from impasto_server.engine import run as run_module
 from impasto_server.engine.jobs import Cancelled, Job, Layer, Preview, PreviewRequest, Progress
 from impasto_server.engine.masks import layer_alpha
-from impasto_server.engine.modes import SAMPLERS, Img2Img, Inpaint, Txt2Img
+from impasto_server.engine.modes import Img2Img, Inpaint, Txt2Img
+from impasto_server.engine.params_common import SAMPLERS
 from impasto_server.engine.planning import plan, resolve_mask
 from impasto_server.engine.run import Engine
 from PIL import Image

@@ -12,7 +12,9 @@ from impasto_protocol.geometry import Box
 from impasto_server.engine import run as run_module
 from impasto_server.engine.jobs import Cancelled, Layer, Preview, PreviewRequest, Progress
 from impasto_server.engine.masks import layer_alpha
-from impasto_server.engine.modes import MASKED_CONTENTS, SAMPLERS, TWO_CALLS, Img2Img, Inpaint, Txt2Img
+from impasto_server.engine.modes import Img2Img, Inpaint, Txt2Img
+from impasto_server.engine.params_common import SAMPLERS, TWO_CALLS
+from impasto_server.engine.params_inpaint import MASKED_CONTENTS
 from impasto_server.engine.planning import resolve_mask
 from impasto_server.engine.run import Engine
 from impasto_server.engine.schedule import resolve_schedule

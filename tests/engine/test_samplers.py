@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from impasto_server.engine.modes import SAMPLERS as NAMES
-from impasto_server.engine.modes import SCHEDULES, TWO_CALLS
 from impasto_server.engine.noise import NoiseSource, noise_for_batch
+from impasto_server.engine.params_common import SAMPLERS as NAMES
+from impasto_server.engine.params_common import SCHEDULES, TWO_CALLS
 from impasto_server.engine.samplers import SAMPLERS, sample_ddim, sample_euler, sample_euler_ancestral
 from impasto_server.engine.samplers_sde import sample_dpmpp_2m_sde, sample_dpmpp_sde
 from impasto_server.engine.samplers_unipc import sample_unipc

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
-from impasto_server.engine.modes import SAMPLERS, SCHEDULES
+from impasto_server.engine.params_common import SAMPLERS, SCHEDULES
 from impasto_server.engine.schedule import beta_quantile, resolve_schedule, scaled_linear, sigmas, trim
 
 from tests.golden.tiny import BETAS

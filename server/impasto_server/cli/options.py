@@ -7,7 +7,8 @@ from typing import Any
 
 from impasto_protocol.schema import AUTO, Param
 
-from ..engine.modes import MODES, params_of
+from ..engine.fields import params_of
+from ..engine.modes import MODES
 
 __all__ = ["add_mode_options", "given_values"]
 

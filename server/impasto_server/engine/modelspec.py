@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .modelpath import sidecar_of
-from .modes import SAMPLERS, SCHEDULES
+from .params_common import SAMPLERS, SCHEDULES
 
 __all__ = ["Facts", "read_facts"]
 

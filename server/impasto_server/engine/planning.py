@@ -27,7 +27,9 @@ from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
-from .modes import TWO_CALLS, Img2Img, Inpaint, ModeParams, Number, Txt2Img, Upscale
+from .fields import Number
+from .modes import Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
+from .params_common import TWO_CALLS
 
 __all__ = [
     "MAX_PIXELS",

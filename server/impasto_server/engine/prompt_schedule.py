@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .modes import TWO_CALLS
+from .params_common import TWO_CALLS
 from .prompt_grammar import Edit, Nodes, Text
 
 __all__ = ["Phase", "phases", "text_at", "total_calls"]

@@ -52,7 +52,7 @@ from impasto_protocol.version import Limits
 from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
-from ..engine.modes import SAMPLERS, SCHEDULES
+from ..engine.params_common import SAMPLERS, SCHEDULES
 from ..engine.prompt_words import WordSources
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
