@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from impasto_protocol.errors import ResourceError
-from impasto_protocol.home import home_folder, log_file, read_launch
+from impasto_protocol.home import STOP_AFTER, home_folder, log_file, read_launch
 
 from .endpoint import Endpoint, read_endpoint
 
-__all__ = ["OnStatus", "find_or_start", "scrubbed_environment", "start_server"]
+__all__ = ["STOP_AFTER_MINUTES", "OnStatus", "find_or_start", "scrubbed_environment", "start_server"]
+
+STOP_AFTER_MINUTES = 10
+"""A server that an editor started stops so long after the last client is gone and the last job has ended, unless its
+own command says something else (`impasto serve --stop-after`)."""
 
 OnStatus = Callable[[str, str], None]
 """Called with "starting" or "connecting" and a sentence."""
@@ -63,6 +67,7 @@ def start_server(log: Path, home: Optional[Path] = None) -> subprocess.Popen[byt
         )
     environment = scrubbed_environment(os.environ)
     environment["IMPASTO_HOME"] = str(home)
+    environment[STOP_AFTER] = str(STOP_AFTER_MINUTES)
     try:
         descriptor = os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as output:

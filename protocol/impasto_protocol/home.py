@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import List, Mapping, Optional, Tuple
 
 __all__ = [
+    "STOP_AFTER",
     "Endpoint",
     "endpoint_file",
     "history_folder",
@@ -24,6 +25,10 @@ __all__ = [
     "token_file",
     "write_private",
 ]
+
+
+STOP_AFTER = "IMPASTO_STOP_AFTER"
+"""Environment variable: minutes without a client and a job after which a server without `--stop-after` stops."""
 
 
 def home_folder(environ: Optional[Mapping[str, str]] = None) -> Path:

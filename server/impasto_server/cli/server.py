@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impasto_protocol.home import home_folder, read_launch
+from impasto_protocol.home import STOP_AFTER, home_folder, read_launch
 
 if TYPE_CHECKING:
     from impasto_protocol.home import Endpoint
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "add_engine_options", "launch_command", "remember_launch", "run", "settings_from"]
 
+_LONGEST_MINUTES = 525600
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -30,6 +33,14 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         "--allow-remote",
         action="store_true",
         help="permit a --host beyond this machine; the connection is not encrypted yet",
+    )
+    serve.add_argument(
+        "--stop-after",
+        type=_minutes,
+        default=None,
+        metavar="MINUTES",
+        help="stop after so long without a client and without a job; 0 is never (default: never, and 10 where an "
+        "editor starts the server)",
     )
     add_engine_options(serve)
     stop = subparsers.add_parser("stop", help="stop the running server")
@@ -65,6 +76,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         device=args.device,
         precision=args.precision,
         memory_budget=args.memory,
+        stop_after=getattr(args, "stop_after", None),
     )
 
 
@@ -85,6 +97,8 @@ def launch_command(settings: Settings) -> list[str]:
         command += ["--wildcards", str(folder)]
     if settings.memory_budget is not None:
         command += ["--memory", str(settings.memory_budget)]
+    if settings.stop_after is not None:
+        command += ["--stop-after", f"{settings.stop_after / 60:g}"]
     return command
 
 
@@ -108,12 +122,24 @@ def _serve(args: argparse.Namespace) -> int:
     from ..service.serve import serve
 
     settings = settings_from(args)
+    launch = launch_command(settings)
+    if settings.stop_after is None:
+        # What an editor asks of the server that it starts is no setting: the next one may be started by hand.
+        settings = replace(settings, stop_after=_asked_by_editor())
 
     def listening(endpoint: Endpoint) -> None:
         print(f"Impasto listens on {endpoint.host} port {endpoint.port}. Ctrl+C stops it.", flush=True)
 
-    serve(settings, launch_command(settings), listening)
+    serve(settings, launch, listening)
     return 0
+
+
+def _asked_by_editor() -> float | None:
+    """Seconds from STOP_AFTER in the environment; None where there is none or it is no number of minutes."""
+    try:
+        return _minutes(os.environ.get(STOP_AFTER, ""))
+    except argparse.ArgumentTypeError:
+        return None
 
 
 def _stop(wait: float) -> int:
@@ -141,6 +167,17 @@ def _stop(wait: float) -> int:
         "resource.still_running",
         f"The server (process {endpoint.pid}) has not ended within {wait:g} s; end it by hand.",
     )
+
+
+def _minutes(text: str) -> float:
+    """Minutes as seconds."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
+    if not 0 <= minutes <= _LONGEST_MINUTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes; write 10, or 0 for never")
+    return 60 * minutes
 
 
 def _bytes(text: str) -> int:

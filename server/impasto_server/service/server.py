@@ -29,6 +29,7 @@ from . import facts
 from .blobs import Blobs
 from .catalogue import NO_CHECKPOINT, Catalogue, a1111_folders
 from .estimates import Estimates
+from .idle import IdleWatch
 from .journal import Journal
 from .ledger import Ledger
 from .orders import Order
@@ -46,6 +47,8 @@ __all__ = ["Server", "catalogue_of", "make_worker", "word_sources_of"]
 log = logging.getLogger("impasto.server")
 
 MAX_CONNECTIONS = 32
+
+CLOSE_RESTART = 1012
 
 
 def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] = facts.identify) -> Catalogue:
@@ -105,6 +108,11 @@ class Server:
         self._token = token.encode()
         self._sessions: set[Session] = set()
         self._stopping = asyncio.Event()
+        self._idle = IdleWatch(settings.stop_after, self._in_use) if settings.stop_after else None
+        self._went_idle = False
+
+    def _in_use(self) -> bool:
+        return bool(self._sessions) or self.jobs.busy
 
     def _measured(self, order: Order, seconds: float) -> None:
         if order.model is not None:
@@ -137,6 +145,8 @@ class Server:
                 asyncio.create_task(self._rescan(), name="impasto-rescan"),
                 asyncio.create_task(self.worker.start(), name="impasto-worker-start"),
             ]
+            if self._idle is not None:
+                background.append(asyncio.create_task(self._stop_when_idle(self._idle), name="impasto-idle"))
             try:
                 stopped = asyncio.create_task(self._stopping.wait())
                 # A defect in the background must stop the server loudly, not leave it half alive.
@@ -158,6 +168,13 @@ class Server:
     def stop(self) -> None:
         """End `run`: the running job at its next step, waiting ones at once."""
         self._stopping.set()
+
+    async def _stop_when_idle(self, idle: IdleWatch) -> None:
+        idle.used()  # the time begins when clients can come
+        await idle.wait()
+        log.info("no client and no job for %g minutes: the server stops by itself", idle.after / 60)
+        self._went_idle = True
+        self.stop()
 
     def welcome(self) -> Welcome:
         info = ServerInfo("impasto", __version__, self.worker.device)
@@ -229,12 +246,18 @@ class Server:
         return None
 
     async def _serve_one(self, socket: Socket) -> None:
+        if self._went_idle:
+            # Who comes in this very moment starts the server again; "stopped" would keep an editor from it.
+            await socket.close(CLOSE_RESTART, "nobody was here; start the server again")
+            return
         session = Session(self, socket)
         self._sessions.add(session)
         try:
             await session.run()
         finally:
             self._sessions.discard(session)
+            if self._idle is not None:
+                self._idle.used()
 
     async def _rescan(self) -> None:
         """Announce new, changed and vanished models, and the device once the worker knows it."""

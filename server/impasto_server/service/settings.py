@@ -72,3 +72,6 @@ class Settings:
 
     rescan: float = 10.0
     """Seconds between two looks at the model folders."""
+
+    stop_after: float | None = None
+    """Seconds without a client and without a job after which the server stops by itself; None or 0 is never."""
