@@ -95,7 +95,7 @@ def test_progress_and_previews_of_a_batch(engine, checkpoint):
     assert [isinstance(e, Layer) for e in events[-2:]] == [True, True]
 
 
-@pytest.mark.parametrize("where", ["sample", "_decode"])
+@pytest.mark.parametrize("where", ["sample", "decode"])
 def test_a_batch_that_is_too_large_goes_in_small_steps(engine, checkpoint, monkeypatch, where):
     expected, _, _ = run_batch(engine, text_job(checkpoint, batch=3))
     real, refused = getattr(run_module.Work, where), []

@@ -21,11 +21,11 @@ from impasto_server.engine.identify import ModelInfo, Unknown, identify_file
 from impasto_server.engine.jobs import Cancelled, Job, Layer, Progress
 from impasto_server.engine.modes import Upscale
 from impasto_server.engine.planning import check_box
+from impasto_server.engine.report import Report
 from impasto_server.engine.run import Engine
 from impasto_server.engine.tiles import FADE, MIN_TILE, OVERLAP, _fades, tile_side, tiled_rows, tiles_along
 from impasto_server.engine.upscale import lanczos_rows, passes, upscale_by_model
 from impasto_server.engine.upscaler import UpscalerModel, load_upscaler
-from impasto_server.engine.work import Report
 from PIL import Image
 
 from tests.upscalers import compact, old_names, rrdb, save, swinir
@@ -70,7 +70,9 @@ def by_model(image: np.ndarray, path: Path, scale: float, side: int) -> np.ndarr
     job, events = job_of(image, path, scale), []
     planned = check_box("upscale", job.params, job.canvas, None, 0, job.box)
     assert isinstance(job.params, Upscale)
-    upscale_by_model(job, job.params, planned, Report(events.append, lambda: False), load(path), side)
+    report = Report(events.append, lambda: False)
+    report.expect((("upscale", 1),))
+    upscale_by_model(job, job.params, planned, report, load(path), side)
     return next(e.pixels for e in events if isinstance(e, Layer))
 
 

@@ -1,4 +1,4 @@
-"""The engine: one job from a request to layers. One readable function a mode; everything else is plumbing."""
+"""The engine: one job from a request to layers. What it loads it keeps; what is done is a list of stages."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from impasto_protocol.errors import RequestError, ResourceError
-from impasto_protocol.geometry import Box
+from impasto_protocol.errors import ResourceError
 
-from .adapters import Adapter
 from .addons import Addons, asked_loras, named_loras
 from .attention import install
-from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, forget, latent_mask, match_colors
-from .jobs import Emit, Job, Layer, Pixels, Result
+from .generate import GENERATE
+from .inputs import planned_for
+from .jobs import Emit, Job, Result
 from .load import Components, load_checkpoint
-from .masks import bounds_of, denoise_mask, within_reach
 from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
-from .modes import DiffusionParams, Img2Img, Inpaint, Sketch, Upscale
+from .modes import DiffusionParams, Upscale
 from .patch import Patcher
-from .pictures import flattened, opaque, resize, resize_mask
-from .planning import Plan, check_box, plan, resolve_mask
 from .preview import LatentColors, colors_of
 from .prompt_words import Words, resolve_words
+from .report import ONE_PASS, Report
+from .stages import Stage, run_stages
 from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
 from .upscale import upscale, upscale_by_model
 from .upscaler import UpscalerModel, load_upscaler
-from .work import Report, Work, dtype_name
+from .work import Work, dtype_name
 
 __all__ = ["Engine"]
 
@@ -71,10 +68,13 @@ class Engine:
         """
         report = Report(emit, cancelled)
         if isinstance(job.params, Upscale):
+            report.expect((("upscale", 1),))
             return self._upscale(job, job.params, report)
+        report.expect(ONE_PASS)
         seeds = _seeds(job.params)
         words = tuple(resolve_words(job.params, job.words, seed) for seed in seeds)
         named_loras(job, asked_loras(job, words))
+        begun = report.place
         try:
             return self._run(job, report, seeds, words, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -82,6 +82,7 @@ class Engine:
                 raise
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
+        report.place = begun
         try:
             return self._run(job, report, seeds, words, sequential=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -95,7 +96,7 @@ class Engine:
             ) from error
 
     def _upscale(self, job: Job, params: Upscale, report: Report) -> Result:
-        planned = _planned(job, 0)
+        planned = planned_for(job, 0)
         if not job.checkpoint:
             return upscale(job, params, planned, report)
         with report.stage("load"):
@@ -132,7 +133,7 @@ class Engine:
             run = Work(
                 job,
                 components,
-                _planned(job, components.info.native_size or components.family.native_size),
+                planned_for(job, components.info.native_size or components.family.native_size),
                 report,
                 seeds,
                 words,
@@ -143,11 +144,11 @@ class Engine:
                 vectors=vectors,
                 embeddings=lambda: self._addons.used_embeddings(job, vectors),
             )
-            layers = _BY_MODE[job.mode](run)
+            passed, layers = run_stages(run, _stages(job))
         # All at the end: had memory run out after the first, it would come twice.
         for layer in layers:
             report.emit(layer)
-        return Result(seeds, dict(report.timings), run.ran(self.device_name))
+        return Result(seeds, dict(report.timings), passed.work.ran(self.device_name))
 
     def _colors_of(self, components: Components) -> LatentColors:
         colors = self._colors.get(components.vae)
@@ -155,6 +156,11 @@ class Engine:
             colors = colors_of(components.vae, components.info.vae_scaling_factor)
             self._colors[components.vae] = colors
         return colors
+
+
+def _stages(job: Job) -> tuple[Stage, ...]:
+    """What is done for the job, in order."""
+    return (Stage("generate", lambda work, _: GENERATE[job.mode](work)),)
 
 
 def _seeds(params: DiffusionParams) -> tuple[int, ...]:
@@ -177,130 +183,6 @@ def _default_budget(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return 8 << 30
-
-
-def _txt2img(run: Work) -> tuple[Layer, ...]:
-    """Noise alone becomes a picture."""
-    with run.report.stage("encode"):
-        denoiser = run.denoiser(1.0, run.blank_channels())
-    x = run.noise() * denoiser.sigmas[0]
-    latents = run.sample(denoiser, denoiser, x)
-    return run.layers(latents, "opaque", lambda picture: (opaque(picture), run.plan.box))
-
-
-def _img2img(run: Work) -> tuple[Layer, ...]:
-    """The picture, with as much noise as the strength says, becomes another one."""
-    assert run.job.image is not None
-    return _repainted(run, flattened(run.job.image))
-
-
-def _sketch(run: Work) -> tuple[Layer, ...]:
-    """Image to image of the sketch, over white or over what the client says lies under it."""
-    params, job = run.params, run.job
-    assert isinstance(params, Sketch) and job.image is not None
-    under = flattened(job.backdrop) if params.background == "document" and job.backdrop is not None else None
-    return _repainted(run, flattened(job.image, under))
-
-
-def _repainted(run: Work, picture: Pixels) -> tuple[Layer, ...]:
-    """Opaque layers at the box, from an RGB picture of its size and noise by the strength."""
-    params = run.params
-    assert isinstance(params, Img2Img)
-    with run.report.stage("encode"):
-        latent = run.encode(resize(picture, run.plan.working))
-        denoiser = run.denoiser(params.strength, run.blank_channels())
-    x = latent + run.noise() * denoiser.sigmas[0]
-    latents = run.sample(denoiser, denoiser, x)
-    return run.layers(latents, "opaque", lambda picture: (opaque(picture), run.plan.box))
-
-
-def _inpaint(run: Work) -> tuple[Layer, ...]:
-    """What is masked is repainted, guided by what is around it; the layer's alpha ends within the reach."""
-    params, job, box = run.job.params, run.job, run.plan.box
-    assert isinstance(params, Inpaint) and job.image is not None and job.mask is not None
-    original = flattened(job.image)
-    selection = 255 - job.mask if params.invert else job.mask
-    with run.report.stage("encode"):
-        numbers = resolve_mask(params, _mask_bounds(job), run.native_size)
-        strength_of = denoise_mask(selection, numbers)
-        mask = latent_mask(strength_of, *run.latent_size).to(run.components.device)
-        picture = resize(original, run.plan.working)
-        latent, noise = run.encode(picture), run.noise()
-        start = latent
-        if params.content != "original":
-            start = run.encode(fill_masked(picture, resize_mask(strength_of, run.plan.working) >= 0.5))
-        if params.content in ("latent_noise", "latent_nothing"):
-            start = forget(start, mask, noise if params.content == "latent_noise" else None)
-        adapters: tuple[Adapter, ...] = ()
-        if run.has_inpaint_channels:
-            hard = (mask > 0.5).float()
-            hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
-            adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
-        denoiser = run.denoiser(params.strength, adapters)
-    denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
-    latents = run.sample(denoiser, denoise, start + noise * denoiser.sigmas[0])
-    touched = within_reach(selection, numbers.reach)
-
-    def finish(picture: Pixels) -> tuple[Pixels, Box]:
-        if params.match_color:
-            picture = match_colors(picture, original, strength_of, touched)
-        return compose_layer(picture, box, selection, numbers, params.exact)
-
-    return run.layers(latents, "soft", finish)
-
-
-_BY_MODE: dict[str, Callable[[Work], tuple[Layer, ...]]] = {
-    "txt2img": _txt2img,
-    "img2img": _img2img,
-    "sketch": _sketch,
-    "inpaint": _inpaint,
-}
-
-
-def _planned(job: Job, native_size: int) -> Plan:
-    """The plan for the box that was sent, with the inputs checked against it."""
-    if job.mode == "txt2img":
-        return plan(job.mode, job.params, job.canvas, job.box, native_size)
-    over_document = isinstance(job.params, Sketch) and job.params.background == "document"
-    for name, pixels, depth, needed in (
-        ("image", job.image, (4,), True),
-        ("mask", job.mask, (), job.mode == "inpaint"),
-        ("backdrop", job.backdrop, (4,), over_document),
-    ):
-        if not needed:
-            continue
-        if pixels is None:
-            raise RequestError(
-                "request.missing_input", f"The mode {job.mode} needs the input {name}; send it.", path=name
-            )
-        expected = (job.box.height, job.box.width, *depth)
-        if pixels.shape != expected:
-            raise RequestError(
-                "request.bad_geometry",
-                f"The input {name} has the shape {pixels.shape} where the box asks for {expected}; "
-                "send exactly the box.",
-                path=name,
-            )
-    selection = _mask_bounds(job) if job.mode == "inpaint" else job.box
-    if isinstance(job.params, Inpaint) and job.params.invert and job.mask is not None and (job.mask == 255).all():
-        raise RequestError(
-            "request.empty_selection",
-            "Everything is selected, so the inverted selection is empty; select what is to be kept.",
-            path="mask",
-        )
-    return check_box(job.mode, job.params, job.canvas, selection, native_size, job.box)
-
-
-def _mask_bounds(job: Job) -> Box:
-    """The bounds of what was selected, before any inversion, in document pixels."""
-    bounds = None if job.mask is None else bounds_of(job.mask)
-    if bounds is None:
-        raise RequestError(
-            "request.empty_selection",
-            "Nothing is selected inside the picture that was sent; select what is to be repainted.",
-            path="mask",
-        )
-    return Box(job.box.x + bounds.x, job.box.y + bounds.y, bounds.width, bounds.height)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -16,9 +16,10 @@ from .jobs import Job, Layer, Pixels, Result
 from .modes import Upscale
 from .planning import Plan, upscale_bands
 from .recipe import upscale_recipe
+from .report import Report
 from .tiles import count_tiles, tiled_rows
 from .upscaler import UpscalerModel
-from .work import Report, dtype_name
+from .work import dtype_name
 
 __all__ = ["lanczos_rows", "passes", "upscale", "upscale_by_model"]
 

@@ -1,11 +1,10 @@
-"""One job at work: what the modes of `run` are composed of, and its progress, timings and cancel."""
+"""One job at work: what its stages are composed of."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from .addons import UsedLora
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
 from .inpaint import InpaintChannels
-from .jobs import Cancelled, Emit, Job, Layer, Pixels, PreviewRequest, Progress
+from .jobs import Job, Layer, Pixels, PreviewRequest
 from .load import Components
 from .modes import MODES, DiffusionParams, Upscale
 from .noise import NoiseSource, noise_for_batch
@@ -30,54 +29,17 @@ from .prompt_batch import PictureDenoisers
 from .prompt_schedule import total_calls
 from .prompt_words import Words
 from .recipe import addons_told, layer_name, recipe
+from .report import Report
 from .samplers import SAMPLERS, Denoise
 from .schedule import resolve_schedule, scaled_linear, sigmas, trim
 from .text import TextCache, guidance
 
-__all__ = ["Report", "Work", "dtype_name"]
-
-STAGES = {
-    "load": (0.0, 0.08),
-    "encode": (0.08, 0.15),
-    "denoise": (0.15, 0.92),
-    "decode": (0.92, 1.0),
-    "upscale": (0.0, 1.0),
-}
-"""Stage -> the part of the whole job that it is taken for."""
-
-
-class Report:
-    """Progress that never goes back, timings by stage, and the cancel check."""
-
-    def __init__(self, emit: Emit, cancelled: Callable[[], bool]) -> None:
-        self.emit, self.cancelled = emit, cancelled
-        self.timings: dict[str, float] = {}
-        self._fraction = 0.0
-
-    def check(self) -> None:
-        if self.cancelled():
-            raise Cancelled
-
-    def progress(self, stage: str, step: int, steps: int) -> None:
-        self.check()
-        start, end = STAGES[stage]
-        self._fraction = max(self._fraction, start + (end - start) * step / steps)
-        self.emit(Progress(stage, step, steps, self._fraction))
-
-    @contextmanager
-    def stage(self, name: str, steps: int = 1) -> Iterator[None]:
-        """One stage; its steps in between are reported by `progress`."""
-        self.progress(name, 0, steps)
-        start = time.perf_counter()
-        yield
-        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
-        if steps == 1:
-            self.progress(name, 1, 1)
+__all__ = ["Work", "dtype_name"]
 
 
 @dataclass
 class Work:
-    """One job at work: what the modes are composed of. `words` are the prompts of each picture, `loras` those that are
+    """One job at work: what the stages are composed of. `words` are the prompts of each picture, `loras` those that are
     on the components, `embeddings` tells name -> hash of what stood in the prompts."""
 
     job: Job
@@ -194,30 +156,16 @@ class Work:
         factor = vae.factor_of(self.components.vae)
         self.report.emit(preview_jpeg(denoised, colors, factor, wish.max_size, step))
 
-    def layers(
-        self, latents: torch.Tensor, alpha: str, finish: Callable[[Pixels], tuple[Pixels, Box]]
-    ) -> tuple[Layer, ...]:
-        """A layer for each picture of the batch: decoded, RGB of the box's size, and finished: RGBA and its place."""
-        count = len(latents)
-        done = []
-        with self.report.stage("decode", count):
-            # One by one: a VAE takes more memory than the network.
-            for index in range(count):
-                done.append(self._layer(index, *finish(self._decode(latents[index : index + 1])), alpha))
-                if count > 1:
-                    self.report.progress("decode", index + 1, count)
-        return tuple(done)
-
-    def _decode(self, latents: torch.Tensor) -> Pixels:
+    def decode(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] of the box's size, from one picture's latents."""
         decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
         self.vae_dtype = dtype_name(decoded.dtype)
         picture: Pixels = vae.to_images(decoded.images)[0].cpu().numpy()
         return resize(picture, self.plan.box.size)
 
-    def _layer(self, index: int, pixels: Pixels, box: Box, alpha: str) -> Layer:
-        """The finished layer with its recipe, which makes this one picture again."""
-        seed, params = self.seeds[index], self.words[index].params(self.params)
+    def layer(self, index: int, picture: int, stage: str, pixels: Pixels, box: Box, alpha: str) -> Layer:
+        """The finished layer `index` with its recipe, which makes this one picture of the batch again."""
+        seed, params = self.seeds[picture], self.words[picture].params(self.params)
         info = recipe(
             self.job.mode,
             params,
@@ -235,7 +183,7 @@ class Work:
             partner_of=self.job.partner_of,
         )
         name = layer_name(MODES[self.job.mode][1], params, seed)
-        return Layer(index, "generate", name, pixels, box, alpha, seed, info)
+        return Layer(index, stage, name, pixels, box, alpha, seed, info)
 
     def ran(self, device_name: str) -> dict[str, Any]:
         """What really ran, as plain values."""

@@ -1,0 +1,103 @@
+"""The first stage of each mode: what a job brings becomes latents. One readable function a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from impasto_protocol.geometry import Box
+
+from .adapters import Adapter
+from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, forget, latent_mask, match_colors
+from .inputs import mask_bounds
+from .jobs import Pixels
+from .masks import denoise_mask, within_reach
+from .modes import Img2Img, Inpaint, Sketch
+from .pictures import flattened, opaque, resize, resize_mask
+from .planning import resolve_mask
+from .stages import Passed
+from .work import Work
+
+__all__ = ["GENERATE"]
+
+
+def _txt2img(run: Work) -> Passed:
+    """Noise alone becomes a picture."""
+    with run.report.stage("encode"):
+        denoiser = run.denoiser(1.0, run.blank_channels())
+    x = run.noise() * denoiser.sigmas[0]
+    return _opaque(run, run.sample(denoiser, denoiser, x))
+
+
+def _img2img(run: Work) -> Passed:
+    """The picture, with as much noise as the strength says, becomes another one."""
+    assert run.job.image is not None
+    return _repainted(run, flattened(run.job.image))
+
+
+def _sketch(run: Work) -> Passed:
+    """Image to image of the sketch, over white or over what the client says lies under it."""
+    params, job = run.params, run.job
+    assert isinstance(params, Sketch) and job.image is not None
+    under = flattened(job.backdrop) if params.background == "document" and job.backdrop is not None else None
+    return _repainted(run, flattened(job.image, under))
+
+
+def _repainted(run: Work, picture: Pixels) -> Passed:
+    """Opaque layers at the box, from an RGB picture of its size and noise by the strength."""
+    params = run.params
+    assert isinstance(params, Img2Img)
+    with run.report.stage("encode"):
+        latent = run.encode(resize(picture, run.plan.working))
+        denoiser = run.denoiser(params.strength, run.blank_channels())
+    x = latent + run.noise() * denoiser.sigmas[0]
+    return _opaque(run, run.sample(denoiser, denoiser, x))
+
+
+def _inpaint(run: Work) -> Passed:
+    """What is masked is repainted, guided by what is around it; the layer's alpha ends within the reach."""
+    params, job, box = run.job.params, run.job, run.plan.box
+    assert isinstance(params, Inpaint) and job.image is not None and job.mask is not None
+    original = flattened(job.image)
+    selection = 255 - job.mask if params.invert else job.mask
+    with run.report.stage("encode"):
+        numbers = resolve_mask(params, mask_bounds(job), run.native_size)
+        strength_of = denoise_mask(selection, numbers)
+        mask = latent_mask(strength_of, *run.latent_size).to(run.components.device)
+        picture = resize(original, run.plan.working)
+        latent, noise = run.encode(picture), run.noise()
+        start = latent
+        if params.content != "original":
+            start = run.encode(fill_masked(picture, resize_mask(strength_of, run.plan.working) >= 0.5))
+        if params.content in ("latent_noise", "latent_nothing"):
+            start = forget(start, mask, noise if params.content == "latent_noise" else None)
+        adapters: tuple[Adapter, ...] = ()
+        if run.has_inpaint_channels:
+            hard = (mask > 0.5).float()
+            hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
+            adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
+        denoiser = run.denoiser(params.strength, adapters)
+    denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
+    latents = run.sample(denoiser, denoise, start + noise * denoiser.sigmas[0])
+    touched = within_reach(selection, numbers.reach)
+
+    def finish(index: int, picture: Pixels) -> tuple[Pixels, Box]:
+        if params.match_color:
+            picture = match_colors(picture, original, strength_of, touched)
+        return compose_layer(picture, box, selection, numbers, params.exact)
+
+    return Passed(run, latents, "soft", finish)
+
+
+def _opaque(run: Work, latents: torch.Tensor) -> Passed:
+    return Passed(run, latents, "opaque", lambda index, picture: (opaque(picture), run.plan.box))
+
+
+GENERATE: Mapping[str, Callable[[Work], Passed]] = {
+    "txt2img": _txt2img,
+    "img2img": _img2img,
+    "sketch": _sketch,
+    "inpaint": _inpaint,
+}
+"""Mode -> its first stage."""

@@ -1,0 +1,83 @@
+"""What a job at work tells: progress that never goes back, seconds by stage, and whether it shall end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+
+from .jobs import Cancelled, Emit, Progress
+
+__all__ = ["ONE_PASS", "Report", "Share"]
+
+Share = tuple[str, float]
+"""A stage, and how long it takes against the others."""
+
+ONE_PASS: tuple[Share, ...] = (("load", 8), ("encode", 7), ("denoise", 77), ("decode", 8))
+"""The stages of a job that asks the network for one picture."""
+
+
+class Report:
+    """Progress that never goes back, timings by stage, and the cancel check.
+
+    `expect` says which stages will come, in their order. One that was not expected takes no part of the whole.
+    """
+
+    def __init__(self, emit: Emit, cancelled: Callable[[], bool]) -> None:
+        self.emit, self.cancelled = emit, cancelled
+        self.timings: dict[str, float] = {}
+        self._fraction = 0.0
+        self._spans: list[tuple[str, float, float]] = []
+        self._next = 0
+        self._span = (0.0, 0.0)
+
+    def expect(self, shares: Sequence[Share]) -> None:
+        """The stages of the job, in order."""
+        ends = list(accumulate(share for _, share in shares))
+        starts = [0.0, *ends]
+        whole = ends[-1]
+        self._spans = [
+            (name, start / whole, end / whole) for (name, _), start, end in zip(shares, starts, ends, strict=False)
+        ]
+        self._next = 0
+
+    @property
+    def place(self) -> int:
+        """How many of the expected stages have begun; set back, those from there on come once more."""
+        return self._next
+
+    @place.setter
+    def place(self, place: int) -> None:
+        self._next = place
+
+    def check(self) -> None:
+        """Raise Cancelled where the job shall end."""
+        if self.cancelled():
+            raise Cancelled
+
+    def progress(self, stage: str, step: int, steps: int) -> None:
+        """Step `step` of `steps` of the stage that runs is done."""
+        self.check()
+        start, end = self._span
+        self._fraction = max(self._fraction, start + (end - start) * step / steps)
+        self.emit(Progress(stage, step, steps, self._fraction))
+
+    @contextmanager
+    def stage(self, name: str, steps: int = 1) -> Iterator[None]:
+        """One stage; its steps in between are reported by `progress`."""
+        self._enter(name)
+        self.progress(name, 0, steps)
+        start = time.perf_counter()
+        yield
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
+        if steps == 1:
+            self.progress(name, 1, 1)
+
+    def _enter(self, name: str) -> None:
+        for index in range(self._next, len(self._spans)):
+            expected, start, end = self._spans[index]
+            if expected == name:
+                self._next, self._span = index + 1, (start, end)
+                return
+        self._span = (self._fraction, self._fraction)
