@@ -9,6 +9,7 @@ import pytest
 import torch
 from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box
+from impasto_server.engine import generate
 from impasto_server.engine import run as run_module
 from impasto_server.engine.jobs import Cancelled, Layer, Preview, PreviewRequest, Progress
 from impasto_server.engine.masks import layer_alpha
@@ -176,7 +177,7 @@ def test_everything_selected_and_inverted_is_refused(engine, checkpoint):
 def started_from(engine, job, monkeypatch):
     """The latents that the noise of the first level is added to, the mask, the noise, and the original's latents."""
     seen = {}
-    real_blend, real_sample = run_module.blend_denoise, run_module.Work.sample
+    real_blend, real_sample = generate.blend_denoise, run_module.Work.sample
 
     def blend(denoise, mask, latent, noise, sigmas):
         seen.update(mask=mask, noise=noise, latent=latent, sigma=sigmas[0])
@@ -186,7 +187,7 @@ def started_from(engine, job, monkeypatch):
         seen["start"] = x - seen["noise"] * seen["sigma"]
         return real_sample(self, denoiser, denoise, x)
 
-    monkeypatch.setattr(run_module, "blend_denoise", blend)
+    monkeypatch.setattr(generate, "blend_denoise", blend)
     monkeypatch.setattr(run_module.Work, "sample", sample)
     layer, _, _ = run(engine, job)
     return layer, seen
