@@ -72,7 +72,7 @@ def test_over_the_document(engine, checkpoint):
     over = run(engine, sketch_job(checkpoint, backdrop(), background="document"))
     assert (white.pixels != over.pixels).any(), "the backdrop is used where it is asked for, and only there"
     np.testing.assert_array_equal(white.pixels, run(engine, sketch_job(checkpoint)).pixels)
-    assert "Sketch over: document" in over.info["parameters"]
+    assert "background: document" in over.info["parameters"]
     mixed = flattened(strokes(), backdrop()[..., :3])
     clear = strokes()[..., 3] == 0
     assert (mixed[clear] == backdrop()[clear][:, :3]).all() and (mixed[30, 40] == (220, 20, 30)).all()

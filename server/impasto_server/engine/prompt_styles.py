@@ -11,7 +11,7 @@ from pathlib import Path
 
 from impasto_protocol.errors import RequestError
 
-__all__ = ["Style", "apply_style", "read_styles", "style_names", "styles_text", "take_styles"]
+__all__ = ["Style", "apply_style", "pull_styles", "read_styles", "style_names", "styles_text", "take_styles"]
 
 SLOT = "{prompt}"
 
@@ -42,6 +42,39 @@ def apply_style(prompt: str, style: str) -> str:
     if SLOT in style:
         return style.replace(SLOT, prompt)
     return ", ".join(part for part in (prompt.strip(), style.strip()) if part)
+
+
+def pull_styles(prompt: str, negative_prompt: str, styles: Mapping[str, Style]) -> tuple[str, str, tuple[str, ...]]:
+    """Both prompts without the styles that are in them, and the names of these: put around the prompts again, in their
+    order, they give exactly what was there.
+    """
+    taken: list[str] = []
+    sides = (prompt, negative_prompt)
+    while True:
+        found = next(((name, left) for name, style in styles.items() if (left := _without(sides, style))), None)
+        if found is None or len(taken) == _MOST_STYLES:
+            return *sides, tuple(reversed(taken))
+        taken.append(found[0])
+        sides = found[1]
+
+
+_MOST_STYLES = 20
+
+
+def _without(sides: tuple[str, str], style: Style) -> tuple[str, str] | None:
+    """Prompt and negative prompt as they were before the style, or None where it is not in them."""
+    left = []
+    for text, added in zip(sides, (style.prompt, style.negative_prompt), strict=True):
+        before, slot, after = added.partition(SLOT)
+        if slot:
+            inner = text[len(before) : len(text) - len(after)]
+        else:
+            inner = text.removesuffix(added.strip()).rstrip().removesuffix(",").rstrip() if added.strip() else text
+        if apply_style(inner, added) != text or len(inner) > len(text):
+            return None
+        left.append(inner)
+    # One that changes nothing is in every prompt.
+    return None if tuple(left) == sides else (left[0], left[1])
 
 
 def read_styles(files: Iterable[Path]) -> dict[str, Style]:

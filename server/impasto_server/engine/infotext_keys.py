@@ -1,0 +1,231 @@
+"""The keys of A1111's `parameters` text, and what each is for us. No torch here.
+
+One table serves reading, writing and docs/a1111-parameters.md. A key whose parameter a mode does not have is told as
+not supported; a key in none of these tables as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "KEYS",
+    "NEUTRAL",
+    "OURS",
+    "PREFIXES",
+    "TOLD",
+    "UNSUPPORTED",
+    "Key",
+    "enum_name",
+    "schedule_title",
+    "split_sampler",
+]
+
+OURS = "Impasto"
+"""Our own key: the mode, and every parameter that A1111 has no key for and that is not at its default."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that sets one parameter. `read` raises ValueError for a value that it does not know; `write` gives "" where
+    the key is to be left out, as A1111 does."""
+
+    param: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], Any] = str
+    modes: tuple[str, ...] = ()
+    """Those in which the key means this parameter; empty: all that have it."""
+
+
+def enum_name(title: str) -> str:
+    """A1111's title of a sampler or schedule as one of our names: "DPM++ 2M SDE" -> "dpmpp_2m_sde"."""
+    return title.strip().lower().replace("++", "pp").replace(" ", "_")
+
+
+def schedule_title(name: str) -> str:
+    """A1111's title of a schedule."""
+    words = name.replace("_", " ").title().split()
+    return " ".join({"Sgm": "SGM", "Kl": "KL", "Ddim": "DDIM"}.get(word, word) for word in words)
+
+
+_OLD_SCHEDULES = ("Karras", "Exponential", "Polyexponential", "SGM Uniform")
+
+
+def split_sampler(title: str) -> tuple[str, str]:
+    """Sampler and schedule of a name of A1111 before 1.9: "DPM++ 2M Karras" -> ("DPM++ 2M", "Karras")."""
+    for schedule in _OLD_SCHEDULES:
+        if title.lower().endswith(" " + schedule.lower()):
+            return title[: -len(schedule) - 1].rstrip(), schedule
+    return title, ""
+
+
+def _one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        known = {title.lower(): value for title, value in values.items()}
+        if text.strip().lower() not in known:
+            raise ValueError(f"known are {', '.join(values)}")
+        return known[text.strip().lower()]
+
+    return read
+
+
+def _title_of(values: Mapping[str, Any], left_out: Any = None) -> Callable[[Any], str]:
+    def write(value: Any) -> str:
+        return "" if value == left_out else next(title for title, known in values.items() if known == value)
+
+    return write
+
+
+def _number(text: str) -> float:
+    return float(text)
+
+
+def _whole(text: str) -> int:
+    value = float(text)
+    if value != int(value):
+        raise ValueError("a whole number is needed")
+    return int(value)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def _unless(neutral: Any) -> Callable[[Any], str]:
+    return lambda value: "" if value == neutral else _plain(value)
+
+
+_RNG = {"NV": "philox", "GPU": "philox", "CPU": "torch-cpu"}
+_AREA = {"Only masked": "masked", "Whole picture": "whole"}
+_MASK_MODE = {"Inpaint masked": False, "Inpaint not masked": True}
+_CONTENT = {
+    "fill": "fill",
+    "original": "original",
+    "latent noise": "latent_noise",
+    "latent nothing": "latent_nothing",
+}
+
+KEYS: Mapping[str, Key] = {
+    "Steps": Key("steps", _whole),
+    "CFG scale": Key("cfg", _number, _plain),
+    "Seed": Key("seed", _whole),
+    "RNG": Key("noise", _one_of(_RNG), _title_of(_RNG)),
+    "Clip skip": Key("clip_skip", _whole, _unless(1)),
+    "Denoising strength": Key("strength", _number, _plain),
+    "Inpaint area": Key("area", _one_of(_AREA), _title_of(_AREA)),
+    "Masked content": Key("masked_content", _one_of(_CONTENT), _title_of(_CONTENT)),
+    "Mask mode": Key("invert", _one_of(_MASK_MODE), _title_of(_MASK_MODE, left_out=False)),
+    "Masked area padding": Key("padding", _number, lambda value: "" if value == "auto" else _plain(value)),
+}
+"""Key -> the parameter that it sets, in the order in which they are written. Sampler, Schedule type, Size and Model are
+read by `infotext` itself, for they say more than one thing."""
+
+TOLD: Mapping[str, str] = {
+    "Version": "which program wrote it",
+    "Model hash": "the checkpoint by its hash",
+    "Lora hashes": "the LoRAs by their hashes",
+    "TI hashes": "the embeddings by their hashes",
+    "Hashes": "all files by their hashes",
+    "VAE hash": "the VAE by its hash",
+    "Init image hash": "the picture that it began with, by its hash",
+    "Batch size": "how many pictures were made at once; the seed is that of this one",
+    "Batch pos": "which picture of a batch it was; the seed is its own",
+    "User": "who made it",
+    "App": "which program wrote it",
+    "Created Date": "when it was made",
+    "Software": "which program wrote it",
+    "Wildcard prompt": "the prompt before choices were drawn",
+    "Wildcard negative prompt": "the negative prompt before choices were drawn",
+}
+"""Keys that say something of the picture and set nothing: what they say."""
+
+UNSUPPORTED: Mapping[str, str] = {
+    "Image CFG scale": "checkpoints that are edited by instructions",
+    "Face restoration": "restoring faces",
+    "Seed resize from": "noise of another size",
+    "Conditional mask weight": "a weight for what inpainting checkpoints see",
+    "Tiling": "seamless textures",
+    "Variation seed": "a second seed",
+    "Variation seed strength": "a second seed",
+    "ENSD": "a shift of the seed after the first draw",
+    "NGMS": "steps without the negative prompt",
+    "Negative Guidance minimum sigma": "steps without the negative prompt",
+    "Eta": "how much noise a step draws",
+    "Eta DDIM": "how much noise a step of DDIM draws",
+    "Sigma churn": "noise that is added on the way",
+    "Sigma tmin": "noise that is added on the way",
+    "Sigma tmax": "noise that is added on the way",
+    "Sigma noise": "noise that is added on the way",
+    "Noise multiplier": "more or less noise at the beginning",
+    "Extra noise": "more noise at the beginning",
+    "VAE": "a VAE of its own",
+    "VAE Encoder": "how pictures are encoded",
+    "VAE Decoder": "how pictures are decoded",
+    "Emphasis": "how attention weights are scaled",
+    "FP8 weight": "weights of eight bits",
+    "Cache FP16 weight for LoRA": "weights of eight bits",
+    "Token merging ratio": "a speed-up that changes the picture",
+    "Token merging ratio hr": "a speed-up that changes the picture",
+    "Pad conds": "prompts filled up to the same length",
+    "Old prompt editing timelines": "an older way to count steps",
+    "Use old emphasis implementation": "an older way to weigh words",
+    "Use old scheduling": "an older way to count steps",
+    "Downcast alphas_cumprod": "an older table of noise",
+    "Discard penultimate sigma": "a schedule without its last step but one",
+    "Skip Early CFG": "steps without guidance",
+    "Schedule rho": "a schedule of one's own",
+    "Schedule min sigma": "a schedule of one's own",
+    "Schedule max sigma": "a schedule of one's own",
+    "UniPC variant": "another form of UniPC",
+    "UniPC skip type": "another form of UniPC",
+    "UniPC order": "another order of UniPC",
+    "UniPC lower order final": "another end of UniPC",
+    "Refiner": "a second checkpoint for the last steps",
+    "Refiner switch at": "a second checkpoint for the last steps",
+    "First pass size": "a hires pass",
+    "Hypernet": "hypernetworks",
+    "Hypernet strength": "hypernetworks",
+    "Hypernet hash": "hypernetworks",
+    "Color correction": "colours brought back to those of the picture",
+    "Script": "a script of A1111",
+    "X Type": "a plot over parameters",
+    "Y Type": "a plot over parameters",
+    "Z Type": "a plot over parameters",
+    "CLIP stop at last layers": "clip skip in its oldest form",
+}
+"""Keys that A1111 and its relatives write and that set nothing here: what they were for."""
+
+NEUTRAL: Mapping[str, str] = {
+    "Emphasis": "Original",
+    "Tiling": "False",
+    "Variation seed strength": "0",
+    "Conditional mask weight": "1.0",
+    "Discard penultimate sigma": "False",
+}
+"""Keys that say what is so here without any setting."""
+
+PREFIXES: Mapping[str, str] = {
+    "Hires ": "a hires pass",
+    "Soft inpainting": "soft inpainting",
+    "ADetailer": "the extension ADetailer",
+    "ControlNet": "the extension ControlNet",
+    "AddNet": "the extension Additional Networks",
+    "Ultimate SD upscale": "the script Ultimate SD upscale",
+    "SD upscale": "the script SD upscale",
+    "Tiled Diffusion": "the extension Tiled Diffusion",
+    "Dynamic thresholding": "the extension Dynamic Thresholding",
+    "Postprocess": "A1111's Extras",
+    "FreeU": "FreeU",
+    "freeu": "FreeU",
+    "RP ": "the extension Regional Prompter",
+    "Regional Prompter": "the extension Regional Prompter",
+    "Cutoff": "the extension Cutoff",
+    "roop": "a face swap",
+    "FaceSwapLab": "a face swap",
+    "ReActor": "a face swap",
+    "Style Selector": "an extension that joins styles to the prompt",
+    "Tile": "an extension that works in tiles",
+}
+"""Beginnings of keys that set nothing here: whose they are."""
