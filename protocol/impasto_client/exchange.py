@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, Optional, Tuple, Type, TypeVar
+from typing import Callable, Dict, Iterator, Optional, Tuple, Type, TypeVar, Union
 
 from impasto_protocol import messages as wire
 from impasto_protocol.connection import ClientConnection
@@ -94,6 +94,11 @@ class Exchange:
         """What the server accepts."""
         return self.welcome.limits
 
+    @property
+    def near(self) -> bool:
+        """Whether the server is reached by loopback: what is sent costs no more than what is hashed."""
+        return self._transport.near
+
     def close(self) -> None:
         """End the connection; calls that wait raise `resource.connection_lost`. May be repeated."""
         self._transport.close()
@@ -145,7 +150,20 @@ class Exchange:
             with self._lock:
                 self._uploading.pop(digest, None)
 
-    def put(self, chunk: wire.Put) -> None:
+    @contextmanager
+    def chunked_new(self) -> Iterator[Question]:
+        """A number for the chunks of a buffer that the server is to name, and where their answers arrive."""
+        id, waiter = next(self._ids), Waiter()
+        with self._lock:
+            if self._end is not None:
+                raise self._end
+            self._waiting[id] = waiter
+        try:
+            yield id, waiter
+        finally:
+            self.forget(id)
+
+    def put(self, chunk: Union[wire.Put, wire.PutNew]) -> None:
         """Send one chunk."""
         self._transport.send(self._connection.send(chunk))
 
@@ -187,7 +205,7 @@ class Exchange:
                 upload.put(received=message.received)
         elif id is not None:
             if waiter is not None:
-                waiter.put(answer=message)
+                waiter.put(answer=message, received=getattr(message, "received", None))
         else:
             self._on_event(message)
 

@@ -88,6 +88,15 @@ class Transport:
             raise _refused(where, protocol.handshake_exc) from protocol.handshake_exc
         return transport
 
+    @property
+    def near(self) -> bool:
+        """Whether the bytes go by loopback."""
+        try:
+            host = str(self._socket.getpeername()[0])
+        except OSError:
+            return False
+        return host == "::1" or host.startswith("127.")
+
     def send(self, frame: bytes) -> None:
         """Send one frame. Raises ResourceError `resource.connection_lost`."""
         head = _head(len(frame))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
+from .assets import Data, Get, Have, HaveOk, Put, PutNew, PutNewOk, PutOk
 from .errors import ImpastoError, ProtocolError
 from .geometry import Box, Size
-from .images import Buffer
 from .lists import PAGE, PAGE_LIMIT, History, HistoryOk, ModelsOk, ModelsRequest, Star
 from .parts import (
     DIGEST,
@@ -82,6 +82,8 @@ __all__ = [
     "PreviewWish",
     "Progress",
     "Put",
+    "PutNew",
+    "PutNewOk",
     "PutOk",
     "Queued",
     "Release",
@@ -132,24 +134,6 @@ class Plan(Message):
 
 
 @dataclass(frozen=True)
-class Have(Message):
-    TYPE = "have"
-    id: int = field(metadata=UINT)
-    assets: Tuple[str, ...] = field(metadata=DIGEST)
-
-
-@dataclass(frozen=True)
-class Put(Message):
-    """One chunk of `size` bytes in all; chunks of a digest come in order, without gaps."""
-
-    TYPE = "put"
-    digest: str = field(metadata=DIGEST)
-    size: int = field(metadata=UINT)
-    offset: int = field(metadata=UINT)
-    data: Buffer
-
-
-@dataclass(frozen=True)
 class Submit(Message):
     """A job. `box` is where the result belongs that is made without a picture; None is the whole canvas.
 
@@ -193,15 +177,6 @@ class Attach(Message):
     id: int = field(metadata=UINT)
     job: str = field(metadata=JOB)
     after_seq: int = field(default=0, metadata=UINT)
-
-
-@dataclass(frozen=True)
-class Get(Message):
-    TYPE = "get"
-    id: int = field(metadata=UINT)
-    digest: str = field(metadata=DIGEST)
-    offset: int = field(metadata=UINT)
-    length: int = field(metadata=UINT)
 
 
 @dataclass(frozen=True)
@@ -263,22 +238,6 @@ class PlanOk(Message):
 
 
 @dataclass(frozen=True)
-class HaveOk(Message):
-    TYPE = "have_ok"
-    id: int = field(metadata=UINT)
-    missing: Tuple[str, ...] = field(metadata=DIGEST)
-
-
-@dataclass(frozen=True)
-class PutOk(Message):
-    """`received` bytes of `digest` have arrived."""
-
-    TYPE = "put_ok"
-    digest: str = field(metadata=DIGEST)
-    received: int = field(metadata=UINT)
-
-
-@dataclass(frozen=True)
 class Accepted(Message):
     TYPE = "accepted"
     id: int = field(metadata=UINT)
@@ -297,18 +256,6 @@ class JobsOk(Message):
     TYPE = "jobs_ok"
     id: int = field(metadata=UINT)
     jobs: Tuple[JobEntry, ...]
-
-
-@dataclass(frozen=True)
-class Data(Message):
-    """A piece of `digest`, whose whole is `size` bytes."""
-
-    TYPE = "data"
-    id: int = field(metadata=UINT)
-    digest: str = field(metadata=DIGEST)
-    offset: int = field(metadata=UINT)
-    size: int = field(metadata=UINT)
-    data: Buffer
 
 
 @dataclass(frozen=True)
@@ -450,12 +397,28 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
-    *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, Submit, Cancel, Jobs, Attach, Get),
+    *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
     *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release),
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
-    *(Welcome, Catalog, ModelsOk, NotModified, PlanOk, HaveOk, PutOk, Accepted, Ok, JobsOk, Data, HistoryOk, Error),
-    *(RoomOk, File, Queued, Position, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
+    *(
+        Welcome,
+        Catalog,
+        ModelsOk,
+        NotModified,
+        PlanOk,
+        HaveOk,
+        PutOk,
+        PutNewOk,
+        Accepted,
+        Ok,
+        JobsOk,
+        Data,
+        HistoryOk,
+        Error,
+    ),
+    *(RoomOk, File, Error),
+    *(Queued, Position, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
 )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional, Union
 
 from .errors import AssetError, ImpastoError, ProtocolError
 from .images import Buffer
-from .messages import Put
+from .messages import Put, PutNew
 from .version import Limits
 
-__all__ = ["UploadStep", "Uploads", "chunks"]
+__all__ = ["UploadStep", "Uploads", "chunks", "new_chunks"]
 
 _MAX_UNFINISHED = 64
 
@@ -23,12 +23,25 @@ def chunks(digest: str, data: Buffer, chunk: int) -> Iterator[Put]:
         yield Put(digest, len(view), offset, view[offset : offset + chunk])
 
 
+def new_chunks(id: int, data: Buffer, chunk: int) -> Iterator[PutNew]:
+    """The same for a buffer that the server is to name."""
+    view = memoryview(data).cast("B")
+    for offset in range(0, len(view), chunk):
+        yield PutNew(id, len(view), offset, view[offset : offset + chunk])
+
+
 class UploadStep(NamedTuple):
-    """After a chunk: bytes of `digest` received so far, and the whole buffer once it is complete and verified."""
+    """After a chunk: bytes received so far, and once they are all, the whole buffer and its digest.
+
+    `digest` is known from the start where the client has named the buffer, else empty until then.
+    """
 
     digest: str
     received: int
     data: Optional[Buffer]
+
+
+AnyPut = Union[Put, PutNew]
 
 
 class _Upload:
@@ -49,7 +62,8 @@ class Uploads:
     def __init__(self, limits: Limits, in_flight: Optional[int] = None) -> None:
         self._limits = limits
         self._in_flight = limits.upload_bytes if in_flight is None else in_flight
-        self._unfinished: OrderedDict[str, _Upload] = OrderedDict()
+        self._unfinished: OrderedDict[Union[str, int], _Upload] = OrderedDict()
+        """By the digest, or by the number of a buffer that has none yet."""
         self._held = 0
 
     @property
@@ -57,31 +71,33 @@ class Uploads:
         """Bytes of unfinished uploads."""
         return self._held
 
-    def add(self, put: Put) -> UploadStep:
+    def add(self, put: AnyPut) -> UploadStep:
         """Take one chunk.
 
         Raises AssetError `asset.too_large` or `asset.digest_mismatch`, or ProtocolError `protocol.bad_message` for a
-        chunk that does not continue what was received; `data` holds the digest, and the upload starts anew at offset 0.
+        chunk that does not continue what was received; `data` holds the digest, if the client gave one, and the upload
+        starts anew at offset 0.
         """
         try:
             return self._add(put)
         except ImpastoError as error:
-            self.forget(put.digest)
-            error.data["digest"] = put.digest
+            self._forget(_key(put))
+            if isinstance(put, Put):
+                error.data["digest"] = put.digest
             raise
 
-    def forget(self, digest: str) -> None:
-        """Drop what was received of a digest."""
-        upload = self._unfinished.pop(digest, None)
+    def _forget(self, key: Union[str, int]) -> None:
+        upload = self._unfinished.pop(key, None)
         if upload is not None:
             self._held -= upload.received
 
-    def _add(self, put: Put) -> UploadStep:
+    def _add(self, put: AnyPut) -> UploadStep:
         self._check(put)
+        key = _key(put)
         if put.offset == 0:
-            self.forget(put.digest)
-            self._unfinished[put.digest] = _Upload(put.size)
-        upload = self._unfinished.get(put.digest)
+            self._forget(key)
+            self._unfinished[key] = _Upload(put.size)
+        upload = self._unfinished.get(key)
         received = upload.received if upload is not None else 0
         if upload is None or put.offset != received:
             raise ProtocolError(
@@ -95,25 +111,27 @@ class Uploads:
                 f"The chunk speaks of {put.size} bytes in all, the first one of {upload.size}.",
                 path="size",
             )
-        self._make_room(put.digest, len(put.data))
+        self._make_room(key, len(put.data))
         # One buffer that grows: joining pieces at the end would hold the picture twice.
         upload.buffer += put.data
         upload.hash.update(put.data)
         upload.received += len(put.data)
         self._held += len(put.data)
+        named = put.digest if isinstance(put, Put) else ""
         if upload.received < upload.size:
-            return UploadStep(put.digest, upload.received, None)
-        if upload.hash.hexdigest() != put.digest:
+            return UploadStep(named, upload.received, None)
+        digest = upload.hash.hexdigest()
+        if named and digest != named:
             raise AssetError(
                 "asset.digest_mismatch",
                 "The bytes that arrived do not have the digest they were sent under; send the picture again.",
                 retryable=True,
                 path="digest",
             )
-        self.forget(put.digest)
-        return UploadStep(put.digest, upload.received, memoryview(upload.buffer).toreadonly())
+        self._forget(key)
+        return UploadStep(digest, upload.received, memoryview(upload.buffer).toreadonly())
 
-    def _check(self, put: Put) -> None:
+    def _check(self, put: AnyPut) -> None:
         limit = min(self._limits.upload_bytes, self._in_flight)
         if put.size > limit:
             raise AssetError(
@@ -135,7 +153,11 @@ class Uploads:
                 "protocol.bad_message", f"The chunk goes beyond the {put.size} bytes of the upload.", path="offset"
             )
 
-    def _make_room(self, digest: str, more: int) -> None:
-        self._unfinished.move_to_end(digest)
+    def _make_room(self, key: Union[str, int], more: int) -> None:
+        self._unfinished.move_to_end(key)
         while self._held + more > self._in_flight or len(self._unfinished) > _MAX_UNFINISHED:
-            self.forget(next(iter(self._unfinished)))
+            self._forget(next(iter(self._unfinished)))
+
+
+def _key(put: AnyPut) -> Union[str, int]:
+    return put.digest if isinstance(put, Put) else put.id

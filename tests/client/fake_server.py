@@ -164,12 +164,16 @@ class FakeServer:
             send(wire.PlanOk(message.id, box, Size(512, 512), 8, 4, 1.5, ("careful",)))
         elif isinstance(message, wire.Have):
             send(wire.HaveOk(message.id, tuple(d for d in message.assets if d not in self.blobs)))
-        elif isinstance(message, wire.Put):
+        elif isinstance(message, (wire.Put, wire.PutNew)):
             time.sleep(self.put_delay)
             step = uploads.add(message)
             if step.data is not None:
                 self.blobs[step.digest] = step.data
-            send(wire.PutOk(step.digest, step.received))
+            if isinstance(message, wire.PutNew):
+                named = step.digest if step.data is not None else None
+                send(wire.PutNewOk(message.id, step.received, named))
+            else:
+                send(wire.PutOk(step.digest, step.received))
         elif isinstance(message, wire.Submit):
             self._submit(message, send)
         elif isinstance(message, wire.Cancel):

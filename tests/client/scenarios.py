@@ -29,7 +29,7 @@ from impasto_client.spool import SpoolFolder
 from impasto_client.tasks import Runner
 from impasto_protocol.errors import JobError
 from impasto_protocol.geometry import Box, Size
-from impasto_protocol.messages import Cancel, ClientInfo, Put, SpoolInfo
+from impasto_protocol.messages import Cancel, ClientInfo, Put, PutNew, SpoolInfo
 from impasto_protocol.version import Limits
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ def cancel_overtakes_an_upload(home: Path) -> None:
     try:
         editor.runner.submit("big", "inpaint", {}, snapshot(1024, 512))  # 128 chunks, 2.5 s
         editor.until(JobChanged, lambda e: e.state == "uploading")
-        wait_until(lambda: any(isinstance(m, Put) for m in server.received))
+        wait_until(lambda: any(isinstance(m, PutNew) for m in server.received))
         started = time.monotonic()
         editor.runner.cancel("big")
         assert editor.ended("big").state == "cancelled"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import impasto_client.exchange
+import impasto_client.transport
 import pytest
 from fake_server import FakeServer
 from impasto_client import tasks
@@ -22,7 +24,7 @@ from impasto_protocol import messages as wire
 from impasto_protocol.errors import AssetError, ImpastoError, JobError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import digest_of
-from impasto_protocol.messages import ClientInfo, Have, InputPicture, Message, Put
+from impasto_protocol.messages import ClientInfo, Have, InputPicture, Message, Put, PutNew
 from impasto_protocol.version import Limits
 from scenarios import Editor, client_of, snapshot, wait_until
 
@@ -41,8 +43,8 @@ def client(server: FakeServer) -> Iterator[Client]:
     client.close()
 
 
-def puts(server: FakeServer) -> list[Put]:
-    return [m for m in server.received if isinstance(m, Put)]
+def puts(server: FakeServer) -> list[Put | PutNew]:
+    return [m for m in server.received if isinstance(m, (Put, PutNew))]
 
 
 def test_requests(client: Client) -> None:
@@ -64,6 +66,29 @@ def test_upload_sends_once_in_chunks_below_the_limit(server: FakeServer, client:
     assert [(p.offset, len(p.data)) for p in puts(server)] == [(i * 4096, 4096) for i in range(5)]
     assert client.upload(memoryview(bytearray(data))) == digest and len(puts(server)) == 5
     assert client.have((digest, "0" * 32)) == ("0" * 32,)
+
+
+def test_by_loopback_a_large_picture_is_sent_without_a_question(server: FakeServer) -> None:
+    """The server hashes it while it arrives: to hash it here first would only take longer."""
+    client = client_of(server)
+    data = bytes(range(256)) * 1200
+    assert client.upload(data) == digest_of(data) and server.blobs[digest_of(data)] == data
+    assert {type(p) for p in puts(server)} == {PutNew} and not any(isinstance(m, Have) for m in server.received)
+    client.close()
+
+
+@pytest.mark.parametrize("why", ["far", "old"])
+def test_to_another_computer_or_an_older_server_a_picture_is_named_first(
+    server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "far":
+        monkeypatch.setattr(impasto_client.transport.Transport, "near", False)
+    else:
+        monkeypatch.setattr(client, "welcome", replace(client.welcome, protocol=(1, 1)))
+    data = bytes(range(256)) * 1200
+    for _ in range(2):
+        assert client.upload(data) == digest_of(data)
+    assert {type(p) for p in puts(server)} == {Put} and len({p.offset for p in puts(server)}) == len(puts(server))
 
 
 def test_upload_keeps_to_the_window(server: FakeServer, client: Client) -> None:

@@ -76,6 +76,8 @@ def test_from_the_hello_to_the_history(home: Path) -> None:
             "image": {"digest": wire.upload(image), "format": "rgba8", **place},
             "mask": {"digest": wire.upload(inside), "format": "l8", **place},
         }
+        corner = image[:4096]
+        assert wire.upload_unnamed(corner) == wire.upload(corner)
         missing = "0" * 32
         assert wire.ask("have", assets=[inputs["image"]["digest"], missing])["missing"] == [missing]
 

@@ -134,6 +134,10 @@ class Wire:
         assert received == len(data)
         return digest
 
+    def upload_unnamed(self, data: bytes) -> str:
+        """Send a buffer of one chunk without a digest; the server names it."""
+        return str(self.ask("put_new", size=len(data), offset=0, data=data)["digest"])
+
     def _acknowledged(self) -> int:
         while not self.put_answers:
             self._sort(self._next())

@@ -71,6 +71,7 @@ CLIENT = (
     m.Filled(17, FILE, 3),
     m.GetFile(18, DIGEST),
     m.Release(19, FILE, 4),
+    m.PutNew(20, 16, 0, PIXELS),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -124,6 +125,8 @@ SERVER = (
     m.RoomOk(16, FILE, 3, "d" * 32),
     m.File(18, DIGEST, FILE, 4, 67108864),
     m.Position(JOB, 2),
+    m.PutNewOk(20, 8),
+    m.PutNewOk(20, 16, DIGEST),
 )
 
 REFUSED = (
@@ -181,7 +184,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.1; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.2; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "refused": [{"what": what, "frame": run_lengths(frame), "code": code} for what, frame, code in REFUSED],

@@ -19,6 +19,7 @@ from impasto_protocol.messages import (
     Hello,
     Message,
     Put,
+    PutNew,
     ServerInfo,
     Welcome,
     parse,
@@ -59,7 +60,7 @@ def fuzz(seed: int, count: int) -> Counter[str]:
         try:
             received = connection.receive(frame)
             seen[check(connection, received)] += 1
-            if isinstance(received.message, Put):
+            if isinstance(received.message, (Put, PutNew)):
                 _upload(uploads, received.message)
         except Exception as e:
             raise AssertionError(f"frame {number} of seed {seed}: {frame.hex()}") from e
@@ -67,11 +68,11 @@ def fuzz(seed: int, count: int) -> Counter[str]:
 
 
 def _upload(uploads: Uploads, put: Message) -> None:
-    assert isinstance(put, Put)
+    assert isinstance(put, (Put, PutNew))
     try:
         uploads.add(put)
     except ImpastoError as error:
-        assert error.data["digest"] == put.digest
+        assert error.data.get("digest") == getattr(put, "digest", None)
     assert uploads.held <= LIMITS.upload_bytes
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from impasto_protocol.errors import AssetError, ImpastoError, ProtocolError
 from impasto_protocol.images import digest_of
-from impasto_protocol.messages import Put
-from impasto_protocol.uploads import Uploads, chunks
+from impasto_protocol.messages import Put, PutNew
+from impasto_protocol.uploads import Uploads, chunks, new_chunks
 from impasto_protocol.version import Limits
 
 
@@ -32,16 +32,35 @@ def test_interleaved_uploads_arrive(pictures: list[tuple[int, bytes]], draw: st.
     assert arrived == buffers and uploads.held == 0
 
 
+@given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=4), st.integers(1, 64), st.data())
+def test_what_is_sent_without_a_name_is_named(buffers: list[bytes], chunk: int, draw: st.DataObject) -> None:
+    uploads, arrived = Uploads(Limits(chunk=64)), {}
+    queues = {id: list(new_chunks(id, data, chunk)) for id, data in enumerate(buffers)}
+    while any(queues.values()):
+        id = draw.draw(st.sampled_from([id for id, queue in queues.items() if queue]))
+        step = uploads.add(queues[id].pop(0))
+        assert (step.data is None) == bool(queues[id])
+        if step.data is not None:
+            arrived[id] = (step.digest, bytes(step.data))
+    assert arrived == {id: (digest_of(data), data) for id, data in enumerate(buffers)} and uploads.held == 0
+
+
+_AMOUNTS = (st.integers(0, 50), st.integers(0, 50), st.binary())
+
+
 @given(
-    st.lists(st.builds(Put, st.sampled_from(["a" * 32, "b" * 32]), st.integers(0, 50), st.integers(0, 50), st.binary()))
+    st.lists(
+        st.builds(Put, st.sampled_from(["a" * 32, "b" * 32]), *_AMOUNTS)
+        | st.builds(PutNew, st.integers(0, 2), *_AMOUNTS)
+    )
 )
-def test_nothing_a_client_sends_breaks_the_bounds(puts: list[Put]) -> None:
+def test_nothing_a_client_sends_breaks_the_bounds(puts: list[Put | PutNew]) -> None:
     uploads = Uploads(Limits(chunk=20, upload_bytes=40), in_flight=50)
     for put in puts:
         try:
             uploads.add(put)
         except ImpastoError as error:
-            assert error.data["digest"] == put.digest
+            assert error.data.get("digest") == getattr(put, "digest", None)
         assert 0 <= uploads.held <= 50
 
 

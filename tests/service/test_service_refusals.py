@@ -27,6 +27,7 @@ from impasto_protocol.messages import (
     Plan,
     PlanOk,
     Put,
+    PutNew,
 )
 from impasto_protocol.version import PROTOCOL, SUBPROTOCOL, Limits
 from impasto_server.service.settings import Settings
@@ -198,6 +199,8 @@ def test_uploads(settings: Settings) -> None:
             refused(await peer.receive(), "protocol.bad_message")
             await peer.send(Put("0" * 32, Limits().upload_bytes + 1, 0, b"abcd"))
             refused(await peer.receive(), "asset.too_large")
+            refused(await peer.ask(PutNew, 4, 1, b"abc"), "protocol.bad_message", "offset")
+            refused(await peer.ask(PutNew, Limits().upload_bytes + 1, 0, b"abcd"), "asset.too_large")
             refused(await peer.ask(Get, "0" * 32, 0, 100), "asset.missing")
             digest = await peer.put(b"abcd")
             refused(await peer.ask(Get, digest, 5, 100), "request.invalid_param", "offset")

@@ -37,6 +37,8 @@ from impasto_protocol.messages import (
     Plan,
     PlanOk,
     Put,
+    PutNew,
+    PutNewOk,
     PutOk,
     Release,
     Room,
@@ -212,7 +214,7 @@ class Session:
 
     async def _answer(self, message: Message) -> Message | None:
         match message:
-            case Put():
+            case Put() | PutNew():
                 return await self._put(message)
             case Have():
                 missing = self.services.blobs.missing(dict.fromkeys(message.assets))
@@ -304,7 +306,7 @@ class Session:
             message.id, planned.box, planned.working, planned.reach, planned.steps, seconds, tuple(planned.warnings)
         )
 
-    async def _put(self, message: Put) -> PutOk:
+    async def _put(self, message: Put | PutNew) -> PutOk | PutNewOk:
         if len(message.data) >= _BIG:
             # Hashed while the next chunk arrives, and nobody else waits for it.
             step = await asyncio.to_thread(self.uploads.add, message)
@@ -312,6 +314,8 @@ class Session:
             step = self.uploads.add(message)
         if step.data is not None:
             self.services.blobs.add(step.data, step.digest)
+        if isinstance(message, PutNew):
+            return PutNewOk(message.id, step.received, step.digest if step.data is not None else None)
         return PutOk(step.digest, step.received)
 
     async def _submit(self, message: Submit) -> None:
