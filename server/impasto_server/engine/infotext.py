@@ -21,14 +21,14 @@ from .extra_networks import format_networks
 from .fields import params_of
 from .infotext_keys import KEYS, NEUTRAL, OURS, PREFIXES, TOLD, UNSUPPORTED, enum_name, schedule_title, split_sampler
 from .infotext_text import Infotext, format_infotext, format_pairs, read_pairs, split_infotext
-from .modes import MODES, DiffusionParams, Inpaint
+from .modes import MODES, DiffusionParams, Inpaint, Upscale
 from .params_common import SAMPLERS, SCHEDULES
 from .prompt_styles import Style, pull_styles, styles_text
 
 if TYPE_CHECKING:
     from .addons import UsedLora
 
-__all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "infotext", "read_infotext"]
+__all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "extras_text", "infotext", "read_infotext"]
 
 _WORDS = ("prompt", "negative_prompt")
 _BY_HAND = frozenset({*_WORDS, "styles", "model", "loras", "sampler", "schedule", "width", "height"})
@@ -281,14 +281,15 @@ class _Reader:
         assumed: dict[str, Any] = {"clip_skip": 1, "noise": "philox", "schedule": "automatic"}
         if issubclass(MODES[self.mode][0], Inpaint):
             assumed |= {"area": "whole", "masked_content": "original", "invert": False}
+            assumed |= {"grow": 0.0, "feather": 0.0, "blend": 0.0}  # a mask without blur
             if self.params.get("area") == "masked":
                 assumed["padding"] = 32
         told = []
         for name, value in assumed.items():
             if name in self.schema and name not in self.params:
                 self.params[name] = value
-                if name in ("area", "masked_content", "padding"):
-                    told.append(f"{name} {value}")
+                if name not in ("clip_skip", "noise", "schedule", "invert"):
+                    told.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
         if told:
             self._note("assumed", "", ", ".join(told), "The text does not say it; A1111 leaves out its own defaults.")
 
@@ -386,6 +387,12 @@ def infotext(
         pairs[OURS] = format_pairs(own.items())
     pairs["Version"] = OURS
     return format_infotext(prompt, params.negative_prompt, pairs.items())
+
+
+def extras_text(params: Upscale) -> str:
+    """What A1111's Extras say of a picture that was enlarged, its text `postprocessing`."""
+    upscaler = params.upscaler or "Lanczos"
+    return format_pairs({"Postprocess upscale by": f"{params.scale:g}", "Postprocess upscaler": upscaler}.items())
 
 
 def _rest(params: DiffusionParams, written: set[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from impasto_protocol.geometry import Size
 
-from .infotext import infotext
+from .infotext import extras_text, infotext
 from .modelpath import model_name
 from .modes import DiffusionParams, Upscale
 
@@ -87,6 +87,7 @@ def upscale_recipe(params: Upscale, size: Size) -> dict[str, Any]:
         "mode": "upscale",
         "params": dataclasses.asdict(params),
         "working": [size.width, size.height],
+        "postprocessing": extras_text(params),
     }
     if params.upscaler:
         made |= {"upscaler": params.upscaler, "digital_source_type": ENHANCED_SOURCE_TYPE}

@@ -19,8 +19,9 @@ def png_info(recipe: Mapping[str, Any], *, composite: bool = False) -> PngInfo:
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    if recipe.get("parameters"):
-        info.add_text("parameters", str(recipe["parameters"]))
+    for key in ("parameters", "postprocessing"):
+        if recipe.get(key):
+            info.add_text(key, str(recipe[key]))
     info.add_text("impasto", json.dumps(dict(recipe), default=str))
     if recipe.get("mode") != "upscale":
         info.add_itxt("XML:com.adobe.xmp", xmp_packet(composite=composite))
