@@ -43,6 +43,7 @@ def test_the_layer_is_a_new_document(scale):
         "mode": "upscale",
         "params": {"scale": scale, "upscaler": ""},
         "working": [width, height],
+        "postprocessing": f"Postprocess upscale by: {scale:g}, Postprocess upscaler: Lanczos",
     }
     assert result.seeds == () and result.ran["method"] == "lanczos" and set(result.timings) == {"upscale"}
     if scale == 1:
