@@ -5,6 +5,7 @@
     python3 dev.py test [ARGS]     set up, then lint, types, layers and all tests (ARGS go to pytest)
     python3 dev.py krita           open Krita with the plug-in in a private profile
     python3 dev.py gimp            the same with GIMP 3
+    python3 dev.py build [DIR]     the wheel and both plug-ins as zips, in dist/
     python3 dev.py exec -- CMD     run a command in the project's environment
     python3 dev.py setup           only set up
 
@@ -301,6 +302,11 @@ def gimp(args: list[str]) -> None:
     in_environment(python(), ROOT / "tools" / "open_gimp.py", *args)
 
 
+def build(args: list[str]) -> None:
+    setup()
+    in_environment(python(), ROOT / "tools" / "build.py", *args)
+
+
 def main(argv: list[str]) -> None:
     command, args = (argv[0], argv[1:]) if argv else ("help", [])
     if command == "demo":
@@ -311,6 +317,8 @@ def main(argv: list[str]) -> None:
         krita(args)
     elif command == "gimp":
         gimp(args)
+    elif command == "build":
+        build(args)
     elif command == "setup":
         setup()
     elif command == "exec":

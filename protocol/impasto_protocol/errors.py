@@ -14,6 +14,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── ResourceError    resource.out_of_memory  resource.disk_full  resource.worker_died  resource.server_died
     │                    resource.stopping  resource.no_spool
     │                    resource.connection_lost  resource.no_answer  resource.server_start
+    │                    resource.no_torch  resource.incomplete_install  resource.vendor_failed
     │                    resource.home  resource.already_running  resource.cannot_listen  resource.beyond_loopback
     └── InternalError    internal.failure
 

@@ -2,7 +2,7 @@
 
 An editor's own Python has neither msgpack nor websockets, and nothing may be installed into it. These versions are the
 last ones that run on all of 3.8 to 3.13; both are built without their C parts, so that the same folder serves every
-platform and interpreter.
+platform and interpreter. An installation from a wheel has them with it; from a checkout pip builds them once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from pathlib import Path
 
 from impasto_protocol.errors import ResourceError
 
-__all__ = ["REQUIREMENTS", "cache_folder", "vendor"]
+__all__ = ["REQUIREMENTS", "SHIPPED", "cache_folder", "packages_name", "vendor"]
 
 REQUIREMENTS = ("websockets==13.1", "msgpack==1.1.0")
+
+SHIPPED = Path(__file__).with_name("vendored")
+"""Where a wheel has the built packages (`tools/build.py` puts them there); not there in a checkout."""
 
 _FLAGS = ("--quiet", "--no-deps", "--no-compile", "--no-binary", ":all:", "--disable-pip-version-check")
 _COMPILED = (".so", ".pyd", ".dylib", ".dll")
@@ -36,15 +39,22 @@ def cache_folder() -> Path:
     return base / "impasto" / "vendor"
 
 
+def packages_name() -> str:
+    """The name of a folder with exactly these packages."""
+    return "-".join(REQUIREMENTS).replace("==", "_")
+
+
 def vendor(target: Path, cache: Path | None = None) -> None:
     """Put the packages into the folder `target`, which is made and must be new or empty.
 
-    They are built by pip on the first call and taken from `cache` (default: `cache_folder()`) afterwards. Raises
+    They come from the wheel, else are built by pip on the first call and taken from `cache` (default:
+    `cache_folder()`) afterwards. Raises
     ResourceError `resource.vendor_failed` with pip's last lines where they cannot be built.
     """
     if target.exists() and any(target.iterdir()):
         raise ResourceError("resource.vendor_failed", f"The folder {target} is not empty; name a new one.")
-    kept = (cache or cache_folder()) / "-".join(REQUIREMENTS).replace("==", "_")
+    shipped = SHIPPED / packages_name()
+    kept = shipped if cache is None and shipped.is_dir() else (cache or cache_folder()) / packages_name()
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
@@ -56,7 +66,8 @@ def vendor(target: Path, cache: Path | None = None) -> None:
             except OSError:
                 if not kept.is_dir():  # else another process was faster, and its tree is the same
                     raise
-    shutil.copytree(kept, target, dirs_exist_ok=True)
+    # Installing a wheel compiles what it holds; that belongs to this Python alone.
+    shutil.copytree(kept, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def _build(folder: Path) -> None:

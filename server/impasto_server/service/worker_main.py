@@ -124,9 +124,20 @@ class Cancel:
 
 
 def create_engine(spec: EngineSpec) -> EngineLike:
-    """Import and make the engine (this is what imports torch)."""
+    """Import and make the engine (this is what imports torch).
+
+    Raises ResourceError `resource.no_torch` where torch is not installed.
+    """
     module, _, name = spec.factory.partition(":")
-    factory = getattr(importlib.import_module(module), name)
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as e:
+        if e.name != "torch":
+            raise
+        raise ResourceError(
+            "resource.no_torch",
+            "PyTorch is not installed here; run `impasto setup torch`, which chooses the build for your graphics card.",
+        ) from e
     return cast(EngineLike, factory(spec.device, spec.precision, spec.memory_budget))
 
 
