@@ -18,6 +18,7 @@ from .. import __version__
 __all__ = ["exit_code", "main", "parser_for"]
 
 VERBS = {
+    "setup": ("setup", "the first start: torch, plug-ins, folders of models, a test picture"),
     "serve": ("server", "run the server that the editors talk to"),
     "stop": ("server", "stop the running server"),
     "txt2img": ("generate", "paint a picture from a text"),
@@ -28,6 +29,7 @@ VERBS = {
     "models": ("models", "list, show and check models; install the starter model"),
     "history": ("history", "list the results that are kept, make one again"),
     "plugin": ("plugin", "build or install an editor's plug-in"),
+    "uninstall": ("uninstall", "take the plug-ins and what the set-up made away again"),
     "doctor": ("doctor", "check this installation and say what to mend"),
 }
 """Verb -> (module, help)."""

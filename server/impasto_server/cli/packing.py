@@ -8,11 +8,11 @@ import stat
 import zipfile
 from pathlib import Path
 
-from impasto_protocol.errors import ResourceError
+from impasto_protocol.errors import RequestError, ResourceError
 
 from .vendor import vendor
 
-__all__ = ["add_vendored", "copy_sources", "package_folder", "zip_tree"]
+__all__ = ["add_vendored", "copy_sources", "package_folder", "put_folder", "zip_tree"]
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time a zip can hold: the same sources give the same bytes."""
@@ -43,6 +43,25 @@ def add_vendored(target: Path) -> None:
     vendor(target)
     for name in ("impasto_protocol", "impasto_client"):
         copy_sources(name, target / name)
+
+
+def put_folder(source: Path, target: Path) -> None:
+    """Copy the folder `source` to `target`, in the place of one of our own there; the old one stays until the new one
+    is whole. Raises OSError, and RequestError `request.bad_home` where `target` is a link: that is not ours."""
+    if target.is_symlink():
+        raise RequestError(
+            "request.bad_home", f"{target} is a link to {target.resolve()}, which somebody made; remove it first."
+        )
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        shutil.copytree(source, fresh)
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
 
 
 def zip_tree(tree: Path, target: Path) -> None:

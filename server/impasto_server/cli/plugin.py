@@ -12,11 +12,19 @@ from pathlib import Path
 
 from impasto_protocol.errors import RequestError
 
-from .packing import add_vendored, copy_sources, zip_tree
+from .packing import add_vendored, copy_sources, put_folder, zip_tree
 from .packing import package_folder as _package
 from .plugin_gimp import build_gimp, install_gimp
 
-__all__ = ["add_arguments", "build_krita", "install_krita", "krita_folders", "run"]
+__all__ = [
+    "add_arguments",
+    "build_krita",
+    "install_krita",
+    "krita_folders",
+    "place_krita",
+    "remove_krita",
+    "run",
+]
 
 NAME = "impasto_krita"
 
@@ -70,7 +78,11 @@ def install_krita(home: Path | None = None) -> Path:
     it ends. Raises ResourceError `resource.vendor_failed`, or RequestError `request.bad_home` where the folder cannot
     be written.
     """
-    resources, kritarc = krita_folders(home)
+    return place_krita(*krita_folders(home))
+
+
+def place_krita(resources: Path, kritarc: Path) -> Path:
+    """As `install_krita`, for a Krita with that resource folder and that settings file."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
         _assemble(tree)
@@ -78,8 +90,7 @@ def install_krita(home: Path | None = None) -> Path:
             plugins, actions = resources / "pykrita", resources / "actions"
             plugins.mkdir(parents=True, exist_ok=True)
             actions.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(plugins / NAME, ignore_errors=True)
-            shutil.copytree(tree / NAME, plugins / NAME)
+            put_folder(tree / NAME, plugins / NAME)
             shutil.copy(tree / f"{NAME}.desktop", plugins)
             shutil.copy(tree / "actions" / f"{NAME}.action", actions)
             enable(kritarc)
@@ -88,6 +99,25 @@ def install_krita(home: Path | None = None) -> Path:
                 "request.bad_home", f"Krita's folder {resources} cannot be written ({error}); name another by --home."
             ) from error
     return plugins / NAME
+
+
+def remove_krita(resources: Path, kritarc: Path) -> list[Path]:
+    """Take the plug-in out of that Krita again; what was removed. Every other line of its settings stays."""
+    places = (
+        resources / "pykrita" / NAME,
+        resources / "pykrita" / f"{NAME}.desktop",
+        resources / "actions" / f"{NAME}.action",
+    )
+    removed = [path for path in places if path.exists()]
+    for path in removed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if kritarc.is_file():
+        text = kritarc.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"enable_{NAME}=")]
+        if kept != lines:
+            kritarc.write_text("".join(kept), encoding="utf-8")
+    return removed
 
 
 def krita_folders(

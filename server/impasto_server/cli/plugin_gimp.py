@@ -8,14 +8,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from impasto_protocol.errors import RequestError
 
-from .packing import add_vendored, copy_sources, package_folder, zip_tree
+from .packing import add_vendored, copy_sources, package_folder, put_folder, zip_tree
 
-__all__ = ["add_shortcuts", "build_gimp", "gimp_folders", "install_gimp"]
+__all__ = ["add_shortcuts", "build_gimp", "gimp_folders", "install_gimp", "place_gimp", "remove_gimp"]
 
 NAME = "impasto_gimp"
 MODES = ("inpaint", "sketch", "upscale")
@@ -46,16 +46,20 @@ def install_gimp(home: Path | None = None) -> list[Path]:
     and should not run meanwhile: it writes its settings when it ends. Raises ResourceError `resource.vendor_failed`,
     or RequestError `request.bad_home` where the folder cannot be written.
     """
+    return place_gimp(gimp_folders(home))
+
+
+def place_gimp(folders: Sequence[Path]) -> list[Path]:
+    """As `install_gimp`, for GIMPs with those settings folders."""
     placed = []
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / NAME
         assemble(tree)
-        for settings in gimp_folders(home):
+        for settings in folders:
             try:
                 plug_ins = settings / "plug-ins"
                 plug_ins.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(plug_ins / NAME, ignore_errors=True)
-                shutil.copytree(tree, plug_ins / NAME)
+                put_folder(tree, plug_ins / NAME)
                 add_shortcuts(settings / "shortcutsrc")
             except OSError as error:
                 raise RequestError(
@@ -64,6 +68,24 @@ def install_gimp(home: Path | None = None) -> list[Path]:
                 ) from error
             placed.append(plug_ins / NAME)
     return placed
+
+
+def remove_gimp(settings: Path) -> list[Path]:
+    """Take the plug-in and its shortcuts out of the GIMP with that settings folder; what was removed.
+
+    A shortcut that the user changed is theirs and stays.
+    """
+    folder, shortcutsrc = settings / "plug-ins" / NAME, settings / "shortcutsrc"
+    removed = [folder] if folder.exists() else []
+    if removed:
+        ours = {f'(action "{action}" "{key}")' for action, key in _shortcuts().items()}
+        shutil.rmtree(folder)
+        if shortcutsrc.is_file():
+            lines = shortcutsrc.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.strip() not in ours]
+            if kept != lines:
+                shortcutsrc.write_text("".join(kept), encoding="utf-8")
+    return removed
 
 
 def gimp_folders(

@@ -34,6 +34,7 @@ from .journal import Journal
 from .ledger import Ledger
 from .orders import Order
 from .queue import JobQueue
+from .remembered import with_remembered
 from .session import Session
 from .settings import LOOPBACK, Settings
 from .spool import Spool
@@ -53,6 +54,7 @@ CLOSE_RESTART = 1012
 
 def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] = facts.identify) -> Catalogue:
     """The catalogue of the home's models/ and of the folders in the settings; not scanned yet."""
+    settings = with_remembered(settings)
     folders = [models_folder(settings.home), *settings.models]
     for root in settings.a1111:
         folders += a1111_folders(root)
@@ -61,6 +63,7 @@ def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] = f
 
 def word_sources_of(settings: Settings) -> WordSources:
     """Styles and wildcards of the home and of the folders in the settings."""
+    settings = with_remembered(settings)
     styles = [settings.home / "styles.csv"]
     wildcards = [settings.home / "wildcards", *settings.wildcards]
     for root in settings.a1111:
