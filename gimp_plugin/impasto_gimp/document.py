@@ -7,16 +7,15 @@ model and profile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 from gi.repository import Gegl, Gimp
 from impasto_client.document import ResultLayer
+from impasto_client.editor import Region
 from impasto_protocol.geometry import Box
 
 __all__ = [
     "FORMAT",
-    "Region",
     "canvas_of",
     "is_empty",
     "is_indexed",
@@ -26,7 +25,6 @@ __all__ = [
     "open_new",
     "paste",
     "read_layer",
-    "read_mask",
     "read_recipe",
     "read_visible",
     "region_of",
@@ -53,14 +51,6 @@ _SPACES = {
 """How the name of an image's precision ends -> the space in which its layers are blended; in this order."""
 
 
-@dataclass(frozen=True)
-class Region:
-    """A selection as it was at one moment: `mask` holds `box`, one byte a pixel."""
-
-    box: Box
-    mask: bytes
-
-
 def is_open(image: Any) -> bool:
     """Is this image still there?"""
     return bool(image.is_valid())
@@ -83,20 +73,6 @@ def region_of(image: Any) -> Optional[Region]:
     """A copy of the selection that later changes do not reach, or None where nothing is selected."""
     box = selected_box(image)
     return None if box is None else Region(box, _read(image.get_selection(), box, _SELECTION))
-
-
-def read_mask(region: Region, box: Box) -> bytes:
-    """The selection within `box`: one byte a pixel, 255 = selected, rows top to bottom."""
-    common = region.box.intersect(box)
-    if common == box == region.box:
-        return region.mask
-    mask = bytearray(box.width * box.height)
-    if common is not None:
-        for y in range(common.y, common.bottom):
-            source = (y - region.box.y) * region.box.width + common.x - region.box.x
-            target = (y - box.y) * box.width + common.x - box.x
-            mask[target : target + common.width] = region.mask[source : source + common.width]
-    return bytes(mask)
 
 
 def read_visible(image: Any, box: Box, without: Optional[Any] = None) -> bytes:
@@ -173,7 +149,7 @@ def layer_of(image: Any, tattoo: int) -> Optional[Any]:
 def paste(
     image: Any,
     results: Sequence[ResultLayer],
-    recipe: Callable[[ResultLayer], bytes],
+    recipes: Sequence[bytes],
     above: Optional[Any] = None,
 ) -> List[Any]:
     """Add a layer for each result at its place, all in one undo step; the layers, in the order of the results.
@@ -184,13 +160,13 @@ def paste(
     layers: List[Any] = []
     image.undo_group_start()
     try:
-        for result in results:
+        for result, recipe in zip(results, recipes):
             layer = _new_layer(image, result)
             parent, position = None, 0
             if above is not None and above.is_valid() and above.get_image().get_id() == image.get_id():
                 parent, position = above.get_parent(), image.get_item_position(above)
             # Whole before it is in the image: nobody sees a layer without its pixels.
-            _fill(layer, result, recipe(result))
+            _fill(layer, result, recipe)
             layer.set_offsets(result.box.x, result.box.y)
             image.insert_layer(layer, parent, position)
             layers.append(layer)

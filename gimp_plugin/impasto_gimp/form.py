@@ -1,29 +1,27 @@
-"""Settings generated from the server's description of its parameters.
-
-Only what the painter changed is sent: everything else is left to the server and to the hints of the checkpoint.
-"""
+"""Settings generated from the server's description of its parameters: the widgets of the client's `FormModel`."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, Mapping, Sequence
 
+from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, range_of, step_of
 from impasto_client.wording import pretty
-from impasto_protocol.errors import RequestError
-from impasto_protocol.schema import AUTO, Param, validate
+from impasto_protocol.schema import AUTO, Param
 
 from .toolkit import GimpUi, Gtk, column, label, row
 
 __all__ = ["Form", "spin_scale"]
 
-GROUPS = {"sampling": "Sampling", "mask": "Mask", "size": "Size", "sketch": "Sketch"}
-UNBOUNDED = 1_000_000
-
 
 class Field:
     """One parameter's widget with a uniform way to read and write it."""
 
-    def __init__(self, widget: Any, read: Callable[[], Any], write: Callable[[Any], None], signal: Any) -> None:
+    def __init__(
+        self, widget: Any, read: Callable[[], Any], write: Callable[[Any], None], signal: Any, titled: bool = False
+    ) -> None:
         self.widget, self.read, self.write, self.signal = widget, read, write, signal
+        self.titled = titled
+        """Does it show its title itself?"""
 
 
 class Form(Gtk.Box):
@@ -32,109 +30,85 @@ class Form(Gtk.Box):
     def __init__(self) -> None:
         super().__init__(orientation=Gtk.Orientation.VERTICAL, spacing=10)
         self.changed: Callable[[], None] = lambda: None
-        self._params: List[Param] = []
+        self.model = FormModel()
+        self.model.changed = lambda: self.changed()
         self._fields: Dict[str, Field] = {}
-        self._defaults: Dict[str, Any] = {}
-        self._chosen: Dict[str, Any] = {}
-        self._models: List[Mapping[str, Any]] = []
         self._quiet = False
 
     def set_params(self, params: Sequence[Param]) -> None:
         """Build the editors anew where the description changed; what the painter chose is kept."""
-        params = [p for p in params if p.type != "array"]
-        if params == self._params:
+        if not self.model.set_params([p for p in params if kind_of(p) != "list"]):
             return
-        self._params = params
         for child in self.get_children():
             child.destroy()
         self._fields = {}
-        groups: Dict[str, List[Param]] = {}
-        for p in params:
-            groups.setdefault(str(p.ui.get("group", "")), []).append(p)
-        for name, members in groups.items():
-            self._add_group(name, members)
-        self._defaults = {p.name: p.default for p in params}
-        self._chosen = {name: value for name, value in self._chosen.items() if self._allowed(name, value)}
+        for title, members in grouped(self.model.params):
+            self._add_group(title, members)
         self._show()
         self.show_all()
 
     def set_models(self, models: Sequence[Mapping[str, Any]]) -> None:
         """What the parameters that take a model of the catalogue offer; what the painter chose is kept."""
-        self._models = list(models)
+        self.model.models = list(models)
         self._quiet = True
-        for p in self._params:
-            if _takes_model(p):
-                _fill_models(self._fields[p.name].widget, p, self._models)
+        for p in self.model.params:
+            if kind_of(p) == "model":
+                _fill_models(self._fields[p.name].widget, p, self.model.models)
         self._show()
 
     def set_hints(self, hints: Mapping[str, Any]) -> None:
         """Defaults that the chosen checkpoint recommends."""
-        self._defaults = {p.name: hints.get(p.name, p.default) for p in self._params}
+        self.model.set_hints(hints)
         self._show()
 
     def overrides(self) -> Dict[str, Any]:
         """What the painter chose, by parameter name."""
-        return {name: value for name, value in self._chosen.items() if name in self._fields}
+        return self.model.overrides()
 
     def set_overrides(self, values: Mapping[str, Any]) -> None:
-        self._chosen = dict(values)
+        self.model.set_overrides(values)
         self._show()
 
     def reset(self) -> None:
         """Back to the defaults."""
-        self._chosen = {}
+        self.model.reset()
         self._show()
-        self.changed()
 
     # ---- inside
 
-    def _allowed(self, name: str, value: Any) -> bool:
-        """Values kept from another day may not be known to this server."""
-        try:
-            validate([p for p in self._params if p.name == name], {name: value})
-        except RequestError:
-            return False
-        return True
-
-    def _add_group(self, name: str, members: Sequence[Param]) -> None:
+    def _add_group(self, title: str, members: Sequence[Param]) -> None:
         box = column(spacing=4)
-        if name:
+        if title:
             heading = label()
-            heading.set_markup(f"<b>{GROUPS.get(name, name.capitalize())}</b>")
+            heading.set_markup(f"<b>{title}</b>")
             box.pack_start(heading, False, False, 0)
         rows = Gtk.Grid(column_spacing=8, row_spacing=4)
         for line, p in enumerate(members):
-            field = _model_choice(p, self._models) if _takes_model(p) else _field(p)
+            field = field_for(p, self.model.models)
             field.widget.set_name(f"impasto_{p.name}")
             field.widget.set_tooltip_text(p.description or None)
             field.widget.set_hexpand(True)
             field.signal(lambda *_, name=p.name: self._edited(name))
             self._fields[p.name] = field
-            if isinstance(field.widget, (GimpUi.SpinScale, Gtk.CheckButton)):
+            if field.titled:
                 rows.attach(field.widget, 0, line, 2, 1)
             else:
                 unit = f" ({p.ui['unit']})" if p.ui.get("unit") else ""
-                title = label(p.title + unit, wrap=False)
-                title.set_tooltip_text(p.description or None)
-                rows.attach(title, 0, line, 1, 1)
+                beside = label(p.title + unit, wrap=False)
+                beside.set_tooltip_text(p.description or None)
+                rows.attach(beside, 0, line, 1, 1)
                 rows.attach(field.widget, 1, line, 1, 1)
         box.pack_start(rows, False, False, 0)
         self.pack_start(box, False, False, 0)
 
     def _edited(self, name: str) -> None:
-        if self._quiet:
-            return
-        value = self._fields[name].read()
-        if value == self._defaults.get(name):
-            self._chosen.pop(name, None)
-        else:
-            self._chosen[name] = value
-        self.changed()
+        if not self._quiet:
+            self.model.edited(name, self._fields[name].read())
 
     def _show(self) -> None:
         self._quiet = True
         for name, field in self._fields.items():
-            value = self._chosen.get(name, self._defaults.get(name))
+            value = self.model.value(name)
             if value is not None:
                 field.write(value)
         self._quiet = False
@@ -163,8 +137,35 @@ def spin_scale(title: str, minimum: float, maximum: float, step: float, unit: st
     return scale
 
 
-def _takes_model(p: Param) -> bool:
-    return p.type == "string" and not p.enum and p.choices.get("from") == "models"
+def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
+    """The widget for a parameter, by its kind."""
+    kind = kind_of(p)
+    if kind == "model":
+        return _model_choice(p, models)
+    if kind == "choice":
+        return _choice(p)
+    if kind == "check":
+        return _check(p)
+    if kind == "slider":
+        assert p.minimum is not None and p.maximum is not None
+        scale = spin_scale(p.title, p.minimum, p.maximum, step_of(p), str(p.ui.get("unit", "")))
+        cast = int if p.type == "integer" else float
+        return Field(scale, lambda: cast(scale.read()), scale.write, scale.on_change, titled=True)
+    if kind == "number":
+        return _spin(p)
+    entry = Gtk.Entry()
+    return Field(entry, entry.get_text, lambda v: entry.set_text(str(v)), lambda heard: entry.connect("changed", heard))
+
+
+def _check(p: Param) -> Field:
+    check = Gtk.CheckButton(label=p.title)
+    return Field(
+        check,
+        check.get_active,
+        lambda v: check.set_active(bool(v)),
+        lambda heard: check.connect("toggled", heard),
+        titled=True,
+    )
 
 
 def _model_choice(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
@@ -182,29 +183,8 @@ def _model_choice(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
 
 def _fill_models(combo: Any, p: Param, models: Sequence[Mapping[str, Any]]) -> None:
     combo.remove_all()
-    combo.append("", str(p.ui.get("none", "Automatic")))
-    for model in models:
-        if model.get("kind") == p.choices.get("kind") and model.get("usable", True):
-            combo.append(str(model["id"]), str(model.get("title") or model["id"]))
-
-
-def _field(p: Param) -> Field:
-    if p.enum:
-        return _choice(p)
-    if p.type == "boolean":
-        check = Gtk.CheckButton(label=p.title)
-        return Field(
-            check, check.get_active, lambda v: check.set_active(bool(v)), lambda heard: check.connect("toggled", heard)
-        )
-    if p.type in ("number", "integer"):
-        if p.auto or p.minimum is None or p.maximum is None:
-            return _spin(p)
-        step = p.step or (1 if p.type == "integer" else 0.01)
-        scale = spin_scale(p.title, p.minimum, p.maximum, step, str(p.ui.get("unit", "")))
-        cast = int if p.type == "integer" else float
-        return Field(scale, lambda: cast(scale.read()), scale.write, scale.on_change)
-    entry = Gtk.Entry()
-    return Field(entry, entry.get_text, lambda v: entry.set_text(str(v)), lambda heard: entry.connect("changed", heard))
+    for id, title in choices_of(p, models):
+        combo.append(id, title)
 
 
 def _choice(p: Param) -> Field:
@@ -218,10 +198,8 @@ def _choice(p: Param) -> Field:
 
 def _spin(p: Param) -> Field:
     """A number field; with `auto` beside it that leaves it to the server."""
-    whole = p.type == "integer" or p.ui.get("unit") == "px"
-    step = p.step or (1 if whole else 0.1)
-    low = -UNBOUNDED if p.minimum is None else p.minimum
-    high = UNBOUNDED if p.maximum is None else p.maximum
+    whole, step = is_whole(p), step_of(p)
+    low, high = range_of(p)
     number = int if whole else float
     spin = Gtk.SpinButton.new_with_range(low, high, step)
     spin.set_digits(0 if whole else 1)

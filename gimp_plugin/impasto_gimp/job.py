@@ -8,13 +8,13 @@ from typing import Any, Callable, List, Optional
 
 from gi.repository import Gimp
 from impasto_client.document import ResultLayer
+from impasto_client.editor import Host, Target
 from impasto_client.events import ConnectionChanged, Event, Failed, JobChanged, Planned, ResultReady
 from impasto_client.jobs import JobList, JobState
+from impasto_client.targets import snapshot
 from impasto_client.tasks import Runner
 from impasto_client.wording import describe
 from impasto_protocol.errors import ImpastoError, ResourceError
-
-from .actions import Target, snapshot
 
 __all__ = ["Cancelled", "StatusBar", "host_name", "run_job"]
 
@@ -28,7 +28,7 @@ def host_name() -> str:
     return f"gimp {Gimp.version()}"
 
 
-def run_job(target: Target, on_progress: Callable[[JobState], None]) -> List[ResultLayer]:
+def run_job(host: Host, target: Target, on_progress: Callable[[JobState], None]) -> List[ResultLayer]:
     """Run a job and wait for it; its results. `on_progress` hears of every change, on this thread.
 
     Raises what the server answers, Obstacle where the image is in the way, and Cancelled. The job ends with this
@@ -38,14 +38,18 @@ def run_job(target: Target, on_progress: Callable[[JobState], None]) -> List[Res
     runner = Runner(host_name(), events.put, preview=None, on_disconnect="cancel")
     runner.start()
     try:
-        return _run(runner, events, target, on_progress)
+        return _run(host, runner, events, target, on_progress)
     finally:
         runner.stop()
         runner.join()
 
 
 def _run(
-    runner: Runner, events: queue.SimpleQueue[Event], target: Target, on_progress: Callable[[JobState], None]
+    host: Host,
+    runner: Runner,
+    events: queue.SimpleQueue[Event],
+    target: Target,
+    on_progress: Callable[[JobState], None],
 ) -> List[ResultLayer]:
     job_id = uuid.uuid4().hex
     jobs = JobList()
@@ -56,7 +60,7 @@ def _run(
     while True:
         event = events.get()
         if isinstance(event, Planned):
-            runner.submit(job_id, target.mode, dict(target.params), snapshot(target, event.plan.box))
+            runner.submit(job_id, target.mode, dict(target.params), snapshot(host, target, event.plan.box))
         elif isinstance(event, Failed):
             raise event.error
         elif isinstance(event, ConnectionChanged) and event.state == "failed" and waiting:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 from gi.repository import Gimp
-from impasto_client.document import ResultLayer
-from impasto_client.wording import describe
+from impasto_client.controller import Shown
+from impasto_client.wording import describe, describe_connection
 
 from . import kept
 from .arguments import built_in_modes
-from .controller import PICTURE_SIZE, Controller, Shown
+from .controller import Controller
 from .names import ACTIONS
-from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, over, pixbuf_of, row
+from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, over, row
 from .widgets import Picture, Strip
 from .wishes import Wishes
 
@@ -222,7 +221,7 @@ class Panel(Gtk.Window):
         self.button.set_label(action.button)
         self.button.set_tooltip_text(action.tip)
 
-    def _apply(self, item: Optional[Item]) -> None:
+    def _apply(self, item: Optional[Shown]) -> None:
         if item is not None:
             self.controller.apply(item.result, self.current_image())
 
@@ -239,13 +238,12 @@ class Panel(Gtk.Window):
         result = shown.result
         if not last:
             self.wishes.seed.set_last(result.seed)
-        small = pixbuf_of(result.pixels, result.box.width, result.box.height, PICTURE_SIZE)
-        after = over(shown.before, small)
+        after = over(shown.before, shown.small)
         tip = f"{result.name}\nSeed {result.seed}. Double click adds it as a layer."
-        self.strip.add_item(Item(result, after, shown.before), after, tip, last)
+        self.strip.add_item(shown, after, tip, last)
 
-    def _show_result(self, item: Item) -> None:
-        self.picture.show_picture(item.after, item.before)
+    def _show_result(self, item: Shown) -> None:
+        self.picture.show_picture(over(item.before, item.small), item.before)
         self.result_text.set_text(item.result.name)
         self.compare.set_sensitive(item.before is not None)
         self.use.set_sensitive(item.result.recipe.get("mode") in self.modes)
@@ -299,21 +297,11 @@ class Panel(Gtk.Window):
 
     def _refresh_footer(self) -> None:
         connection = self.controller.connection
-        texts = {"idle": "Not connected", "starting": "Starting the server…", "connecting": "Connecting…"}
-        texts["connected"] = self._server_text()
-        text = texts.get(connection.state) or connection.message or "No connection to the server."
-        self.state.set_text(text)
+        self.state.set_text(describe_connection(connection, self.controller.catalog))
         color = LAMPS.get(connection.state, "#808080")
         self.lamp.set_markup(f'<span foreground="{color}">●</span>')
         self.retry.set_visible(connection.state in ("failed", "lost", "idle"))
         self.retry.set_label("Start server" if connection.state == "idle" else "Try again")
-
-    def _server_text(self) -> str:
-        """The server and what it runs on; the catalogue says so once the engine is up."""
-        name = self.controller.connection.server.split(" (")[0] or "Connected"
-        catalog = self.controller.catalog
-        device = catalog.device if catalog is not None and catalog.device != "starting" else ""
-        return (name[:1].upper() + name[1:]) + (f" on {device}" if device else "")
 
     # ---- what is kept between sessions
 
@@ -347,15 +335,6 @@ class Panel(Gtk.Window):
             self._save()
         self.controller.stop()
         Gtk.main_quit()
-
-
-@dataclass(frozen=True)
-class Item:
-    """A result of the strip, and its pictures: laid over what was there before, and that where it is known."""
-
-    result: ResultLayer
-    after: Any
-    before: Optional[Any]
 
 
 def _decoded(jpeg: bytes) -> Optional[Any]:

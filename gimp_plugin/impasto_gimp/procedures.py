@@ -7,11 +7,13 @@ from typing import Any, Callable, Dict, List, Optional
 
 from gi.repository import Gimp, GLib, GObject
 from impasto_client.document import ResultLayer
+from impasto_client.editor import Obstacle, Target
+from impasto_client.recipes import Packed, written_recipe
+from impasto_client.targets import NEW_DOCUMENT, again, aim
 from impasto_protocol.errors import ImpastoError, RequestError
 
-from . import document as pixels
-from .actions import Obstacle, Target, again, aim, obstacle, recipe_for
 from .arguments import built_in_modes, params_from, set_params
+from .host import GimpHost
 from .job import Cancelled, StatusBar, run_job
 from .names import PANEL_ASK, Action
 
@@ -30,13 +32,14 @@ def run_action(
     action: Action, procedure: Any, run_mode: Any, image: Any, drawables: List[Any], config: Any, data: Any = None
 ) -> Any:
     """One of the three actions, called from the menu or a script."""
-    mode = built_in_modes()[action.mode]
+    mode, host = built_in_modes()[action.mode], GimpHost(drawables)
+    host.show_new = run_mode != Gimp.RunMode.NONINTERACTIVE
 
     def work() -> Any:
         if run_mode == Gimp.RunMode.INTERACTIVE:
             if hand_to_panel(image, action.mode):
                 return end(procedure, Gimp.PDBStatusType.SUCCESS)
-            sentence = obstacle(action.mode, image, drawables)
+            sentence = host.obstacle(action.mode, image)
             if sentence:
                 raise Obstacle(sentence)
             from .dialog import ask_params
@@ -47,11 +50,11 @@ def run_action(
             set_params(config, mode, params)
         else:
             params = params_from(config, mode)
-        target = aim(action.mode, image, params, drawables)
-        results = _run(target, action.title)
-        if action.mode == "upscale":
-            return _open(procedure, target, results, show=run_mode != Gimp.RunMode.NONINTERACTIVE)
-        return _paste(procedure, target, results, target.layer)
+        target = aim(host, action.mode, image, params)
+        results = _run(host, target, action.title)
+        if action.mode == NEW_DOCUMENT:
+            return _open(procedure, host, target, results)
+        return _paste(procedure, host, target, results)
 
     return _guarded(procedure, run_mode, work)
 
@@ -62,10 +65,10 @@ def run_again(procedure: Any, run_mode: Any, image: Any, drawables: List[Any], c
     def work() -> Any:
         if len(drawables) != 1:
             raise Obstacle("Choose one layer that Impasto made.")
-        layer = drawables[0]
         changes: Dict[str, Any] = {"seed": -1} if config.get_property("new-seed") else {}
-        target = again(image, layer, changes)
-        return _paste(procedure, target, _run(target, "Make again"), layer)
+        host = GimpHost(drawables)
+        target = again(host, image, drawables[0], changes)
+        return _paste(procedure, host, target, _run(host, target, "Make again"))
 
     return _guarded(procedure, run_mode, work)
 
@@ -81,27 +84,29 @@ def hand_to_panel(image: Optional[Any], mode: str) -> bool:
     return bool(procedure.run(config).index(0) == Gimp.PDBStatusType.SUCCESS)
 
 
-def _run(target: Target, title: str) -> List[ResultLayer]:
+def _run(host: GimpHost, target: Target, title: str) -> List[ResultLayer]:
     with StatusBar(f"Impasto: {title}") as bar:
-        return run_job(target, bar)
+        return run_job(host, target, bar)
 
 
-def _paste(procedure: Any, target: Target, results: List[ResultLayer], above: Optional[Any]) -> Any:
-    if not pixels.is_open(target.image):
+def _paste(procedure: Any, host: GimpHost, target: Target, results: List[ResultLayer]) -> Any:
+    if not host.is_open(target.document):
         raise Obstacle("The image was closed meanwhile; the picture is kept in the server's history.")
-    layers = pixels.paste(target.image, results, lambda result: recipe_for(result, target), above)
+    mask = Packed(target.region) if target.region is not None else None
+    sketch = host.name_of(target.layer) if target.layer is not None and target.layer.is_valid() else None
+    recipes = [written_recipe(result, target.area, mask, sketch) for result in results]
+    host.paste(target.document, results, recipes, target.above)
     values = end(procedure, Gimp.PDBStatusType.SUCCESS)
     values.remove(1)
-    values.insert(1, _layers_value(layers))
+    values.insert(1, _layers_value(host.pasted))
     return values
 
 
-def _open(procedure: Any, target: Target, results: List[ResultLayer], show: bool) -> Any:
-    result = results[0]
-    image = pixels.open_new(result, recipe_for(result, None), target.resolution, show)
+def _open(procedure: Any, host: GimpHost, target: Target, results: List[ResultLayer]) -> Any:
+    host.open_new(results[0], written_recipe(results[0]), target.resolution)
     values = end(procedure, Gimp.PDBStatusType.SUCCESS)
     values.remove(1)
-    values.insert(1, GObject.Value(Gimp.Image, image))
+    values.insert(1, GObject.Value(Gimp.Image, host.opened))
     return values
 
 

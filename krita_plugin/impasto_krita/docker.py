@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Optional
 
-from impasto_client.document import ResultLayer
-from impasto_client.wording import describe, describe_model
+from impasto_client.controller import Shown
+from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
+from impasto_client.wording import describe, describe_connection
 from krita import DockWidget, Krita
 
+from . import document as pixels
 from .actions import ACTIONS
-from .controller import NEW_DOCUMENT, Controller
+from .controller import Controller
 from .icons import dot, icon
 from .panel import Panel
 from .qt import (
@@ -21,18 +23,11 @@ from .qt import (
     Qt,
     QTimer,
 )
-from .results import image_of
 from .widgets import quiet_color, tint, warning_color
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
 DOCKER_ID = "impasto_docker"
-OWN_FIELDS = ("prompt", "negative_prompt", "strength", "model", "seed", "scale")
-"""Parameters with a place of their own; all others go into the generated group."""
-STRENGTHS = {"inpaint": 1.0, "sketch": 0.75}
-"""Where the strength begins; each action keeps its own."""
-PICTURE_SIZE = 640
-"""Pixels to which a result is scaled for the docker."""
 POLL = 200
 """Milliseconds between two looks at the selection: Krita does not tell when it changes. One look takes microseconds."""
 DOTS = {"connected": "#5aa469", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#c8553d", "lost": "#c8553d"}
@@ -49,11 +44,10 @@ class ImpastoDocker(DockWidget):
         self.setWidget(self.panel)
         self.mode = ACTIONS[0].mode
         self._shown_rev = ""
-        self._strengths = dict(STRENGTHS)
-        self._more: Dict[str, Dict[str, Any]] = {}
-        """What was changed under More settings, by mode."""
+        self.wishes = Wishes()
         self._shown_preview: Optional[bytes] = None
         self._restore()
+        self._write()
         self._show_mode()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL)
@@ -63,14 +57,10 @@ class ImpastoDocker(DockWidget):
         self._saver.setInterval(500)
         self._saver.timeout.connect(self._save)
         self._connect()
-        controller.changed.connect(self.refresh)
-        controller.result_added.connect(self._add_result)
-        controller.result_found.connect(self._add_found)
-        for result in reversed(controller.jobs.results):
-            if result.stage != NEW_DOCUMENT:
-                self.panel.strip.add(result)
-        for result in controller.found:
-            self.panel.strip.add(result, last=True)
+        controller.signals.changed.connect(self.refresh)
+        controller.signals.added.connect(self._add_result)
+        for shown in reversed(controller.shown):
+            self.panel.strip.add(shown)
         self.panel.restyle()
         self.refresh()
 
@@ -83,7 +73,7 @@ class ImpastoDocker(DockWidget):
         panel.add_layer.clicked.connect(self._add_again)
         panel.strip.chosen.connect(self._show_result)
         panel.strip.itemClicked.connect(lambda _: self._show_result(panel.strip.current()))
-        panel.strip.wanted.connect(controller.add_again)
+        panel.strip.wanted.connect(self._apply)
         for prompt in (panel.prompt, panel.negative):
             prompt.submitted.connect(self.ask)
         for mode, button in panel.modes.items():
@@ -122,7 +112,7 @@ class ImpastoDocker(DockWidget):
 
     def ask(self) -> None:
         """Start a job with what the docker shows; where that cannot be, say why."""
-        if not self.controller.ask(self.mode, self.params()) and not self.isVisible():
+        if not self.controller.ask(self.mode, pixels.active_document(), self.params()) and not self.isVisible():
             view = Krita.instance().activeWindow().activeView()
             if view is not None and self.controller.notice is not None:
                 view.showFloatingMessage(self.controller.notice.text, icon("layer", self.palette()), 3000, 1)
@@ -131,7 +121,7 @@ class ImpastoDocker(DockWidget):
         """Show the settings of another action; what was set for the last one is kept."""
         if mode == self.mode:
             return
-        self._keep_settings()
+        self._read()
         self.mode = mode
         self._show_mode()
         self.refresh()
@@ -139,37 +129,38 @@ class ImpastoDocker(DockWidget):
 
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""
-        if self.mode == "upscale":
-            return {"scale": self.panel.scale.value, **self.panel.form.overrides()}
-        params: Dict[str, Any] = {
-            "prompt": self.panel.prompt.toPlainText(),
-            "negative_prompt": self.panel.negative.toPlainText(),
-            "strength": self.panel.strength.value,
-            "seed": self.panel.seed.seed(),
-            **self.panel.form.overrides(),
-        }
-        if self.panel.model.currentData():
-            params["model"] = self.panel.model.currentData()
-        return params
+        self._read()
+        return self.wishes.params(self.mode, self.panel.model.currentData() or "")
 
     def _mode_clicked(self, mode: str, *_: Any) -> None:
         self.set_mode(mode)
 
-    def _keep_settings(self) -> None:
-        """Note what is set for the action that is shown."""
-        if self.mode in self._strengths:
-            self._strengths[self.mode] = self.panel.strength.value
+    def _read(self) -> None:
+        """Note what the widgets show."""
+        panel, wishes = self.panel, self.wishes
+        wishes.prompt, wishes.negative_prompt = panel.prompt.toPlainText(), panel.negative.toPlainText()
+        wishes.scale, wishes.seed = panel.scale.value, panel.seed.seed()
+        if self.mode in wishes.strengths:
+            wishes.strengths[self.mode] = panel.strength.value
         if self._shown_rev:  # before the server has described them there is nothing to see
-            self._more[self.mode] = self.panel.form.overrides()
+            wishes.more[self.mode] = panel.form.overrides()
+
+    def _write(self) -> None:
+        """Show in the widgets what is wished for, but for what depends on the mode."""
+        panel, wishes = self.panel, self.wishes
+        panel.prompt.setPlainText(wishes.prompt)
+        panel.negative.setPlainText(wishes.negative_prompt)
+        panel.scale.set_value(wishes.scale)
+        panel.seed.set_seed(wishes.seed)
 
     def _show_mode(self) -> None:
         """The choice, the button and the settings of the action that is chosen."""
         action = next(action for action in ACTIONS if action.mode == self.mode)
         self.panel.show_action(action)
-        if self.mode in self._strengths:
-            self.panel.strength.set_value(self._strengths[self.mode])
+        if self.mode in self.wishes.strengths:
+            self.panel.strength.set_value(self.wishes.strengths[self.mode])
         # In this order: what was kept from another day is checked against the description.
-        self.panel.form.set_overrides(self._more.get(self.mode, {}))
+        self.panel.form.set_overrides(self.wishes.more.get(self.mode, {}))
         self._describe_settings()
         self._model_chosen(save=False)
 
@@ -178,25 +169,25 @@ class ImpastoDocker(DockWidget):
         catalog = self.controller.catalog
         mode = catalog.mode(self.mode) if catalog is not None else None
         if mode is not None:
-            self.panel.form.set_params([p for p in mode.params if p.name not in OWN_FIELDS])
+            self.panel.form.set_params(settings_of(mode))
 
     def _add_again(self) -> None:
-        result = self.panel.strip.current()
-        if result is not None:
-            self.controller.add_again(result)
+        self._apply(self.panel.strip.current())
 
-    def _add_result(self, result: ResultLayer) -> None:
-        self.panel.seed.set_last(result.seed)
-        self.panel.strip.add(result)
+    def _apply(self, shown: Optional[Shown]) -> None:
+        if shown is not None:
+            self.controller.apply(shown.result, pixels.active_document())
 
-    def _add_found(self, result: ResultLayer) -> None:
-        self.panel.strip.add(result, last=True)
+    def _add_result(self, shown: Shown, old: bool) -> None:
+        if not old:
+            self.panel.seed.set_last(shown.result.seed)
+        self.panel.strip.add(shown, last=old)
 
-    def _show_result(self, result: Optional[ResultLayer]) -> None:
-        if result is None:
+    def _show_result(self, shown: Optional[Shown]) -> None:
+        if shown is None:
             return
-        self.panel.picture.show_image(image_of(result, PICTURE_SIZE))
-        self.panel.result_text.setText(f"Seed {result.seed}")
+        self.panel.picture.show_image(shown.small)
+        self.panel.result_text.setText(f"Seed {shown.result.seed}")
         self.panel.result_line.setVisible(True)
 
     # ---- showing the state
@@ -209,7 +200,7 @@ class ImpastoDocker(DockWidget):
         self._refresh_footer()
 
     def _refresh_action(self) -> None:
-        obstacle = self.controller.obstacle(self.mode)
+        obstacle = self.controller.obstacle(self.mode, pixels.active_document())
         if self.panel.button.isEnabled() == bool(obstacle):
             self.panel.button.setEnabled(not obstacle)
         if self.panel.hint.text() != obstacle:
@@ -249,14 +240,7 @@ class ImpastoDocker(DockWidget):
 
     def _refresh_footer(self) -> None:
         connection = self.controller.connection
-        texts = {
-            "idle": "Not connected",
-            "starting": "Starting the server…",
-            "connecting": "Connecting…",
-            "connected": self._server_text(),
-        }
-        text = texts.get(connection.state) or connection.message or "No connection to the server."
-        self.panel.state.setText(text)
+        self.panel.state.setText(describe_connection(connection, self.controller.catalog))
         self.panel.state.setToolTip(connection.message)
         color = DOTS.get(connection.state)
         self.panel.lamp.setPixmap(
@@ -264,13 +248,6 @@ class ImpastoDocker(DockWidget):
         )
         self.panel.retry.setVisible(connection.state in ("failed", "lost", "idle"))
         self.panel.retry.setText("Start server" if connection.state == "idle" else "Try again")
-
-    def _server_text(self) -> str:
-        """The server and what it runs on; the catalogue says so once the engine is up."""
-        name = self.controller.connection.server.split(" (")[0] or "Connected"
-        catalog = self.controller.catalog
-        device = catalog.device if catalog is not None and catalog.device != "starting" else ""
-        return (name[:1].upper() + name[1:]) + (f" on {device}" if device else "")
 
     def _refresh_catalog(self) -> None:
         catalog = self.controller.catalog
@@ -282,32 +259,24 @@ class ImpastoDocker(DockWidget):
         self._fill_models()
 
     def _fill_models(self) -> None:
-        entries = self.controller.models()
-        usable = [entry for entry in entries if entry.get("usable", True)]
+        catalog = self.controller.catalog
+        rows = model_rows(catalog.models if catalog is not None else ())
         self.panel.model.clear()
-        if len(usable) != 1:
-            self.panel.model.addItem("Automatic" if usable else "No model yet", "")
-            self.panel.model.setItemData(0, "The server takes the model that suits best.", Qt.ItemDataRole.ToolTipRole)
-        for entry in entries:
-            self.panel.model.addItem(str(entry.get("title") or entry["id"]), entry["id"])
-            row = self.panel.model.count() - 1
-            self.panel.model.setItemData(row, describe_model(entry), Qt.ItemDataRole.ToolTipRole)
-            self.panel.model.model().item(row).setEnabled(bool(entry.get("usable", True)))
-        found = self.panel.model.findData(self._wanted_model)
-        self.panel.model.setCurrentIndex(
-            found if found >= 0 and self.panel.model.model().item(found).isEnabled() else 0
-        )
+        for at, row in enumerate(rows):
+            self.panel.model.addItem(row.title, row.id)
+            self.panel.model.setItemData(at, row.tip, Qt.ItemDataRole.ToolTipRole)
+            self.panel.model.model().item(at).setEnabled(row.usable)
+        self.panel.model.setCurrentIndex(chosen_row(rows, self.wishes.model))
         self._model_chosen(save=False)
 
     def _model_chosen(self, *_: Any, save: bool = True) -> None:
-        entry = next((m for m in self.controller.models() if m["id"] == self.panel.model.currentData()), None)
-        hints = entry.get("hints") if entry is not None else None
-        self.panel.form.set_hints(hints if isinstance(hints, Mapping) else {})
+        catalog, chosen = self.controller.catalog, self.panel.model.currentData()
+        self.panel.form.set_hints(hints_of(catalog.models if catalog is not None else (), chosen))
         self.panel.model.setToolTip(
             self.panel.model.currentData(Qt.ItemDataRole.ToolTipRole) or "The checkpoint that paints."
         )
         if save:
-            self._wanted_model = self.panel.model.currentData() or ""
+            self.wishes.model = chosen or ""
             self._touched()
 
     # ---- what is kept between sessions
@@ -316,31 +285,13 @@ class ImpastoDocker(DockWidget):
         self._saver.start()
 
     def _save(self) -> None:
-        self._keep_settings()
-        kept = {
-            "mode": self.mode,
-            "prompt": self.panel.prompt.toPlainText(),
-            "negative_prompt": self.panel.negative.toPlainText(),
-            "strengths": self._strengths,
-            "scale": self.panel.scale.value,
-            "seed": self.panel.seed.seed(),
-            "model": self._wanted_model,
-            "more": self._more,
-        }
-        Krita.instance().writeSetting("impasto", "panel", json.dumps(kept))
+        self._read()
+        Krita.instance().writeSetting("impasto", "panel", json.dumps({"mode": self.mode, **self.wishes.kept()}))
 
     def _restore(self) -> None:
-        self._wanted_model = ""
         try:
             kept = json.loads(Krita.instance().readSetting("impasto", "panel", "{}"))
-            self.panel.prompt.setPlainText(str(kept.get("prompt", "")))
-            self.panel.negative.setPlainText(str(kept.get("negative_prompt", "")))
-            for mode, value in dict(kept.get("strengths", {})).items():
-                self._strengths[str(mode)] = float(value)
-            self.panel.scale.set_value(float(kept.get("scale", 2.0)))
-            self.panel.seed.set_seed(int(kept.get("seed", -1)))
-            self._wanted_model = str(kept.get("model", ""))
-            self._more = {str(mode): dict(values) for mode, values in dict(kept.get("more", {})).items()}
+            self.wishes = Wishes.restored(kept)
             if kept.get("mode") in [action.mode for action in ACTIONS]:
                 self.mode = kept["mode"]
         except (ValueError, TypeError, AttributeError):

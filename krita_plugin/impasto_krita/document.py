@@ -6,16 +6,15 @@ layer: pixels first, then one `addChildNode`, which is exactly one undo step. Ex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
+from impasto_client.editor import Region
 from impasto_protocol.geometry import Box
 from krita import Krita
 
 from .qt import QByteArray, QImage, QTimer
 
 __all__ = [
-    "Region",
     "active_document",
     "canvas_of",
     "is_blank",
@@ -23,12 +22,13 @@ __all__ = [
     "is_open",
     "is_shown",
     "keep_recipe",
+    "layer_named",
     "open_new",
     "paste",
     "read_box",
     "read_layer",
-    "read_mask",
     "read_recipe",
+    "read_without",
     "region_of",
     "selected_box",
 ]
@@ -40,14 +40,6 @@ RESTORE_TRIES = 10
 """How often that is tried once the layer is in the image."""
 RESTORE_WAITS = 200
 """How often it is looked whether it is: an added layer waits for the end of the stroke under the painter's pen."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """A selection as it was at one moment: a private copy, and its bounds clipped to the canvas."""
-
-    selection: Any
-    box: Box
 
 
 def active_document() -> Optional[Any]:
@@ -79,14 +71,11 @@ def selected_box(document: Any) -> Optional[Box]:
 def region_of(document: Any) -> Optional[Region]:
     """A copy of the selection that later changes do not reach, or None where nothing of the canvas is selected."""
     box = selected_box(document)
-    return None if box is None else Region(document.selection().duplicate(), box)
-
-
-def read_mask(region: Region, box: Box) -> memoryview:
-    """The selection within `box`: one byte a pixel, 255 = selected, rows top to bottom."""
-    pixels = memoryview(region.selection.pixelData(box.x, box.y, box.width, box.height))
-    assert pixels.nbytes == box.width * box.height
-    return pixels
+    if box is None:
+        return None
+    mask = memoryview(document.selection().pixelData(box.x, box.y, box.width, box.height))
+    assert mask.nbytes == box.width * box.height
+    return Region(box, mask)
 
 
 def read_box(document: Any, box: Box) -> memoryview:
@@ -99,6 +88,23 @@ def read_box(document: Any, box: Box) -> memoryview:
         pixels = _bgra(document.projection(box.x, box.y, box.width, box.height))
     assert pixels.nbytes == box.width * box.height * 4
     return pixels
+
+
+def read_without(document: Any, box: Box, layer: Any) -> memoryview:
+    """As `read_box`, as if `layer` were not there. From a copy: nothing blinks, and no undo step is left."""
+    document.waitForDone()
+    path = _path(document, layer)
+    copy = document.clone()
+    try:
+        twin = _at(copy, path)
+        if twin is not None:
+            twin.remove()
+            copy.refreshProjection()
+        return read_box(copy, box)
+    finally:
+        # An unmodified document closes without asking.
+        copy.setModified(False)
+        copy.close()
 
 
 def read_layer(document: Any, layer: Any, box: Box) -> memoryview:
@@ -149,6 +155,11 @@ def is_shown(layer: Any) -> bool:
             return False
         node = node.parentNode()
     return True
+
+
+def layer_named(document: Any, unique_id: str) -> Optional[Any]:
+    """The layer with this unique id. nodeByUniqueID gives Krita 5.1's Python an object that is no Node."""
+    return next((node for node in _nodes(document.rootNode()) if node.uniqueId().toString() == unique_id), None)
 
 
 def paste(document: Any, name: str, box: Box, pixels: bytes, above: Optional[Any] = None) -> str:
@@ -208,6 +219,39 @@ def read_recipe(document: Any, node_id: str) -> bytes:
 
 def recipe_key(node_id: str) -> str:
     return "impasto/recipe/" + node_id.strip("{}")
+
+
+def _nodes(parent: Any) -> Iterator[Any]:
+    for node in parent.childNodes():
+        yield node
+        yield from _nodes(node)
+
+
+def _layers(parent: Any) -> List[Any]:
+    """The children without the global selection, which a copy may not have."""
+    return [node for node in parent.childNodes() if node.type() != "selectionmask"]
+
+
+def _path(document: Any, layer: Any) -> Tuple[int, ...]:
+    """Where `layer` stands: its place among its parent's children, from the root down."""
+    path: Tuple[int, ...] = ()
+    node = layer
+    while node.parentNode() is not None:
+        parent = node.parentNode()
+        ids = [child.uniqueId() for child in _layers(parent)]
+        path = (ids.index(node.uniqueId()), *path)
+        node = parent
+    return path
+
+
+def _at(document: Any, path: Tuple[int, ...]) -> Optional[Any]:
+    node = document.rootNode()
+    for place in path:
+        children = _layers(node)
+        if place >= len(children):
+            return None
+        node = children[place]
+    return node
 
 
 def _is_srgb8(node: Any) -> bool:

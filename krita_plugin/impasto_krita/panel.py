@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+from impasto_client.wishes import strength_tip
+
 from .actions import ACTIONS, Action
 from .form import ParamForm
 from .icons import icon
@@ -83,8 +85,7 @@ class Panel(QWidget):
         for widget in (self.model, self.prompt, self.negative_fold, self.strength, self.seed_row):
             widget.setVisible(paints)
         self.scale.setVisible(not paints)
-        replaced = "what is selected" if action.mode == "inpaint" else "the sketch"
-        self.strength.setToolTip(f"100 % replaces {replaced}; less keeps more of its forms and colours.")
+        self.strength.setToolTip(strength_tip(action.mode))
 
     def _wishes(self) -> Any:
         self.model = QComboBox()

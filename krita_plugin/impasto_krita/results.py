@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Optional
 
-from impasto_client.document import ResultLayer
+from impasto_client.controller import Shown
 
 from .qt import (
     QAbstractItemView,
@@ -21,17 +21,16 @@ from .qt import (
     pyqtSignal,
 )
 
-__all__ = ["ResultStrip", "image_of"]
+__all__ = ["ResultStrip", "scaled_image"]
 
 THUMB = 56
 KEEP = 12
 
 
-def image_of(result: ResultLayer, longest: int = 0) -> Any:
-    """The result as a QImage with alpha; with `longest`, scaled down to at most that many pixels a side."""
-    width, height = result.box.width, result.box.height
-    image = QImage(result.pixels, width, height, 4 * width, QImage.Format.Format_ARGB32)
-    if not longest or max(width, height) <= longest:
+def scaled_image(pixels: Any, width: int, height: int, longest: int) -> Any:
+    """BGRA pixels as a QImage of its own, scaled down to at most `longest` pixels a side."""
+    image = QImage(pixels, width, height, 4 * width, QImage.Format.Format_ARGB32)
+    if max(width, height) <= longest:
         return image.copy()
     if max(width, height) > 2 * longest:
         # Two steps: smooth scaling of a very large picture would hold up the painter.
@@ -73,26 +72,26 @@ class ResultStrip(QListWidget):
         self.setFrameShape(QListWidget.Shape.NoFrame)
         self.horizontalScrollBar().rangeChanged.connect(lambda *_: self._fit())
         self.style_by(self.palette())
-        self.results: List[ResultLayer] = []
+        self.items: List[Shown] = []
         self.currentRowChanged.connect(self._chosen)
-        self.itemDoubleClicked.connect(lambda item: self.wanted.emit(self.results[self.row(item)]))
+        self.itemDoubleClicked.connect(lambda item: self.wanted.emit(self.items[self.row(item)]))
         self.setVisible(False)
 
-    def add(self, result: ResultLayer, last: bool = False) -> None:
+    def add(self, shown: Shown, last: bool = False) -> None:
         """Put a new result in front and choose it; with `last`, put an old one at the end."""
         ratio = self.devicePixelRatioF()
         side = round(THUMB * ratio)
-        pixmap = QPixmap.fromImage(_square(image_of(result, 2 * side), side))
+        pixmap = QPixmap.fromImage(_square(shown.small, side))
         pixmap.setDevicePixelRatio(ratio)
         item = QListWidgetItem(QIcon(pixmap), "")
         item.setSizeHint(QSize(THUMB + 8, THUMB + 8))
-        item.setToolTip(f"{result.name}\nSeed {result.seed}. Double click adds it as a layer again.")
-        row = len(self.results) if last else 0
-        self.results.insert(row, result)
+        item.setToolTip(f"{shown.result.name}\nSeed {shown.result.seed}. Double click adds it as a layer again.")
+        row = len(self.items) if last else 0
+        self.items.insert(row, shown)
         self.insertItem(row, item)
         while self.count() > KEEP:
             self.takeItem(self.count() - 1)
-            self.results.pop()
+            self.items.pop()
         self.setVisible(True)
         if not last:
             self.setCurrentRow(0)
@@ -113,11 +112,11 @@ class ResultStrip(QListWidget):
         more = bar.sizeHint().height() if bar.maximum() > bar.minimum() else 0
         self.setFixedHeight(THUMB + 14 + more)
 
-    def current(self) -> Optional[ResultLayer]:
+    def current(self) -> Optional[Shown]:
         """The result that is looked at."""
         row = self.currentRow()
-        return self.results[row] if 0 <= row < len(self.results) else None
+        return self.items[row] if 0 <= row < len(self.items) else None
 
     def _chosen(self, row: int) -> None:
-        if 0 <= row < len(self.results):
-            self.chosen.emit(self.results[row])
+        if 0 <= row < len(self.items):
+            self.chosen.emit(self.items[row])

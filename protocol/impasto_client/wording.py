@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
+from .events import ConnectionChanged, ServerCatalog
 from .jobs import JobState
 
-__all__ = ["describe", "describe_model", "pretty"]
+__all__ = ["describe", "describe_connection", "describe_model", "pretty"]
 
 STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
 STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing", "upscale": "Scaling up"})
@@ -28,7 +29,18 @@ def describe(job: JobState) -> str:
     return f"{stage}: step {job.step} of {job.steps}" if job.steps > 1 else stage
 
 
+def describe_connection(connection: ConnectionChanged, catalog: Optional[ServerCatalog]) -> str:
+    """The line about the server; what it runs on is known once its catalogue says so."""
+    texts = {"idle": "Not connected", "starting": "Starting the server…", "connecting": "Connecting…"}
+    if connection.state == "connected":
+        name = connection.server.split(" (")[0] or "Connected"
+        device = catalog.device if catalog is not None and catalog.device != "starting" else ""
+        return (name[:1].upper() + name[1:]) + (f" on {device}" if device else "")
+    return texts.get(connection.state) or connection.message or "No connection to the server."
+
+
 def describe_model(entry: Mapping[str, Any]) -> str:
+    """What a model is, or why it cannot be used."""
     if not entry.get("usable", True):
         return str(entry.get("reason") or "This model cannot be used.")
     text = ", ".join(str(entry[key]) for key in ("id", "family", "variant") if entry.get(key))

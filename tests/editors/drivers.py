@@ -225,8 +225,8 @@ def gen():
     controller().catalog = None
     controller()._runner._catalog_rev = None
     controller()._runner.refresh_catalog()
-    yield (lambda: any(r.name == wanted for r in docker().panel.strip.results), 20)
-    index = next(i for i, r in enumerate(docker().panel.strip.results) if r.name == wanted)
+    yield (lambda: any(s.result.name == wanted for s in docker().panel.strip.items), 20)
+    index = next(i for i, s in enumerate(docker().panel.strip.items) if s.result.name == wanted)
     docker().panel.strip.setCurrentRow(index)
     yield 0.1
     press("add_again")

@@ -1,0 +1,148 @@
+"""Settings generated from the server's description of its parameters, without their widgets.
+
+Only what the painter changed is sent: everything else is left to the server and to the hints of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+
+from impasto_protocol.errors import RequestError
+from impasto_protocol.schema import Param, validate
+
+__all__ = [
+    "UNBOUNDED",
+    "FormModel",
+    "choices_of",
+    "grouped",
+    "is_whole",
+    "kind_of",
+    "range_of",
+    "step_of",
+    "takes_model",
+]
+
+GROUPS = {"sampling": "Sampling", "mask": "Mask", "size": "Size", "sketch": "Sketch", "model": "Model"}
+UNBOUNDED = 1_000_000
+"""What stands for a range without an end in a number field."""
+
+
+def takes_model(p: Param) -> bool:
+    """Is the value the id of a model of the catalogue?"""
+    return p.type == "string" and not p.enum and p.choices.get("from") == "models"
+
+
+def kind_of(p: Param) -> str:
+    """Which kind of widget edits the parameter: "list" (of maps), "model", "choice", "check", "slider", "number" (where
+    it has no range, or may be left to the server by "auto") or "text". A widget that a newer server names goes by its
+    type.
+    """
+    if p.type == "array":
+        return "list"
+    if takes_model(p):
+        return "model"
+    if p.enum:
+        return "choice"
+    if p.type == "boolean":
+        return "check"
+    if p.type in ("number", "integer"):
+        return "number" if p.auto or p.minimum is None or p.maximum is None else "slider"
+    return "text"
+
+
+def step_of(p: Param) -> float:
+    """The step of a slider or number field."""
+    if p.step:
+        return p.step
+    if kind_of(p) == "slider":
+        return 1 if p.type == "integer" else 0.01
+    return 1 if is_whole(p) else 0.1
+
+
+def is_whole(p: Param) -> bool:
+    """Does a number field show no decimals?"""
+    return p.type == "integer" or p.ui.get("unit") == "px"
+
+
+def range_of(p: Param) -> Tuple[float, float]:
+    """The range of a number field."""
+    return (
+        -UNBOUNDED if p.minimum is None else p.minimum,
+        UNBOUNDED if p.maximum is None else p.maximum,
+    )
+
+
+def grouped(params: Sequence[Param]) -> List[Tuple[str, List[Param]]]:
+    """The parameters by group, each with its heading ("" for none), in the order of their first members."""
+    groups: Dict[str, List[Param]] = {}
+    for p in params:
+        groups.setdefault(str(p.ui.get("group", "")), []).append(p)
+    return [(GROUPS.get(name, name.capitalize()), members) for name, members in groups.items()]
+
+
+def choices_of(p: Param, models: Sequence[Mapping[str, Any]]) -> List[Tuple[str, str]]:
+    """What a parameter that takes a model offers: (id, title), first the empty choice."""
+    offered = [("", str(p.ui.get("none", "Automatic")))]
+    for model in models:
+        if model.get("kind") == p.choices.get("kind") and model.get("usable", True):
+            offered.append((str(model["id"]), str(model.get("title") or model["id"])))
+    return offered
+
+
+class FormModel:
+    """The values behind a form; `changed` hears what the painter does to them."""
+
+    def __init__(self) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        self.params: List[Param] = []
+        self.models: List[Mapping[str, Any]] = []
+        self._defaults: Dict[str, Any] = {}
+        self._chosen: Dict[str, Any] = {}
+
+    def set_params(self, params: Sequence[Param]) -> bool:
+        """Take a description; True where it is another one. What the painter chose is kept where it is still allowed:
+        values kept from another day may not be known to this server.
+        """
+        if list(params) == self.params:
+            return False
+        self.params = list(params)
+        self._defaults = {p.name: p.default for p in params}
+        self._chosen = {name: value for name, value in self._chosen.items() if self._allowed(name, value)}
+        return True
+
+    def set_hints(self, hints: Mapping[str, Any]) -> None:
+        """Defaults that the chosen checkpoint recommends."""
+        self._defaults = {p.name: hints.get(p.name, p.default) for p in self.params}
+
+    def overrides(self) -> Dict[str, Any]:
+        """What the painter chose, by parameter name."""
+        known = {p.name for p in self.params}
+        return {name: value for name, value in self._chosen.items() if name in known}
+
+    def set_overrides(self, values: Mapping[str, Any]) -> None:
+        """Take what the painter chose at another time."""
+        self._chosen = dict(values)
+
+    def reset(self) -> None:
+        """Back to the defaults."""
+        self._chosen = {}
+        self.changed()
+
+    def value(self, name: str) -> Any:
+        """What is to be shown."""
+        return self._chosen.get(name, self._defaults.get(name))
+
+    def edited(self, name: str, value: Any) -> None:
+        """The painter set a value."""
+        if value == self._defaults.get(name):
+            self._chosen.pop(name, None)
+        else:
+            self._chosen[name] = value
+        self.changed()
+
+    def _allowed(self, name: str, value: Any) -> bool:
+        try:
+            validate([p for p in self.params if p.name == name], {name: value})
+        except RequestError:
+            return False
+        return True

@@ -1,0 +1,96 @@
+"""What a job needs of the document, and what it sends: decided here for both editors."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional
+
+from impasto_protocol.geometry import Box, Size
+
+from .document import Snapshot
+from .editor import Host, Obstacle, Target
+from .recipes import read_recipe, region_in
+
+__all__ = ["NEW_DOCUMENT", "again", "aim", "snapshot"]
+
+NEW_DOCUMENT = "upscale"
+"""The mode, and the stage, of results that are no layers but new documents."""
+
+
+def aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Target:
+    """The target of a job for this document. Raises Obstacle."""
+    sentence = host.obstacle(mode, document)
+    if sentence:
+        raise Obstacle(sentence)
+    canvas = host.canvas_of(document)
+    if mode == "inpaint":
+        region = host.region_of(document)
+        if region is None:
+            raise Obstacle("Select a region first.")
+        return Target(mode, document, canvas, params, region.box, region)
+    if mode == "sketch":
+        layer, area = host.sketch_of(document), host.selected_box(document)
+        if host.is_blank(document, layer, area or canvas):
+            where = "in the selection" if area is not None else "on the canvas"
+            raise Obstacle(f"The active layer is empty {where}; paint a sketch on it, or choose another layer.")
+        return Target(mode, document, canvas, params, area, layer=layer, above=layer)
+    return Target(mode, document, canvas, params, resolution=host.resolution_of(document))
+
+
+def again(host: Host, document: Optional[Any], layer: Any, changes: Mapping[str, Any]) -> Target:
+    """The target that makes an Impasto layer again, with `changes` to its parameters. Raises Obstacle.
+
+    What is below it is read as it is now; the layer itself is not seen.
+    """
+    if document is None or not host.is_open(document):
+        raise Obstacle(f"Open {_article(host.word)} first.")
+    if layer is None or not host.is_there(document, layer):
+        raise Obstacle(f"Choose a layer of this {host.word} that Impasto made.")
+    recipe = read_recipe(host.recipe_of(document, layer))
+    mode, params = recipe["mode"], {**recipe["params"], **changes}
+    canvas = host.canvas_of(document)
+    area, region = region_in(recipe)
+    if area is not None and not canvas.contains(area):
+        if mode == "inpaint":
+            raise Obstacle(f"The {host.word} was cropped and the place of this layer is gone; it cannot be made again.")
+        area = None
+    if mode == "inpaint":
+        if region is None:
+            raise Obstacle("The recipe of this layer does not hold its selection; select the region and inpaint it.")
+        return Target(mode, document, canvas, params, area, region, without=layer, above=layer)
+    if mode == "sketch":
+        sketch = host.layer_named(document, recipe.get("sketch"))
+        if sketch is None:
+            raise Obstacle("The sketch of this layer is gone; choose a sketch and make a picture of it.")
+        return Target(mode, document, canvas, params, area, layer=sketch, without=layer, above=layer)
+    raise Obstacle(f"A layer made by {mode} cannot be made again here.")
+
+
+def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
+    """The pixels that the job sends: the only pixel reads of a job but the look whether a sketch is empty.
+
+    Raises Obstacle where what was there when it was asked for has gone since.
+    """
+    document, mask, backdrop = target.document, None, None
+    if not host.is_open(document):
+        raise Obstacle(f"The {host.word} was closed before it could be read; nothing was done.")
+    if host.canvas_of(document) != target.canvas:
+        raise Obstacle(f"The {host.word} changed its size just now; try once more.")
+    without = target.without
+    if without is not None and not host.is_there(document, without):
+        without = None
+    if target.mode == "sketch":
+        if not host.is_there(document, target.layer):
+            raise Obstacle("The layer with the sketch was removed before it could be read; nothing was done.")
+        data = host.read_layer(document, target.layer, box)
+        if target.params.get("background") == "document":
+            backdrop = host.read_visible(document, box, without)
+    else:
+        data = host.read_visible(document, box, without)
+        if target.region is not None:
+            mask = target.region.within(box)
+    canvas = Size(target.canvas.width, target.canvas.height)
+    return Snapshot(canvas=canvas, box=box, pixels=data, format=host.format, mask=mask, backdrop=backdrop)
+
+
+def _article(word: str) -> str:
+    return ("an " if word[0] in "aeiou" else "a ") + word

@@ -1,0 +1,122 @@
+"""An editor of plain data and a runner that only notes: what the controller does with them can be looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from impasto_client.document import ResultLayer
+from impasto_client.editor import Host, Region
+from impasto_client.events import Planned, PlanResult, ResultReady
+from impasto_protocol.geometry import Box, Size
+
+
+@dataclass
+class Layer:
+    name: str
+    blank: bool = False
+    recipe: bytes = b""
+
+
+@dataclass
+class Document:
+    width: int = 100
+    height: int = 80
+    selection: Region | None = None
+    layers: list[Layer] = field(default_factory=lambda: [Layer("painting")])
+    active: int = 0
+    open: bool = True
+
+
+class DoubleHost(Host):
+    """Pixels are one byte for each call, so that it can be seen which call they came from."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[ResultLayer, bytes, Any]] = []
+        self.read: list[tuple[str, Any]] = []
+
+    def is_open(self, document: Any) -> bool:
+        return bool(document.open)
+
+    def canvas_of(self, document: Any) -> Box:
+        return Box(0, 0, document.width, document.height)
+
+    def resolution_of(self, document: Any) -> Any:
+        return 300.0
+
+    def selected_box(self, document: Any) -> Box | None:
+        return None if document.selection is None else document.selection.box
+
+    def obstacle(self, mode: str, document: Any) -> str:
+        if document is None:
+            return "Open a document first."
+        return "Select a region first." if mode == "inpaint" and document.selection is None else ""
+
+    def region_of(self, document: Any) -> Region | None:
+        return document.selection  # type: ignore[no-any-return]
+
+    def sketch_of(self, document: Any) -> Any:
+        return document.layers[document.active]
+
+    def is_blank(self, document: Any, layer: Any, box: Box) -> bool:
+        return bool(layer.blank)
+
+    def is_there(self, document: Any, layer: Any) -> bool:
+        return any(layer is other for other in document.layers)
+
+    def read_visible(self, document: Any, box: Box, without: Any = None) -> bytes:
+        self.read.append(("visible", without))
+        return b"v" * (box.width * box.height * 4)
+
+    def read_layer(self, document: Any, layer: Any, box: Box) -> bytes:
+        self.read.append(("layer", layer))
+        return b"l" * (box.width * box.height * 4)
+
+    def thumbnail(self, pixels: Any, width: int, height: int, longest: int) -> Any:
+        return bytes(pixels[:4])
+
+    def name_of(self, layer: Any) -> str:
+        return str(layer.name)
+
+    def layer_named(self, document: Any, name: Any) -> Any:
+        return next((layer for layer in document.layers if layer.name == name), None)
+
+    def recipe_of(self, document: Any, layer: Any) -> bytes:
+        return bytes(layer.recipe)
+
+    def paste(self, document: Any, results: Any, recipes: Any, above: Any = None) -> str:
+        for result, recipe in zip(results, recipes, strict=True):
+            at = document.layers.index(above) + 1 if above in document.layers else len(document.layers)
+            document.layers.insert(at, Layer(result.name, recipe=recipe))
+        return ""
+
+    def open_new(self, result: ResultLayer, recipe: bytes, resolution: Any) -> None:
+        self.opened.append((result, recipe, resolution))
+
+
+class DoubleRunner:
+    """Notes what it is asked: (name of the method, arguments)."""
+
+    def __init__(self, host_name: str, on_event: Any, **rest: Any) -> None:
+        self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **more: self.asked.append((name, args, more))
+
+    def last(self, name: str) -> tuple[Any, ...]:
+        return next(args for asked, args, _ in reversed(self.asked) if asked == name)
+
+
+def rectangle(x: int, y: int, width: int, height: int) -> Region:
+    return Region(
+        Box(x, y, width, height), bytes(range(1, 256)) * (width * height // 255) + bytes(width * height % 255)
+    )
+
+
+def planned(ticket: str, box: Box, warnings: tuple[str, ...] = (), seconds: float | None = None) -> Planned:
+    return Planned(ticket, PlanResult(box, Size(box.width, box.height), warnings=warnings, seconds=seconds))
+
+
+def result(job: str, box: Box, stage: str = "inpaint", index: int = 0, **recipe: Any) -> ResultReady:
+    layer = ResultLayer(job, index, box, b"r" * (box.width * box.height * 4), "rgba8", "made", stage, "soft", 5, recipe)
+    return ResultReady(job, layer)

@@ -1,0 +1,99 @@
+"""The values behind both panels: the generated form, and what a painter sets by mode."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from impasto_client.form_model import FormModel, choices_of, grouped, kind_of
+from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
+from impasto_protocol.schema import Mode
+from impasto_server.engine.modes import describe
+
+MODES: dict[str, Mode] = {mode.name: mode for mode in describe()}
+MODELS = [
+    {"kind": "lora", "id": "ink", "title": "Ink"},
+    {"kind": "checkpoint", "id": "one", "title": "One", "hints": {"cfg": 3.0}},
+    {"kind": "checkpoint", "id": "two"},
+    {"kind": "unknown", "id": "torn", "usable": False, "reason": "It ends early."},
+]
+
+
+def test_every_parameter_has_a_kind_of_widget() -> None:
+    kinds = {p.name: kind_of(p) for mode in MODES.values() for p in mode.params}
+    assert kinds["loras"] == "list" and kinds["steps"] == "slider" and kinds["grow"] == "number"
+    assert kinds["sampler"] == "choice" and kinds["exact"] == "check" and kinds["upscaler"] == "model"
+    assert kinds["styles"] == "text"
+    assert [title for title, _ in grouped(settings_of(MODES["inpaint"]))][:2] == ["Prompt", "Model"]
+
+
+def test_only_what_the_painter_changed_is_an_override() -> None:
+    form = FormModel()
+    heard: list[int] = []
+    form.changed = lambda: heard.append(1)
+    assert form.set_params(settings_of(MODES["inpaint"])) and not form.set_params(settings_of(MODES["inpaint"]))
+    form.set_hints({"cfg": 3.0})
+    assert form.value("cfg") == 3.0 and form.overrides() == {}
+    form.edited("cfg", 7.0)
+    form.edited("steps", 20)
+    assert form.overrides() == {"cfg": 7.0} and len(heard) == 2
+    form.edited("cfg", 3.0)
+    assert form.overrides() == {}
+    form.set_overrides({"steps": 9, "nothing": 1})
+    assert form.overrides() == {"steps": 9} and form.value("steps") == 9
+    form.reset()
+    assert form.overrides() == {} and form.value("steps") == 20
+
+
+def test_what_a_newer_description_does_not_allow_is_let_go() -> None:
+    form = FormModel()
+    form.set_overrides({"steps": 9, "sampler": "gone", "scale": 2})
+    form.set_params(settings_of(MODES["inpaint"]))
+    assert form.overrides() == {"steps": 9}
+
+
+def test_the_list_of_models() -> None:
+    rows = model_rows(MODELS)
+    assert [(r.id, r.title, r.usable) for r in rows] == [
+        ("", "Automatic", True),
+        ("one", "One", True),
+        ("two", "two", True),
+        ("torn", "torn", False),
+    ]
+    assert rows[3].tip == "It ends early."
+    assert chosen_row(rows, "two") == 2 and chosen_row(rows, "torn") == 0 and chosen_row(rows, "gone") == 0
+    assert [r.id for r in model_rows(MODELS[:2])] == ["one"] and model_rows([])[0].title == "No model yet"
+    assert hints_of(MODELS, "one") == {"cfg": 3.0} and hints_of(MODELS, "two") == {} == hints_of(MODELS, None)
+    lora = next(p for p in MODES["inpaint"].params if p.name == "loras").items[0]
+    assert choices_of(lora, MODELS)[1:] == [("ink", "Ink")]
+
+
+def test_wishes_are_kept_by_mode() -> None:
+    wishes = Wishes(prompt="a cat", seed=4)
+    wishes.strengths["inpaint"] = 0.5
+    wishes.more["sketch"] = {"steps": 9}
+    again = Wishes.restored(json.loads(json.dumps(wishes.kept())))
+    assert again == wishes
+    assert again.params("inpaint", "one") == {
+        "prompt": "a cat",
+        "negative_prompt": "",
+        "strength": 0.5,
+        "seed": 4,
+        "model": "one",
+    }
+    assert again.params("sketch")["steps"] == 9 and again.params("upscale") == {"scale": 2.0}
+    for damaged in ([], {"seed": "x"}, {"strengths": 3}, {"more": {"inpaint": 1}}):
+        with pytest.raises((ValueError, TypeError, AttributeError)):
+            Wishes.restored(damaged)  # type: ignore[arg-type]
+
+
+def test_the_settings_of_a_recipe_are_taken_over_whole() -> None:
+    wishes = Wishes(prompt="old", seed=1, model="two")
+    wishes.more["inpaint"] = {"exact": True}
+    known = MODES["inpaint"].params
+    params = {p.name: list(p.default) if isinstance(p.default, list) else p.default for p in known}
+    wishes.take("inpaint", {**params, "prompt": "new", "seed": 7, "cfg": 3.0, "strength": 0.4, "model": "one"}, known)
+    assert wishes.more["inpaint"] == {"cfg": 3.0} and wishes.strengths["inpaint"] == 0.4
+    assert (wishes.prompt, wishes.seed, wishes.model) == ("new", 7, "one")
+    wishes.take("inpaint", {"prompt": "newer"}, known)
+    assert wishes.params("inpaint")["strength"] == 1.0 and wishes.seed == -1 and wishes.more["inpaint"] == {}
