@@ -8,6 +8,7 @@ from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, 
 from impasto_client.wording import pretty
 from impasto_protocol.schema import AUTO, Param
 
+from .form_list import ListEditor
 from .toolkit import GimpUi, Gtk, column, label, row
 
 __all__ = ["Form", "spin_scale"]
@@ -37,7 +38,7 @@ class Form(Gtk.Box):
 
     def set_params(self, params: Sequence[Param]) -> None:
         """Build the editors anew where the description changed; what the painter chose is kept."""
-        if not self.model.set_params([p for p in params if kind_of(p) != "list"]):
+        if not self.model.set_params(params):
             return
         for child in self.get_children():
             child.destroy()
@@ -52,8 +53,11 @@ class Form(Gtk.Box):
         self.model.models = list(models)
         self._quiet = True
         for p in self.model.params:
+            widget = self._fields[p.name].widget
             if kind_of(p) == "model":
-                _fill_models(self._fields[p.name].widget, p, self.model.models)
+                _fill_models(widget, p, self.model.models)
+            elif isinstance(widget, ListEditor):
+                widget.set_models(self.model.models)
         self._show()
 
     def set_hints(self, hints: Mapping[str, Any]) -> None:
@@ -90,13 +94,13 @@ class Form(Gtk.Box):
             field.widget.set_hexpand(True)
             field.signal(lambda *_, name=p.name: self._edited(name))
             self._fields[p.name] = field
-            if field.titled:
+            if isinstance(field.widget, ListEditor):
+                field.widget.set_tooltip_text(None)
+                rows.attach(column(_beside(p), field.widget, spacing=2), 0, line, 2, 1)
+            elif field.titled:
                 rows.attach(field.widget, 0, line, 2, 1)
             else:
-                unit = f" ({p.ui['unit']})" if p.ui.get("unit") else ""
-                beside = label(p.title + unit, wrap=False)
-                beside.set_tooltip_text(p.description or None)
-                rows.attach(beside, 0, line, 1, 1)
+                rows.attach(_beside(p), 0, line, 1, 1)
                 rows.attach(field.widget, 1, line, 1, 1)
         box.pack_start(rows, False, False, 0)
         self.pack_start(box, False, False, 0)
@@ -137,11 +141,22 @@ def spin_scale(title: str, minimum: float, maximum: float, step: float, unit: st
     return scale
 
 
+def _beside(p: Param) -> Any:
+    """The title that stands beside or above a widget."""
+    unit = f" ({p.ui['unit']})" if p.ui.get("unit") else ""
+    made = label(p.title + unit, wrap=False)
+    made.set_tooltip_text(p.description or None)
+    return made
+
+
 def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
     """The widget for a parameter, by its kind."""
     kind = kind_of(p)
     if kind == "model":
         return _model_choice(p, models)
+    if kind == "list":
+        editor = ListEditor(p, models, field_for)
+        return Field(editor, editor.value, editor.set_value, editor.listen)
     if kind == "choice":
         return _choice(p)
     if kind == "check":

@@ -8,15 +8,18 @@ from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, 
 from impasto_client.wording import pretty
 from impasto_protocol.schema import AUTO, Param
 
+from .form_list import ListEditor
 from .qt import (
     QCheckBox,
     QComboBox,
+    QCompleter,
     QDoubleSpinBox,
     QFormLayout,
     QLabel,
     QLineEdit,
     QSizePolicy,
     QSpinBox,
+    Qt,
     QVBoxLayout,
     QWidget,
     pyqtSignal,
@@ -24,6 +27,9 @@ from .qt import (
 from .slider import FillSlider
 
 __all__ = ["ParamForm"]
+
+SEARCHED = 15
+"""A list of models that is longer than this can be searched by typing."""
 
 
 class Field:
@@ -54,7 +60,7 @@ class ParamForm(QWidget):
 
     def set_params(self, params: Sequence[Param]) -> None:
         """Build the editors anew where the description changed; what the painter chose is kept."""
-        if not self.model.set_params([p for p in params if kind_of(p) != "list"]):
+        if not self.model.set_params(params):
             return
         while self._layout.count():
             self._layout.takeAt(0).widget().deleteLater()
@@ -68,8 +74,11 @@ class ParamForm(QWidget):
         self.model.models = list(models)
         self._quiet = True
         for p in self.model.params:
+            widget = self._fields[p.name].widget
             if kind_of(p) == "model":
-                _fill_models(self._fields[p.name].widget, p, self.model.models)
+                _fill_models(widget, p, self.model.models)
+            elif isinstance(widget, ListEditor):
+                widget.set_models(self.model.models)
         self._show()
 
     def set_hints(self, hints: Mapping[str, Any]) -> None:
@@ -110,11 +119,17 @@ class ParamForm(QWidget):
         for p in members:
             field = field_for(p, self.model.models)
             field.widget.setObjectName(f"impasto_{p.name}")
-            field.widget.setToolTip(p.description)
+            if kind_of(p) != "list":
+                field.widget.setToolTip(p.description)
             field.signal.connect(lambda *_, name=p.name: self._edited(name))
             field.widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             self._fields[p.name] = field
-            if field.titled:
+            if isinstance(field.widget, ListEditor):
+                label = QLabel(p.title)
+                label.setToolTip(p.description)
+                rows.addRow(label)
+                rows.addRow(field.widget)
+            elif field.titled:
                 rows.addRow(field.widget)
             else:
                 label = QLabel(p.title)
@@ -141,6 +156,9 @@ def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
     kind = kind_of(p)
     if kind == "model":
         return _model_choice(p, models)
+    if kind == "list":
+        editor = ListEditor(p, models, field_for)
+        return Field(editor, editor.value, editor.set_value, editor.changed)
     if kind == "choice":
         return _choice(p)
     if kind == "check":
@@ -176,6 +194,19 @@ def _fill_models(combo: Any, p: Param, models: Sequence[Mapping[str, Any]]) -> N
     combo.clear()
     for id, title in choices_of(p, models):
         combo.addItem(title, id)
+    if combo.count() > SEARCHED:
+        _search(combo)
+
+
+def _search(combo: Any) -> None:
+    """A long list is searched by typing any part of a name."""
+    combo.setEditable(True)
+    combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+    completer = combo.completer()
+    completer.setFilterMode(Qt.MatchFlag.MatchContains)
+    completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
+    # What was typed and is no name in the list is let go.
+    combo.lineEdit().editingFinished.connect(lambda: combo.setEditText(combo.itemText(combo.currentIndex())))
 
 
 def _combo() -> Any:

@@ -5,6 +5,7 @@ Only what the painter changed is sent: everything else is left to the server and
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from impasto_protocol.errors import RequestError
@@ -14,9 +15,14 @@ __all__ = [
     "UNBOUNDED",
     "FormModel",
     "choices_of",
+    "entry_params",
+    "entry_title",
     "grouped",
     "is_whole",
     "kind_of",
+    "lacks",
+    "must_be_named",
+    "new_entry",
     "range_of",
     "step_of",
     "takes_model",
@@ -81,12 +87,45 @@ def grouped(params: Sequence[Param]) -> List[Tuple[str, List[Param]]]:
 
 
 def choices_of(p: Param, models: Sequence[Mapping[str, Any]]) -> List[Tuple[str, str]]:
-    """What a parameter that takes a model offers: (id, title), first the empty choice."""
-    offered = [("", str(p.ui.get("none", "Automatic")))]
+    """What a parameter that takes a model offers: (id, title), first the empty choice where there is one."""
+    offered = [] if must_be_named(p) else [("", str(p.ui.get("none", "Automatic")))]
     for model in models:
         if model.get("kind") == p.choices.get("kind") and model.get("usable", True):
             offered.append((str(model["id"]), str(model.get("title") or model["id"])))
     return offered
+
+
+def entry_title(p: Param) -> str:
+    """What one entry of a list is called: "LoRA" of "LoRAs"."""
+    named = p.ui.get("entry")
+    return str(named) if named else p.title[:-1] if p.title.endswith("s") else p.title
+
+
+def entry_params(p: Param) -> List[Param]:
+    """The parameters of one entry of a list that have a widget, marked as such."""
+    return [dataclasses.replace(i, ui={**i.ui, "in_list": True}) for i in p.items if kind_of(i) != "list"]
+
+
+def must_be_named(p: Param) -> bool:
+    """Has a parameter that takes a model no empty choice? That of a list's entry, unless the server names one."""
+    return bool(p.ui.get("in_list")) and not p.default and "none" not in p.ui
+
+
+def new_entry(p: Param, models: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """An entry as "Add" makes it: the defaults, and for a model that must be named the first one there is."""
+    entry = {item.name: item.default for item in p.items}
+    for item in entry_params(p):
+        if kind_of(item) == "model" and must_be_named(item):
+            entry[item.name] = next((id for id, _ in choices_of(item, models)), "")
+    return entry
+
+
+def lacks(p: Param, models: Sequence[Mapping[str, Any]]) -> str:
+    """Why no entry can be added to a list: no model for it; empty where one can."""
+    for item in entry_params(p):
+        if kind_of(item) == "model" and must_be_named(item) and not choices_of(item, models):
+            return f"The server has no {item.title} yet; put one into its models folder."
+    return ""
 
 
 class FormModel:

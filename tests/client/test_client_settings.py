@@ -5,9 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
-from impasto_client.form_model import FormModel, choices_of, grouped, kind_of
+from impasto_client.form_model import (
+    FormModel,
+    choices_of,
+    entry_params,
+    entry_title,
+    grouped,
+    kind_of,
+    lacks,
+    new_entry,
+)
 from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
-from impasto_protocol.schema import Mode
+from impasto_protocol.schema import Mode, Param
 from impasto_server.engine.modes import describe
 
 MODES: dict[str, Mode] = {mode.name: mode for mode in describe()}
@@ -64,8 +73,8 @@ def test_the_list_of_models() -> None:
     assert chosen_row(rows, "two") == 2 and chosen_row(rows, "torn") == 0 and chosen_row(rows, "gone") == 0
     assert [r.id for r in model_rows(MODELS[:2])] == ["one"] and model_rows([])[0].title == "No model yet"
     assert hints_of(MODELS, "one") == {"cfg": 3.0} and hints_of(MODELS, "two") == {} == hints_of(MODELS, None)
-    lora = next(p for p in MODES["inpaint"].params if p.name == "loras").items[0]
-    assert choices_of(lora, MODELS)[1:] == [("ink", "Ink")]
+    upscaler = next(p for p in MODES["upscale"].params if p.name == "upscaler")
+    assert choices_of(upscaler, MODELS) == [("", "Lanczos")]
 
 
 def test_wishes_are_kept_by_mode() -> None:
@@ -97,3 +106,26 @@ def test_the_settings_of_a_recipe_are_taken_over_whole() -> None:
     assert (wishes.prompt, wishes.seed, wishes.model) == ("new", 7, "one")
     wishes.take("inpaint", {"prompt": "newer"}, known)
     assert wishes.params("inpaint")["strength"] == 1.0 and wishes.seed == -1 and wishes.more["inpaint"] == {}
+
+
+def test_a_list_of_loras_is_a_value_like_any_other() -> None:
+    loras = next(p for p in MODES["inpaint"].params if p.name == "loras")
+    assert entry_title(loras) == "LoRA" and lacks(loras, MODELS) == ""
+    assert lacks(loras, MODELS[1:]) == "The server has no LoRA yet; put one into its models folder."
+    assert [(p.name, kind_of(p)) for p in entry_params(loras)] == [
+        ("model", "model"),
+        ("strength", "slider"),
+        ("text_strength", "number"),
+    ]
+    assert choices_of(entry_params(loras)[0], MODELS) == [("ink", "Ink")]  # one must be named
+    entry = new_entry(loras, MODELS)
+    assert entry == {"model": "ink", "strength": 1.0, "text_strength": "auto"}
+    form = FormModel()
+    form.set_params(settings_of(MODES["inpaint"]))
+    assert form.value("loras") == []
+    form.edited("loras", [entry])
+    assert form.overrides() == {"loras": [entry]}
+    form.edited("loras", [])
+    assert form.overrides() == {}
+    units = Param("units", "array", [], "Control units", items=(Param("image", "string", "", "Picture"),))
+    assert entry_title(units) == "Control unit" and new_entry(units, []) == {"image": ""} and lacks(units, []) == ""
