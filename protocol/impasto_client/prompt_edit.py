@@ -60,15 +60,23 @@ def shift_weight(text: str, start: int, end: int, steps: int) -> Edit:
 def _words(text: str, start: int, end: int) -> Optional[Tuple[int, int]]:
     """The words that are meant by what is selected; None where none can be weighed."""
     if start == end:
-        return _group_around(text, start) or _word_under(text, start)
+        found = _group_around(text, start) or _word_under(text, start)
+    elif any(_content(text, *group) == (start, end) for group in _groups(text)):
+        found = (start, end)
+    else:
+        found = _selected(text, start, end)
+    return found if found is not None and text[slice(*found)].strip() and _balanced(text[slice(*found)]) else None
+
+
+def _selected(text: str, start: int, end: int) -> Tuple[int, int]:
+    """What is selected, without blanks and commas at its ends, nor the brackets of its own."""
     start, end = _trimmed(text, start, end)
     # A backslash stays with what it stands before.
     if start > 0 and text[start - 1] == "\\" and not _escaped(text, start - 1):
         start -= 1
     if end < len(text) and _escaped(text, end):
         end += 1
-    start, end = _inside(text, start, end) or (start, end)
-    return (start, end) if start < end and _balanced(text[start:end]) else None
+    return _inside(text, start, end) or (start, end)
 
 
 def _shift_tag(text: str, tag: re.Match[str], start: int, end: int, steps: int) -> Edit:

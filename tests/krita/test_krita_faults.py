@@ -49,7 +49,7 @@ def note(event):
         told.append([event.job_id, "result", event.result.index, hashlib.blake2b(
             bytes(event.result.pixels), digest_size=16).hexdigest()])
 
-controller()._arrived.connect(note, Qt.ConnectionType.DirectConnection)
+controller().signals.arrived.connect(note, Qt.ConnectionType.DirectConnection)
 
 def own_layers(doc):
     return {n.name(): hashlib.sha256(bytes(n.pixelData(0, 0, doc.width(), doc.height()))).hexdigest()

@@ -65,7 +65,7 @@ def turn(what, deed, *args):
         turns.append([what, whole - its, its, ", ".join(f"{n} {1000 * t:.0f}" for n, t in longest)])
 
 def timed_event(event):
-    turn(type(event).__name__ + " " + getattr(event, "state", ""), controller()._on_event, event)
+    turn(type(event).__name__ + " " + getattr(event, "state", ""), controller().handle, event)
 
 def large(side):
     global doc
@@ -95,8 +95,8 @@ def job(mode):
     return turns[:]
 
 watch()
-controller()._arrived.disconnect(controller()._on_event)
-controller()._arrived.connect(timed_event, Qt.ConnectionType.QueuedConnection)
+controller().signals.arrived.disconnect(controller().handle)
+controller().signals.arrived.connect(timed_event, Qt.ConnectionType.QueuedConnection)
 """
 
 
