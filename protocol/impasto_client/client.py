@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Union
 
 from impasto_protocol import messages as wire
 from impasto_protocol.connection import ClientConnection
@@ -170,6 +170,20 @@ class Client(Exchange):
     def star(self, job: str, index: int, on: bool = True) -> None:
         """Keep a result beyond the quota, or no longer. JobError `job.unknown` where it is gone."""
         self.ask(lambda id: wire.Star(id, job, index, on), wire.Ok)
+
+    def read_parameters(self, source: Union[str, Buffer]) -> wire.Parameters:
+        """The job that a text, or the bytes of a picture's file, asks for. RequestError `request.no_parameters` where
+        they say nothing, AssetError for a file that is no picture.
+        """
+        if isinstance(source, str):
+            return self.ask(lambda id: wire.ReadParameters(id, text=source), wire.Parameters)
+        if len(source) <= self.limits.chunk:
+            return self.ask(lambda id: wire.ReadParameters(id, data=source), wire.Parameters)
+        digest = self.upload(source)
+        try:
+            return self.ask(lambda id: wire.ReadParameters(id, digest=digest), wire.Parameters)
+        finally:
+            self.give_back(digest)
 
     def shutdown(self) -> None:
         """Stop the server after its running step."""

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple, Union
 from impasto_protocol.errors import ImpastoError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.parts import HistoryEntry
+from impasto_protocol.reading import ParameterNote
 from impasto_protocol.schema import Mode
 
 from .document import ResultLayer
@@ -20,6 +21,7 @@ __all__ = [
     "Failed",
     "HistoryListed",
     "JobChanged",
+    "ParametersRead",
     "PlanResult",
     "Planned",
     "PreviewReady",
@@ -93,8 +95,21 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class ParametersRead:
+    """The answer to `Runner.read_parameters` with this ticket: a mode, values of its parameters, what was said beyond
+    that, and the program that wrote it, "" where that is not known.
+    """
+
+    ticket: str
+    mode: str
+    params: Dict[str, Any]
+    notes: Tuple[ParameterNote, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Failed:
-    """`Runner.plan` with this ticket could not be answered."""
+    """`Runner.plan` or `Runner.read_parameters` with this ticket could not be answered."""
 
     ticket: str
     error: ImpastoError
@@ -157,6 +172,7 @@ Event = Union[
     ConnectionChanged,
     CatalogChanged,
     Planned,
+    ParametersRead,
     Failed,
     JobChanged,
     PreviewReady,

@@ -28,6 +28,7 @@ from .events import (
     Failed,
     HistoryListed,
     JobChanged,
+    ParametersRead,
     Planned,
     PlanResult,
     PreviewReady,
@@ -191,6 +192,25 @@ class Runner:
     def fetch(self, entry: HistoryEntry) -> None:
         """Ask for the pixels of a kept result: `ResultFetched` follows."""
         self._receive.put(lambda: self._fetch(entry))
+
+    def read_parameters(self, ticket: str, source: Union[str, bytes]) -> None:
+        """Ask what job a text, or the bytes of a picture's file, asks for: `ParametersRead` or `Failed` with this
+        ticket follows.
+        """
+        self._send.put(lambda: self._read(ticket, source))
+
+    def _read(self, ticket: str, source: Union[str, bytes]) -> None:
+        client = self._link.client
+        try:
+            if client is None:
+                raise ResourceError("resource.connection_lost", "There is no connection to the server; try again.")
+            read = client.read_parameters(source)
+            self._emit(ParametersRead(ticket, read.mode, read.params, read.notes, read.source))
+        except ImpastoError as error:
+            self._emit(Failed(ticket, error))
+        except Exception as defect:
+            _log.exception("a defect of Impasto's client")
+            self._emit(Failed(ticket, internal_error(defect)))
 
     def _fetch(self, entry: HistoryEntry) -> None:
         client = self._link.client

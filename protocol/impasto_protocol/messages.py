@@ -29,6 +29,7 @@ from .parts import (
     ServerInfo,
     SpoolInfo,
 )
+from .reading import ParameterNote, Parameters, ReadParameters
 from .schema import Mode
 from .spool import PROOF_BYTES, File, Filled, GetFile, Release, Room, RoomOk, Share
 from .version import Limits
@@ -75,6 +76,8 @@ __all__ = [
     "NotModified",
     "Ok",
     "Output",
+    "ParameterNote",
+    "Parameters",
     "Plan",
     "PlanOk",
     "Position",
@@ -86,6 +89,7 @@ __all__ = [
     "PutNewOk",
     "PutOk",
     "Queued",
+    "ReadParameters",
     "Release",
     "Room",
     "RoomOk",
@@ -398,7 +402,7 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
-    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release),
+    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters),
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(
@@ -417,7 +421,7 @@ SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
         HistoryOk,
         Error,
     ),
-    *(RoomOk, File, Error),
+    *(RoomOk, File, Parameters, Error),
     *(Queued, Position, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
 )
 

@@ -20,6 +20,7 @@ from impasto_client.events import (
     Failed,
     HistoryListed,
     JobChanged,
+    ParametersRead,
     Planned,
     ResultFetched,
     ResultReady,
@@ -147,3 +148,17 @@ def test_a_job_ends_with_the_connection_where_that_was_asked_for(editor: Editor,
         wait_until(lambda: [job.state for job in client.jobs() if job.job == "short"] == ["cancelled"])
     finally:
         client.close()
+
+
+def test_a_picture_that_is_dropped_on_a_panel_is_read(editor: Editor) -> None:
+    editor.until(CatalogChanged, seconds=60)
+    text = "a fox\nSteps: 9, Sampler: Euler a, Seed: 3, Size: 64x72, Tiling: True"
+    editor.runner.read_parameters("one", text)
+    read = editor.until(ParametersRead)
+    assert (read.ticket, read.mode, read.params["steps"], read.notes[0].key) == ("one", "txt2img", 9, "Tiling")
+    # Larger than what goes into one message.
+    editor.runner.read_parameters("two", b"\xef\xbb\xbf" + ("\n" * (1 << 21)).encode() + text.encode())
+    assert editor.until(ParametersRead, lambda e: e.ticket == "two").params == read.params
+    editor.runner.read_parameters("three", b"\xff\xd8\xff\x00")
+    failed = editor.until(Failed)
+    assert failed.ticket == "three" and failed.error.code == "asset.bad_image"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,23 @@ def test_it_imports_nothing_of_the_project(name: str) -> None:
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {(a.name if isinstance(n, ast.Import) else str(n.module)).split(".")[0] for n in nodes for a in n.names}
     assert names - set(sys.stdlib_module_names) == {"msgpack", "websockets"}
+
+
+def png_with(text: str) -> bytes:
+    """One grey pixel that says how it was made."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    said = chunk(b"tEXt", b"parameters\0" + text.encode()) if text else b""
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + said
+        + chunk(b"IDAT", zlib.compress(b"\0\x80"))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_from_the_hello_to_the_history(home: Path) -> None:
@@ -158,6 +177,19 @@ def test_from_the_hello_to_the_history(home: Path) -> None:
         for name in (second, third):
             wire.ask("cancel", job=name)
             wire.event(name, *TERMINAL)
+        # An old picture's settings: from its text, from its file, from a large file that was sent before.
+        text = "a fox\nSteps: 9, Sampler: Euler a, Seed: 3, Size: 64x72, Tiling: True, Version: v1.10.1"
+        told = wire.ask("read_parameters", text=text)
+        assert told["type"] == "parameters" and told["mode"] == "txt2img" and told["source"] == "AUTOMATIC1111 v1.10.1"
+        assert told["params"].items() >= {"prompt": "a fox", "steps": 9, "sampler": "euler_a", "height": 72}.items()
+        assert [(n["kind"], n["key"], n["value"]) for n in told["notes"]] == [("unsupported", "Tiling", "True")]
+        assert all(note["message"].endswith(".") for note in told["notes"])
+        file = png_with(text)
+        for source in ({"data": file}, {"digest": wire.upload(file)}):
+            assert wire.ask("read_parameters", **source)["params"] == told["params"]
+        with pytest.raises(Refused) as nothing:
+            wire.ask("read_parameters", data=png_with(""))
+        assert nothing.value.code == "request.no_parameters"
         with pytest.raises(Refused) as unknown:
             wire.ask("dance")
         assert unknown.value.code == "protocol.unknown_type"

@@ -54,7 +54,7 @@ class Wire:
         self.put_answers: deque[Map] = deque()
         self._id = 0
         client = {"name": "independent", "version": "1", "host": "none"}
-        self._send({"type": "hello", "protocol": [1, 1], "client": client, "token": token})
+        self._send({"type": "hello", "protocol": [1, 3], "client": client, "token": token})
         self.welcome = self._next()
         if self.welcome["type"] == "error":
             raise Refused(self.welcome)

@@ -72,6 +72,9 @@ CLIENT = (
     m.GetFile(18, DIGEST),
     m.Release(19, FILE, 4),
     m.PutNew(20, 16, 0, PIXELS),
+    m.ReadParameters(21, "a red apple\nSteps: 20, Sampler: Euler, Seed: 42, Tiling: True"),
+    m.ReadParameters(22, data=b"\x89PNG\r\n\x1a\n"),
+    m.ReadParameters(23, digest=DIGEST),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -127,6 +130,13 @@ SERVER = (
     m.Position(JOB, 2),
     m.PutNewOk(20, 8),
     m.PutNewOk(20, 16, DIGEST),
+    m.Parameters(
+        21,
+        "txt2img",
+        {"prompt": "a red apple", "steps": 20, "sampler": "euler", "seed": 42},
+        (m.ParameterNote("unsupported", "Tiling", "True", "There is no setting for it here: seamless textures."),),
+        "AUTOMATIC1111 v1.10.1",
+    ),
 )
 
 REFUSED = (
@@ -184,7 +194,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.2; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.3; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "refused": [{"what": what, "frame": run_lengths(frame), "code": code} for what, frame, code in REFUSED],

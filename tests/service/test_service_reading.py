@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import struct
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from impasto_protocol.errors import AssetError, ImpastoError, RequestError
 from impasto_protocol.geometry import Size
+from impasto_protocol.messages import Error, Parameters, ReadParameters
 from impasto_server.engine.infotext import Match, infotext
 from impasto_server.engine.modes import parse_params
 from impasto_server.engine.prompt_words import WordSources
@@ -27,7 +29,7 @@ from impasto_server.service.reading import CatalogueNames, old_hash, read_parame
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.service.fakes import add_model, identify
+from tests.service.fakes import add_model, connected, identify, running, settings_for
 
 TEXT = """a red fox, 林, café
 Negative prompt: blurry
@@ -310,3 +312,27 @@ def test_a_checkpoint_by_its_old_hash(tmp_path: Path) -> None:
     assert old_hash(big) == "07dcb6d1", "64 KiB from 1 MiB on"
     assert names.find("checkpoint", "gone", old_hash(big)) == Match("renamed")
     assert names.find("checkpoint", "gone", "00000000") == Match("", "")
+
+
+def test_over_the_wire(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(settings_for(tmp_path)) as (_, endpoint), connected(endpoint) as peer:
+            answer = await peer.ask(ReadParameters, TEXT)
+            assert isinstance(answer, Parameters) and answer.params["model"] == "tiny" and answer.mode == "txt2img"
+            digest = await peer.put(png())
+            for source in ({"data": png()}, {"digest": digest}):
+                other = await peer.ask(ReadParameters, **source)
+                assert isinstance(other, Parameters) and other.params["seed"] == 12
+            for wrong in ({}, {"text": TEXT, "digest": digest}):
+                refused = await peer.ask(ReadParameters, **wrong)
+                assert isinstance(refused, Error) and refused.code == "request.invalid_param"
+            gone = await peer.ask(ReadParameters, digest="0" * 32)
+            assert isinstance(gone, Error) and gone.code == "asset.missing"
+            # What JSON can hold and the wire cannot.
+            half = await peer.ask(ReadParameters, 'x\nSteps: 2, Seed: 1, Odd: "\\ud800 a, b"')
+            assert isinstance(half, Parameters) and half.notes[0].value == "? a, b"
+            made = {"mode": "txt2img", "params": {"prompt": "\ud800", "seed": float("inf")}}
+            recipe = await peer.ask(ReadParameters, json.dumps(made))
+            assert isinstance(recipe, Parameters) and recipe.params["prompt"] == "?" and recipe.notes[0].key == "seed"
+
+    asyncio.run(scenario())

@@ -123,7 +123,8 @@ def _value(line: str, at: int) -> tuple[str, int]:
     quoted = _QUOTED.match(line, at) if line.startswith('"', at) else None
     if quoted is not None:
         try:
-            text = json.loads(quoted.group())
+            # A half of a character (a lone surrogate) could be neither saved nor sent.
+            text = json.loads(quoted.group()).encode("utf-8", "replace").decode()
         except ValueError:
             text = quoted.group()
         return text, _find(line, ",", quoted.end()) + 1

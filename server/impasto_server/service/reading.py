@@ -60,7 +60,7 @@ def _read(found: PictureTexts, names: CatalogueNames) -> Understood:
     recipe = texts.get("impasto") or (text if found.format == "text" and text.startswith("{") else "")
     if recipe:
         try:
-            return _read_recipe(json.loads(recipe), names)
+            return _read_recipe(_loaded(recipe), names)
         except (ValueError, KeyError, TypeError, RecursionError) as e:
             if recipe is text:
                 raise RequestError("request.no_parameters", f"The text is JSON, but no recipe of Impasto ({e}).") from e
@@ -93,6 +93,11 @@ def _nothing(found: PictureTexts) -> RequestError:
         )
     what = "The text says" if found.format == "text" else f"The {found.format} file says"
     return RequestError("request.no_parameters", f"{what} nothing of how a picture was made.")
+
+
+def _loaded(text: str) -> Any:
+    """JSON without halves of characters (lone surrogates), which could be neither saved nor sent. Raises ValueError."""
+    return json.loads(json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _read_recipe(recipe: Mapping[str, Any], names: CatalogueNames) -> Understood:

@@ -34,12 +34,15 @@ from impasto_protocol.messages import (
     ModelsRequest,
     NotModified,
     Ok,
+    ParameterNote,
+    Parameters,
     Plan,
     PlanOk,
     Put,
     PutNew,
     PutNewOk,
     PutOk,
+    ReadParameters,
     Release,
     Room,
     RoomOk,
@@ -65,6 +68,7 @@ from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
 from .outbox import Outbox
 from .queue import JobQueue
+from .reading import CatalogueNames, read_parameters
 from .spool import Spool, SpoolFile
 
 __all__ = ["Services", "Session"]
@@ -261,6 +265,8 @@ class Session:
                 return self._models(message)
             case CatalogRequest():
                 return self._catalog(message)
+            case ReadParameters():
+                return await self._read_parameters(message)
             case Shutdown():
                 log.info("a client asked the server to stop")
                 self.send(Ok(message.id))
@@ -344,6 +350,19 @@ class Session:
         self.send(Accepted(message.id, message.job, services.jobs.position(record)))
         if self.send not in record.listeners:
             services.jobs.attach(record, 0, self.send)
+
+    async def _read_parameters(self, message: ReadParameters) -> Parameters:
+        sources = [source for source in (message.text, message.data, message.digest) if source is not None]
+        if len(sources) != 1:
+            raise RequestError(
+                "request.invalid_param", "One of text, data and digest is needed, and no other.", path="text"
+            )
+        source = message.text
+        names = CatalogueNames(self.services.catalogue, self.services.words)
+        data = message.data if message.digest is None else await self._whole(message.digest)
+        read = await asyncio.to_thread(read_parameters, source if source is not None else bytes(data or b""), names)
+        notes = tuple(ParameterNote(note.kind, note.key, note.value, note.message) for note in read.notes)
+        return Parameters(message.id, read.mode, dict(read.params), notes, read.source)
 
     def _filled(self, message: Filled) -> Ok:
         file = self.files.filled(message.name, message.generation)
