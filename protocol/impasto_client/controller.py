@@ -22,6 +22,7 @@ from .events import (
     Failed,
     HistoryListed,
     JobChanged,
+    ParametersRead,
     Planned,
     ResultFetched,
     ResultReady,
@@ -212,6 +213,8 @@ class Controller:
             self._capture(event)
         elif isinstance(event, Failed):
             self._end(event.ticket, "failed", event.error)
+        elif isinstance(event, ParametersRead):
+            pass  # the panel that asked takes it
         elif self.jobs.get(event.job_id) is not None:
             self.jobs.apply(event)
             if isinstance(event, ResultReady):
