@@ -14,6 +14,7 @@ from PIL import Image
 from .adapters import NetworkCall, Step
 from .jobs import Pixels
 from .masks import bounds_of, layer_alpha
+from .pictures import joined
 from .planning import MaskNumbers
 from .samplers import Denoise
 
@@ -83,12 +84,16 @@ def blend_denoise(
     each step.
     """
     steps = len(sigmas) - 1
+    now: torch.Tensor | None = None
+    at = -1
 
     def blended(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        nonlocal now, at
         index = max(int((sigmas[:-1] >= float(sigma)).sum()) - 1, 0)
-        now = mask_at(mask, index, steps)
-        x = x * now + (latent + sigma * noise) * (1 - now)
-        return denoise(x, sigma) * now + latent * (1 - now)
+        if now is None or index != at:
+            now, at = mask_at(mask, index, steps) > 0, index
+        x = torch.where(now, x, latent + sigma * noise)
+        return torch.where(now, denoise(x, sigma), latent)
 
     return blended
 
@@ -113,12 +118,10 @@ def fill_masked(image: Pixels, mask: NDArray[Any]) -> Pixels:
     holes = bounds_of(mask)
     if holes is None:
         return image
-    known = (mask == 0).astype(np.float32)
-    part = _slices(holes)
-    filled = _pull_push(_planes(image), known, 127.5)[:, *part]
+    filled = _filled(image, (mask == 0).astype(np.float32), holes, 127.5)
     out = image.copy()
     # Known values are whole numbers and stay what they are.
-    out[part] = np.clip(filled.round(), 0, 255).transpose(1, 2, 0)
+    out[_slices(holes)] = np.clip(np.rint(filled, out=filled), 0, 255, out=filled).transpose(1, 2, 0)
     return out
 
 
@@ -129,23 +132,24 @@ def match_colors(result: Pixels, original: Pixels, repainted: NDArray[Any], with
     over small cells goes on smoothly under the mask and is taken away. Equal pictures come back bit-identical. Only
     what lies `within` is changed (a box in pixels of the picture; None: everything), as far as it is of use.
     """
-    outside = (np.asarray(repainted) == 0).astype(np.float32)
+    outside = (np.asarray(repainted) == 0).astype(np.int16)
     if not outside.any():
         return result
     height, width = outside.shape
-    rows, columns = max(height // _CELL, 1), max(width // _CELL, 1)
-    difference = np.stack([(original[..., c].astype(np.float32) - result[..., c]) * outside for c in range(3)])
-    sums = _cells(difference, rows, columns)
+    difference = np.subtract(original, result, dtype=np.int16)
+    difference *= outside[..., None] if width < _CELL else np.repeat(outside, 3, 1).reshape(height, width, 3)
+    sums = _cells(difference)
     if not sums.any():
         return result
-    weight = _cells(outside[None], rows, columns)[0]
+    weight = _cells(outside[..., None])[0]
     # A cell counts by how much of it is rim, so that a sliver does not speak for a whole cell.
-    field = _pull_push(sums / np.maximum(weight, 1e-6), weight, 0.0)
-    part = _slices(within or Box(0, 0, width, height))
-    matched = result.copy()
+    field = _pull_push(sums / np.maximum(weight, 1), weight / _CELL**2, 0.0)
+    inner = within or Box(0, 0, width, height)
+    source = (inner.x / _CELL, inner.y / _CELL, inner.right / _CELL, inner.bottom / _CELL)
+    part, matched = _slices(inner), result.copy()
     for channel, plane in enumerate(field):
-        smooth = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC))
-        values = smooth[part] + result[(*part, channel)]
+        smooth = Image.fromarray(plane).resize((inner.width, inner.height), Image.Resampling.BICUBIC, source)
+        values = np.asarray(smooth) + result[(*part, channel)]
         matched[(*part, channel)] = np.clip(np.rint(values, out=values), 0, 255, out=values)
     return matched
 
@@ -161,7 +165,8 @@ def compose_layer(
     alpha = layer_alpha(selection, numbers, exact)
     inner = bounds_of(alpha) or Box(0, 0, 1, 1)
     part = _slices(inner)
-    layer = np.concatenate([result[part], alpha[part][..., None]], axis=-1)
+    shown = result[part]
+    layer = joined(shown[..., 0], shown[..., 1], shown[..., 2], alpha[part])
     return layer, Box(box.x + inner.x, box.y + inner.y, inner.width, inner.height)
 
 
@@ -174,9 +179,62 @@ def _planes(picture: NDArray[Any]) -> Floats:
     return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
 
 
-def _cells(planes: Floats, rows: int, columns: int) -> Floats:
-    """Mean of each plane of [c, h, w] over a grid of cells, [c, rows, columns]."""
-    out: Floats = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(planes)[None], (rows, columns))[0].numpy()
+def _cells(values: NDArray[np.int16]) -> Floats:
+    """Sums of [h, w, c] over squares of _CELL, [c, rows, columns]; those at the lower and right edge may be smaller."""
+    height, width, channels = values.shape
+    values = np.pad(values, ((0, -height % _CELL), (0, -width % _CELL), (0, 0)))
+    rows, columns = values.shape[0] // _CELL, values.shape[1] // _CELL
+    # Along whole lines first: that is quick.
+    lines = values.reshape(rows, _CELL, -1).sum(1, dtype=np.int32).reshape(rows, columns, _CELL, channels)
+    return np.ascontiguousarray(lines.sum(2).transpose(2, 0, 1), np.float32)
+
+
+def _filled(image: Pixels, known: Floats, holes: Box, default: float) -> Floats:
+    """What `_pull_push` gives for the planes of `image` in `holes`, where alone something is unknown, [c, h, w].
+
+    Its finest level, by far the largest, is worked out around the holes only.
+    """
+    height, width = known.shape
+    if holes == Box(0, 0, width, height) or min(height, width) < 2 * _CELL:
+        return _pull_push(_planes(image), known, default)[:, *_slices(holes)]
+    x, y = holes.x // 2, holes.y // 2
+    around = Box(
+        2 * x, 2 * y, min(-(-holes.right // 2) * 2, width) - 2 * x, min(-(-holes.bottom // 2) * 2, height) - 2 * y
+    )
+    part = _slices(around)
+    planes, weight = _planes(image[part]), known[part]
+    mean, total = _halved(planes, weight)
+    coarse = _planes(np.asarray(Image.fromarray(image).reduce(2)))
+    covered = np.ones(coarse.shape[1:], np.float32)
+    below = slice(y, y + mean.shape[1]), slice(x, x + mean.shape[2])
+    coarse[:, *below], covered[below] = mean, np.minimum(total, 1.0)
+    coarse = _pull_push(coarse, covered, default)
+    inner = Box(holes.x - around.x, holes.y - around.y, holes.width, holes.height)
+    return _pushed(planes, weight, coarse, inner, (x, y))[:, *_slices(inner)]
+
+
+def _halved(planes: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """The means of each 2 x 2 of what is known, and the sums of its weights."""
+    height, width = weight.shape
+    known, covered = planes * weight, weight
+    if height % 2 or width % 2:
+        even = ((0, height % 2), (0, width % 2))
+        known, covered = np.pad(known, ((0, 0), *even)), np.pad(weight, even)
+    total = _of_four(covered)
+    return (_of_four(known) / np.maximum(total, 1e-6)).astype(np.float32, copy=False), total
+
+
+def _pushed(planes: Floats, weight: Floats, coarse: Floats, holes: Box, origin: tuple[int, int] = (0, 0)) -> Floats:
+    """`planes` with what is missing in `holes` taken from the coarser level, in which they begin at `origin`."""
+    part = _slices(holes)
+    left, top = origin[0] + holes.x / 2, origin[1] + holes.y / 2
+    source = (left, top, left + holes.width / 2, top + holes.height / 2)
+    share = np.minimum(weight[part], 1.0)
+    rest = 1 - share
+    out = planes.copy()
+    for plane, below in zip(out, coarse, strict=True):
+        finer = Image.fromarray(below).resize((holes.width, holes.height), Image.Resampling.BILINEAR, source)
+        plane[part] = plane[part] * share + np.asarray(finer) * rest
     return out
 
 
@@ -188,23 +246,10 @@ def _pull_push(planes: Floats, weight: Floats, default: float) -> Floats:
         return planes
     if max(height, width) == 1:
         return planes if weight[0, 0] > 0 else np.full_like(planes, default)
-    even = ((0, height % 2), (0, width % 2))
-    known, covered = planes * weight, weight
-    if height % 2 or width % 2:
-        known, covered = np.pad(known, ((0, 0), *even)), np.pad(weight, even)
-    upper, lower = covered[0::2], covered[1::2]
-    total = (upper[:, 0::2] + upper[:, 1::2]) + (lower[:, 0::2] + lower[:, 1::2])
-    mean = (_of_four(known) / np.maximum(total, 1e-6)).astype(np.float32, copy=False)
+    mean, total = _halved(planes, weight)
     coarse = _pull_push(mean, np.minimum(total, 1.0), default)
     # What is whole stays as it is: only where something is missing the coarser level is looked at.
-    part = _slices(holes)
-    source = (holes.x / 2, holes.y / 2, holes.right / 2, holes.bottom / 2)
-    share = np.minimum(weight[part], 1.0)
-    out = planes.copy()
-    for plane, below in zip(out, coarse, strict=True):
-        finer = Image.fromarray(below).resize((holes.width, holes.height), Image.Resampling.BILINEAR, source)
-        plane[part] = plane[part] * share + np.asarray(finer) * (1 - share)
-    return out
+    return _pushed(planes, weight, coarse, holes)
 
 
 def _of_four(values: Floats) -> Floats:
