@@ -63,8 +63,16 @@ def jobs(draw: st.DrawFn) -> tuple[str, Any]:
 def written(mode: str, params: Any) -> str:
     size = Size(getattr(params, "width", 512), getattr(params, "height", 768))
     title = SAMPLER_TABLE[params.sampler][1] if params.sampler in SAMPLER_TABLE else params.sampler
+    again = getattr(params, "hires_sampler", "same")
     return infotext(
-        mode, params, seed=params.seed, model=params.model, working=size, sampler_title=title, schedule=params.schedule
+        mode,
+        params,
+        seed=params.seed,
+        model=params.model,
+        working=size,
+        sampler_title=title,
+        schedule=params.schedule,
+        hires_sampler=SAMPLER_TABLE[again][1] if again in SAMPLER_TABLE else "",
     )
 
 
@@ -151,6 +159,12 @@ def noted(read: Understood, kind: str) -> dict[str, str]:
     return {note.key: note.value for note in read.notes if note.kind == kind}
 
 
+def test_a_hires_pass_is_read_with_its_strength() -> None:
+    read = read_infotext(V1_4).params
+    assert read["hires"] and read["hires_scale"] == 2.0 and read["hires_upscaler"] == "latent"
+    assert read["hires_strength"] == 0.7 and "strength" not in read
+
+
 def test_a1111_1_4() -> None:
     read = read_infotext(V1_4)
     assert read.mode == "txt2img"
@@ -224,7 +238,7 @@ def every_key_is_somewhere(text: str, read: Understood) -> None:
 
 
 def hires_is_taken(key: str, read: Understood) -> bool:
-    return key.startswith("Hires") and any(name.startswith("hires") for name in read.params)
+    return key.startswith(("Hires", "Denoising")) and any(name.startswith("hires") for name in read.params)
 
 
 # ---- the form

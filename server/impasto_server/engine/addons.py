@@ -33,12 +33,14 @@ class UsedLora:
     hash: str
 
 
-def asked_loras(job: Job, words: Sequence[Words]) -> tuple[LoraUse, ...]:
+def asked_loras(job: Job, words: Sequence[Words], *, hires: bool = False) -> tuple[LoraUse, ...]:
     """What the parameters ask for, then what the prompt does; a network has one set of LoRAs for a whole batch.
+
+    `hires` asks for those of the hires pass.
 
     Raises RequestError where choices in the prompt give the pictures of a batch different ones.
     """
-    first, *others = (prompts.loras for prompts in words)
+    first, *others = (((hires and prompts.hires) or prompts).loras for prompts in words)
     if any(other != first for other in others):
         raise RequestError(
             "request.invalid_param",

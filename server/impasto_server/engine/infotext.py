@@ -23,6 +23,7 @@ from .infotext_keys import KEYS, NEUTRAL, OURS, PREFIXES, TOLD, UNSUPPORTED, enu
 from .infotext_text import Infotext, format_infotext, format_pairs, read_pairs, split_infotext
 from .modes import MODES, DiffusionParams, Inpaint, Upscale
 from .params_common import SAMPLERS, SCHEDULES
+from .params_hires import Hires, HiresSize
 from .prompt_styles import Style, pull_styles, styles_text
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _OF_MASKS = ("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked
 
 MAX_NOTES = 500
 """More than any program writes."""
+
+_HIRES = "Hires "
+"""How the keys of a hires pass begin."""
 
 _NEVER = frozenset({"batch"})
 """Each picture of a batch has a text of its own."""
@@ -129,6 +133,8 @@ class _Reader:
                 self._note("unknown", key, value, "It is said twice; the later one was taken.")
                 continue
             self._take(key, value, values)
+        if "hires" in self.schema and any(key.startswith(_HIRES) for key in values):
+            self.params["hires"] = True
         for line in self.text.rest:
             self._note("unknown", "", line, "It stands among the parameters and is none.")
         if _is_own(values):
@@ -153,9 +159,11 @@ class _Reader:
         return True
 
     def _take(self, key: str, value: str, values: Mapping[str, str]) -> None:
-        if key in ("Sampler", "Schedule type", "Size", "Model", OURS):
+        if key in ("Sampler", "Schedule type", "Size", "Model", "Hires resize", OURS):
             self._by_hand(key, value, values)
             return
+        if key == "Denoising strength" and "strength" not in self.schema:
+            key = "Hires strength"
         if key == "Mask blur" and "blend" in self.schema:
             self._mask_blur(value)
             return
@@ -200,6 +208,8 @@ class _Reader:
             self._model(key, value, values.get("Model hash", ""))
         elif key == "Size" and "width" in self.schema:
             self._size(value)
+        elif key == "Hires resize" and "hires_width" in self.schema:
+            self._size(value, key, "hires_")
         elif key == "Size":
             self._note("info", key, value, "The size comes from the picture that is worked on.")
         elif key != OURS:
@@ -213,17 +223,17 @@ class _Reader:
         hint = f"; the nearest is {near[0]}" if near else ""
         self._note("unsupported", key, said, f"There is no {param} of this name here{hint}.")
 
-    def _size(self, value: str) -> None:
+    def _size(self, value: str, key: str = "Size", prefix: str = "") -> None:
         width, _, height = value.lower().partition("x")
         if not (width.strip().isdecimal() and height.strip().isdecimal()):
-            self._note("unsupported", "Size", value, "It is no size such as 512x768.")
+            self._note("unsupported", key, value, "It is no size such as 512x768.")
             return
         for name, said in (("width", width), ("height", height)):
             side = int(said.strip()[:9])
             if side % 8:
                 side = max(8, round(side / 8) * 8)
-                self._note("changed", "Size", value, f"The {name} must be a multiple of 8; {side} was taken.")
-            self._set("Size", value, name, side)
+                self._note("changed", key, value, f"The {name} must be a multiple of 8; {side} was taken.")
+            self._set(key, value, prefix + name, side)
 
     def _mask_blur(self, value: str) -> None:
         """A1111's blur, a Gaussian of this sigma, ends 2.5 sigma beyond the mask; ours begins at its edge."""
@@ -337,12 +347,14 @@ def infotext(
     working: Size,
     sampler_title: str,
     schedule: str,
+    hires_sampler: str = "",
     loras: Sequence[UsedLora] = (),
     embeddings: Mapping[str, str] | None = None,
 ) -> str:
     """A1111's `parameters` text of one picture: the prompt, the negative prompt, then one line of `key: value` pairs.
 
-    A1111 knows LoRAs only as <lora:...> in the prompt, so those of the parameters are written there. What it has no key
+    A1111 knows LoRAs only as <lora:...> in the prompt, so those of the parameters are written there. `hires_sampler` is
+    A1111's name of the sampler of a hires pass. What it has no key
     for stands in the key "Impasto", so that our own reading of it is complete.
     """
     prompt = params.prompt + format_networks(params.lora_uses)
@@ -356,13 +368,26 @@ def infotext(
         "Model": model,
     }
     written = {"steps", "cfg", "seed"}
+    hires = isinstance(params, Hires) and params.hires
+    if hires:
+        written.add("hires")
+    resized = (params.hires_width, params.hires_height) if hires and isinstance(params, HiresSize) else (0, 0)
+    if any(resized) and not any(side % 8 for side in resized):
+        pairs["Hires resize"] = f"{resized[0]}x{resized[1]}"
+        written |= {"hires_width", "hires_height"}
     for key, known in KEYS.items():
         if known.param in written or not hasattr(params, known.param) or (known.modes and mode not in known.modes):
+            continue
+        if key.startswith(_HIRES) and (not hires or (key == "Hires upscale" and any(resized))):
             continue
         value = getattr(params, known.param)
         if known.param == "masked_content" and isinstance(params, Inpaint):
             value = params.content  # what "auto" came to
         text = known.write(value)
+        if key == "Hires sampler" and text:
+            text = hires_sampler
+        if key == "Hires strength" and not hasattr(params, "strength"):
+            key = "Denoising strength"
         if text != "":
             pairs[key] = text
         if text != "" or value == AUTO:

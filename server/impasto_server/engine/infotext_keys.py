@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .params_hires import LATENT_UPSCALERS, SAME
+
 __all__ = [
     "KEYS",
     "NEUTRAL",
@@ -97,6 +99,18 @@ def _unless(neutral: Any) -> Callable[[Any], str]:
     return lambda value: "" if value == neutral else _plain(value)
 
 
+def _unless_same(value: str) -> str:
+    return "" if value == SAME else schedule_title(value)
+
+
+_UPSCALERS = {"": "Lanczos", **LATENT_UPSCALERS}
+
+
+def _upscaler(title: str) -> str:
+    known = {shown.lower(): name for name, shown in _UPSCALERS.items()}
+    return known.get(title.strip().lower(), title)
+
+
 _RNG = {"NV": "philox", "GPU": "philox", "CPU": "torch-cpu"}
 _AREA = {"Only masked": "masked", "Whole picture": "whole"}
 _MASK_MODE = {"Inpaint masked": False, "Inpaint not masked": True}
@@ -118,6 +132,15 @@ KEYS: Mapping[str, Key] = {
     "Masked content": Key("masked_content", _one_of(_CONTENT), _title_of(_CONTENT)),
     "Mask mode": Key("invert", _one_of(_MASK_MODE), _title_of(_MASK_MODE, left_out=False)),
     "Masked area padding": Key("padding", _number, lambda value: "" if value == "auto" else _plain(value)),
+    "Hires strength": Key("hires_strength", _number, _plain),
+    "Hires upscale": Key("hires_scale", _number, _plain),
+    "Hires steps": Key("hires_steps", _whole, _unless(0)),
+    "Hires upscaler": Key("hires_upscaler", _upscaler, lambda name: _UPSCALERS.get(name, name)),
+    "Hires checkpoint": Key("hires_model", str),
+    "Hires sampler": Key("hires_sampler", enum_name, _unless_same),
+    "Hires schedule type": Key("hires_schedule", enum_name, _unless_same),
+    "Hires prompt": Key("hires_prompt", str),
+    "Hires negative prompt": Key("hires_negative_prompt", str),
 }
 """Key -> the parameter that it sets, in the order in which they are written. Sampler, Schedule type, Size and Model are
 read by `infotext` itself, for they say more than one thing."""
@@ -184,7 +207,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "UniPC lower order final": "another end of UniPC",
     "Refiner": "a second checkpoint for the last steps",
     "Refiner switch at": "a second checkpoint for the last steps",
-    "First pass size": "a hires pass",
+    "First pass size": "a hires pass in its oldest form",
     "Hypernet": "hypernetworks",
     "Hypernet strength": "hypernetworks",
     "Hypernet hash": "hypernetworks",
@@ -207,7 +230,7 @@ NEUTRAL: Mapping[str, str] = {
 """Keys that say what is so here without any setting."""
 
 PREFIXES: Mapping[str, str] = {
-    "Hires ": "a hires pass",
+    "Hires ": "something of the hires pass",
     "Soft inpainting": "soft inpainting",
     "ADetailer": "the extension ADetailer",
     "ControlNet": "the extension ControlNet",

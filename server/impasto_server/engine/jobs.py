@@ -55,7 +55,8 @@ class Job:
     has neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the
     same box. `words` are the styles and the lines of wildcards that the prompts name, `loras` the files of the LoRAs
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
-    stand in the prompts.
+    stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
+    `params.hires_upscaler` name; "" where that is the same checkpoint, and no file.
     """
 
     id: str
@@ -72,6 +73,8 @@ class Job:
     words: WordFiles = field(default_factory=WordFiles)
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    hires_checkpoint: str = ""
+    hires_upscaler: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from impasto_protocol.schema import Mode, ModeInput, validate
 
 from .fields import STRENGTH, param, params_of
 from .params_common import Common
+from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Txt2Img(Common):
+class Txt2Img(HiresSize, Common):
     """Text to image: a picture of width x height pixels; 0 takes the checkpoint's native size."""
 
     width: int = param(
@@ -57,7 +58,7 @@ class Txt2Img(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Img2Img(Common):
+class Img2Img(Hires, Common):
     """Image to image: repaint the whole of a picture by `strength`."""
 
     strength: float = param(0.75, "Strength", "0 leaves the picture, 1 repaints it.", **STRENGTH)

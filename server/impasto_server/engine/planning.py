@@ -28,13 +28,15 @@ from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
 from .fields import Number
-from .modes import Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
+from .modes import DiffusionParams, Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
 from .params_common import TWO_CALLS
+from .params_hires import Hires, hires_sizes, second_pass
 
 __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE",
     "MULTIPLE",
+    "HiresPlan",
     "MaskNumbers",
     "Plan",
     "check_box",
@@ -81,11 +83,23 @@ class MaskNumbers:
 
 
 @dataclass(frozen=True)
+class HiresPlan:
+    """The hires pass: the size to which the first picture is enlarged, the size of its middle that is painted again,
+    steps and calls as those of `Plan`; no steps where it only enlarges."""
+
+    scaled: Size
+    working: Size
+    steps: int
+    calls: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to send and what will happen; `warnings` are sentences.
 
     `steps` are the sampler's, as progress counts them; `calls` are the predictions that they take, summed over the
-    pictures of a batch: the work to be done.
+    pictures of a batch: the work to be done. `working` and both are those of the first pass where a `hires` pass
+    follows.
     """
 
     box: Box
@@ -94,6 +108,17 @@ class Plan:
     steps: int
     warnings: tuple[str, ...] = ()
     calls: int = 0
+    hires: HiresPlan | None = None
+
+    @property
+    def final(self) -> Size:
+        """The size at which the picture is made in the end."""
+        return self.working if self.hires is None else self.hires.working
+
+    @property
+    def all_steps(self) -> int:
+        """The steps of both passes."""
+        return self.steps if self.hires is None else self.steps + self.hires.steps
 
 
 def plan(mode: str, params: ModeParams, canvas: Size, selection: Box | None, native_size: int) -> Plan:
@@ -224,9 +249,34 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
         steps = model_steps(params.steps, params.strength)
     elif isinstance(params, Txt2Img):
         working = _txt2img_size(params, box.size, native_size)
-        box = _fit_aspect(box, working)
-    calls = (2 * steps - 1 if params.sampler in TWO_CALLS else steps) * params.batch
-    return Plan(box, working, reach, steps, _warnings(box, working), calls)
+    hires = _hires_plan(params, working)
+    final = working if hires is None else hires.working
+    if isinstance(params, Txt2Img):
+        box = _fit_aspect(box, final)
+    calls = _calls(params.sampler, steps) * params.batch
+    return Plan(box, working, reach, steps, _warnings(box, final), calls, hires)
+
+
+def _hires_plan(params: DiffusionParams, working: Size) -> HiresPlan | None:
+    if not isinstance(params, Hires) or not params.hires:
+        return None
+    scaled, final = hires_sizes(params, working)
+    if final.area > MAX_PIXELS:
+        raise RequestError(
+            "request.bad_geometry",
+            f"The hires pass would have {final.width} x {final.height} pixels, above the limit of {MAX_PIXELS}; choose "
+            "a smaller scale.",
+            path="params.hires_scale",
+            data={"limit": MAX_PIXELS},
+        )
+    own = second_pass(params)
+    steps = own.get("steps", params.steps) if params.hires_strength > 0 else 0
+    return HiresPlan(scaled, final, steps, _calls(own.get("sampler", params.sampler), steps) * params.batch)
+
+
+def _calls(sampler: str, steps: int) -> int:
+    """Predictions of one picture; samplers that look twice at a step do so at all but the last."""
+    return max(2 * steps - 1, 0) if sampler in TWO_CALLS else steps
 
 
 def _check_canvas(canvas: Size) -> Box:

@@ -50,8 +50,14 @@ class When:
     number: float
     is_fraction: bool
 
-    def calls(self, total: int) -> int:
-        """Up to and including which call of `total` (from 1) the first side holds."""
+    def calls(self, total: int, before: int | None = None) -> int:
+        """Up to and including which call of `total` (from 1) the first side holds.
+
+        In a hires pass `before` is the number of calls of the pass before it: whole numbers go on counting from there,
+        fractions from 1.
+        """
+        if before is not None:
+            return min(total, int((self.number - 1) * total if self.is_fraction else self.number - before))
         return min(total, int(self.number * total if self.is_fraction else self.number))
 
 

@@ -28,12 +28,12 @@ def total_calls(sampler: str, steps: int) -> int:
     return steps * 2 if sampler in TWO_CALLS else steps
 
 
-def phases(nodes: Nodes, total: int) -> tuple[Phase, ...]:
-    """The texts of `total` calls in order, neighbouring equal ones as one phase."""
+def phases(nodes: Nodes, total: int, before: int | None = None) -> tuple[Phase, ...]:
+    """The texts of `total` calls in order, neighbouring equal ones as one phase; `before`: see `When.calls`."""
     found: list[Phase] = []
     for call in range(total):
         # A1111 looks up call 0 (the first) in a table that begins with 1: the first entry serves twice.
-        text = text_at(nodes, max(call, 1), total)
+        text = text_at(nodes, max(call, 1), total, before)
         if found and found[-1].text == text:
             found[-1] = Phase(text, found[-1].start, call + 1)
         else:
@@ -41,16 +41,17 @@ def phases(nodes: Nodes, total: int) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-def text_at(nodes: Nodes, number: int, total: int) -> str:
+def text_at(nodes: Nodes, number: int, total: int, before: int | None = None) -> str:
     """The text for entry `number` (from 1 to `total`) of A1111's table."""
-    return "".join(_texts(nodes, number, total))
+    return "".join(_texts(nodes, number, total, before))
 
 
-def _texts(nodes: Nodes, number: int, total: int) -> Iterable[str]:
+def _texts(nodes: Nodes, number: int, total: int, before: int | None) -> Iterable[str]:
     for node in nodes:
         if isinstance(node, Text):
             yield node.text
         elif isinstance(node, Edit):
-            yield from _texts(node.before if number <= node.when.calls(total) else node.after, number, total)
+            first = number <= node.when.calls(total, before)
+            yield from _texts(node.before if first else node.after, number, total, before)
         else:
-            yield from _texts(node.options[(number - 1) % len(node.options)], number, total)
+            yield from _texts(node.options[(number - 1) % len(node.options)], number, total, before)

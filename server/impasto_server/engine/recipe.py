@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from impasto_protocol.geometry import Size
@@ -11,11 +12,12 @@ from impasto_protocol.geometry import Size
 from .infotext import extras_text, infotext
 from .modelpath import model_name
 from .modes import DiffusionParams, Upscale
+from .params_hires import Hires
 
 if TYPE_CHECKING:
     from .addons import UsedLora
 
-__all__ = ["DIGITAL_SOURCE_TYPE", "addons_told", "layer_name", "recipe", "upscale_recipe"]
+__all__ = ["DIGITAL_SOURCE_TYPE", "RanPass", "addons_told", "layer_name", "recipe", "upscale_recipe"]
 
 DIGITAL_SOURCE_TYPE = "trainedAlgorithmicMedia"
 """IPTC's word for a picture that a trained model made."""
@@ -24,58 +26,85 @@ ENHANCED_SOURCE_TYPE = "algorithmicallyEnhanced"
 """IPTC's word for a picture that an algorithm changed a little."""
 
 
+@dataclass(frozen=True)
+class RanPass:
+    """What one pass through the network really was. `calls` is the number that the steps of its prompts refer to."""
+
+    title: str
+    checkpoint: str
+    working: Size
+    steps: int
+    sampler: str
+    sampler_title: str
+    schedule: str
+    calls: int
+    loras: Sequence[UsedLora] = ()
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> dict[str, str]:
+        """The checkpoint, as a recipe names it."""
+        stem = model_name(self.checkpoint)
+        return {"title": self.title or stem, "file": stem}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "working": [self.working.width, self.working.height],
+            "sampler": self.sampler,
+            "schedule": self.schedule,
+            "steps": self.steps,
+        }
+
+
 def recipe(
     mode: str,
     params: DiffusionParams,
+    first: RanPass,
+    hires: RanPass | None = None,
     *,
     seed: int,
-    title: str,
-    checkpoint: str,
-    working: Size,
-    steps: int,
-    sampler: str,
-    sampler_title: str,
-    schedule: str,
-    loras: Sequence[UsedLora] = (),
-    embeddings: Mapping[str, str] | None = None,
     partner_of: str = "",
     asked: DiffusionParams | None = None,
 ) -> dict[str, Any]:
     """Everything that is needed to make the picture again, as plain values.
 
-    `params` are those of the job with this picture's own seed, and without the rest of its batch; `sampler`, `schedule`
-    and `steps` say what really ran; so does `model`, which names the checkpoint whose inpainting partner it is, if it
-    is one. `parameters` is A1111's text. The prompts in them are resolved: no comment, style or choice is left. Where
-    that changed them, `asked` holds prompts and styles as they were written.
+    `params` are those of the job with this picture's own seed, and without the rest of its batch; what `first` and
+    `hires` say of the passes is what really ran; so does `model`, which names the checkpoint whose inpainting partner
+    it is, if it is one. `parameters` is A1111's text. The prompts in them are resolved: no comment, style or choice is
+    left. Where that changed them, `asked` holds prompts and styles as they were written.
     """
-    stem = model_name(checkpoint)
+    loras = [*first.loras, *(lora for lora in (hires.loras if hires else ()) if lora not in first.loras)]
+    embeddings = {**first.embeddings, **(hires.embeddings if hires else {})}
     return {
         "mode": mode,
         "params": {**dataclasses.asdict(params), "seed": seed, "batch": 1},
-        "model": {"title": title or stem, "file": stem, **({"partner_of": partner_of} if partner_of else {})},
-        "working": [working.width, working.height],
-        "sampler": sampler,
-        "schedule": schedule,
-        "steps": steps,
+        "model": {**first.model, **({"partner_of": partner_of} if partner_of else {})},
+        **first.told,
+        **({"hires": {"model": hires.model, **hires.told}} if hires else {}),
         "parameters": infotext(
             mode,
             params,
             seed=seed,
-            model=stem,
-            working=working,
-            sampler_title=sampler_title,
-            schedule=schedule,
+            model=first.model["file"],
+            working=first.working,
+            sampler_title=first.sampler_title,
+            schedule=first.schedule,
+            hires_sampler=hires.sampler_title if hires else "",
             loras=loras,
             embeddings=embeddings,
         ),
-        **addons_told(loras, embeddings or {}),
+        **addons_told(loras, embeddings),
         "digital_source_type": DIGITAL_SOURCE_TYPE,
         **_as_written(params, asked),
     }
 
 
 def _as_written(params: DiffusionParams, asked: DiffusionParams | None) -> dict[str, Any]:
-    names = ("prompt", "negative_prompt", "styles")
+    names = ["prompt", "negative_prompt", "styles"]
+    if isinstance(params, Hires):
+        names += ["hires_prompt", "hires_negative_prompt"]
     if asked is None or all(getattr(asked, name) == getattr(params, name) for name in names):
         return {}
     return {"asked": {name: getattr(asked, name) for name in names if getattr(asked, name)}}

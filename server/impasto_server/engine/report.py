@@ -8,14 +8,29 @@ from contextlib import contextmanager
 from itertools import accumulate
 
 from .jobs import Cancelled, Emit, Progress
+from .modes import ModeParams, Upscale
+from .params_hires import Hires, second_pass
 
-__all__ = ["ONE_PASS", "Report", "Share"]
+__all__ = ["Report", "Share", "expected"]
 
 Share = tuple[str, float]
 """A stage, and how long it takes against the others."""
 
-ONE_PASS: tuple[Share, ...] = (("load", 8), ("encode", 7), ("denoise", 77), ("decode", 8))
-"""The stages of a job that asks the network for one picture."""
+_DENOISE = 77.0
+
+
+def expected(params: ModeParams) -> tuple[Share, ...]:
+    """The stages of a job, in order."""
+    if isinstance(params, Upscale):
+        return (("upscale", 100),)
+    first = (("load", 8.0), ("encode", 7.0), ("denoise", _DENOISE))
+    if not isinstance(params, Hires) or not params.hires:
+        return (*first, ("decode", 8))
+    steps = second_pass(params).get("steps", params.steps) if params.hires_strength > 0 else 0
+    # A step costs as the pixels that it works on.
+    again = _DENOISE * params.hires_scale**2 * steps / params.steps
+    kept = (("decode", 4.0),) if params.hires_keep_first else ()
+    return (*first, *kept, ("load", 2), ("upscale", 6), ("encode", 6), ("hires", again), ("decode", 20))
 
 
 class Report:

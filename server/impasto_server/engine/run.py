@@ -7,31 +7,36 @@ import secrets
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from impasto_protocol.errors import ResourceError
+from impasto_protocol.geometry import Size
 
 from .addons import Addons, asked_loras, named_loras
 from .attention import install
 from .generate import GENERATE
+from .hires import paint_again
 from .inputs import planned_for
-from .jobs import Emit, Job, Result
+from .jobs import Emit, Job, Pixels, Result
 from .load import Components, load_checkpoint
 from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
 from .modes import DiffusionParams, Upscale
+from .params_hires import Hires
 from .patch import Patcher
 from .preview import LatentColors, colors_of
 from .prompt_words import Words, resolve_words
-from .report import ONE_PASS, Report
-from .stages import Stage, run_stages
+from .report import Report, expected
+from .stages import Passed, Stage, run_stages
 from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
-from .upscale import upscale, upscale_by_model
+from .upscale import enlarged, passes, upscale, upscale_by_model
 from .upscaler import UpscalerModel, load_upscaler
-from .work import Work, dtype_name
+from .work import Loaded, Work, dtype_name
 
 __all__ = ["Engine"]
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -67,13 +72,13 @@ class Engine:
         `resource.out_of_memory`.
         """
         report = Report(emit, cancelled)
+        report.expect(expected(job.params))
         if isinstance(job.params, Upscale):
-            report.expect((("upscale", 1),))
             return self._upscale(job, job.params, report)
-        report.expect(ONE_PASS)
         seeds = _seeds(job.params)
         words = tuple(resolve_words(job.params, job.words, seed) for seed in seeds)
-        named_loras(job, asked_loras(job, words))
+        for hires in (False, True):
+            named_loras(job, asked_loras(job, words, hires=hires))
         begun = report.place
         try:
             return self._run(job, report, seeds, words, sequential=False)
@@ -100,11 +105,26 @@ class Engine:
         if not job.checkpoint:
             return upscale(job, params, planned, report)
         with report.stage("load"):
-            model = self._upscalers.get(job.checkpoint, device=self.device, dtype=self.dtype)
+            model = self._upscaler(job.checkpoint)
+        return self._in_tiles(model, lambda side: upscale_by_model(job, params, planned, report, model, side))
+
+    def _upscaler(self, path: str) -> UpscalerModel:
+        return self._upscalers.get(path, device=self.device, dtype=self.dtype)
+
+    def _enlarge(self, path: str, picture: Pixels, size: Size, report: Report) -> Pixels:
+        """An RGB picture at `size` by the upscaler of that path."""
+        with torch.inference_mode(False):
+            model = self._upscaler(path)
+        times = max(passes(model.scale, max(size.width / picture.shape[1], size.height / picture.shape[0])), 1)
+        with model.checked(report.check):
+            return self._in_tiles(model, lambda side: enlarged(picture, size, model, times, side, report.check))
+
+    def _in_tiles(self, model: UpscalerModel, work: Callable[[int], T]) -> T:
+        """`work` with tiles of a side that memory allows; smaller ones where it does not after all."""
         side = tile_side(model, free_bytes(self.device))
         while True:
             try:
-                return upscale_by_model(job, params, planned, report, model, side)
+                return work(side)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -124,31 +144,56 @@ class Engine:
     ) -> Result:
         # Not in inference mode: what is loaded outlives the job.
         with report.stage("load"):
-            patcher = self._components.get(job.checkpoint, device=self.device, dtype=self.dtype)
-            uses = asked_loras(job, words)
-            components = patcher.apply(named_loras(job, uses))
-            loras = self._addons.used_loras(job, uses)
-            vectors = self._addons.vectors(job, patcher, components.text_encoder.config.hidden_size)
+            loaded = [self._loaded(job, words)]
         with torch.inference_mode():
-            run = Work(
-                job,
-                components,
-                planned_for(job, components.info.native_size or components.family.native_size),
-                report,
-                seeds,
-                words,
-                self._texts,
-                self._colors_of(components) if job.preview else None,
-                sequential,
-                loras=loras,
-                vectors=vectors,
-                embeddings=lambda: self._addons.used_embeddings(job, vectors),
-            )
-            passed, layers = run_stages(run, _stages(job))
+            # Nothing here may hold the first checkpoint while a hires pass loads another.
+            passed, layers = run_stages(self._work(job, loaded.pop(), report, seeds, words, sequential), _stages(job))
         # All at the end: had memory run out after the first, it would come twice.
         for layer in layers:
             report.emit(layer)
         return Result(seeds, dict(report.timings), passed.work.ran(self.device_name))
+
+    def _loaded(self, job: Job, words: tuple[Words, ...], *, hires: bool = False) -> Loaded:
+        """What one pass of the job runs with."""
+        path = job.hires_checkpoint or job.checkpoint if hires else job.checkpoint
+        patcher = self._components.get(path, device=self.device, dtype=self.dtype)
+        uses = asked_loras(job, words, hires=hires)
+        components = patcher.apply(named_loras(job, uses))
+        vectors = self._addons.vectors(job, patcher, components.text_encoder.config.hidden_size)
+        return Loaded(
+            components,
+            self._addons.used_loras(job, uses),
+            vectors,
+            lambda: self._addons.used_embeddings(job, vectors),
+            self._colors_of(components) if job.preview else None,
+        )
+
+    def _work(
+        self,
+        job: Job,
+        loaded: Loaded,
+        report: Report,
+        seeds: tuple[int, ...],
+        words: tuple[Words, ...],
+        sequential: bool,
+    ) -> Work:
+        components = loaded.components
+        return Work(
+            job,
+            components,
+            planned_for(job, components.info.native_size or components.family.native_size),
+            report,
+            seeds,
+            words,
+            self._texts,
+            loaded.colors,
+            sequential,
+            loras=loaded.loras,
+            vectors=loaded.vectors,
+            embeddings=loaded.embeddings,
+            load_hires=lambda: self._loaded(job, words, hires=True),
+            enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
+        )
 
     def _colors_of(self, components: Components) -> LatentColors:
         colors = self._colors.get(components.vae)
@@ -160,7 +205,14 @@ class Engine:
 
 def _stages(job: Job) -> tuple[Stage, ...]:
     """What is done for the job, in order."""
-    return (Stage("generate", lambda work, _: GENERATE[job.mode](work)),)
+    params = job.params
+
+    def generate(work: Work, _: object) -> Passed:
+        return GENERATE[job.mode](work)
+
+    if isinstance(params, Hires) and params.hires:
+        return Stage("generate", generate, delivers=params.hires_keep_first), Stage("hires", paint_again)
+    return (Stage("generate", generate),)
 
 
 def _seeds(params: DiffusionParams) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import torch
 
 from .planning import model_steps
 
-__all__ = ["NoiseTable", "beta_quantile", "resolve_schedule", "scaled_linear", "sigmas", "trim"]
+__all__ = ["NoiseTable", "beta_quantile", "exact_sigmas", "resolve_schedule", "scaled_linear", "sigmas", "trim"]
 
 _OWN_SCHEDULE = {
     "dpmpp_2m": "karras",
@@ -131,6 +131,14 @@ def beta_quantile(probability: torch.Tensor, exponent: float) -> torch.Tensor:
         below = middle**exponent * (series * middle[:, None] ** power).sum(1) / whole < lower
         start, end = torch.where(below, middle, start), torch.where(below, end, middle)
     return torch.where(probability > 0.5, 1 - end, start)
+
+
+def exact_sigmas(table: NoiseTable, schedule: str, sampler: str, steps: int, strength: float) -> torch.Tensor:
+    """Levels of exactly `steps` steps for a strength above 0: the last ones of int(steps / min(strength, .999)).
+
+    A1111's rule for the hires pass.
+    """
+    return sigmas(table, schedule, sampler, int(steps / min(strength, 0.999)))[-steps - 1 :]
 
 
 def trim(levels: torch.Tensor, strength: float) -> torch.Tensor:

@@ -104,10 +104,14 @@ def guidance(
     cache: TextCache,
     clip_skip: int = 1,
     vectors: Vectors = NO_VECTORS,
+    before: int | None = None,
 ) -> Guidance:
-    """The entries of both prompts over `calls` calls of the network; each distinct text is encoded once."""
-    positive = [(index, part.weight, phases(part.nodes, calls)) for index, part in enumerate(words.tree.parts)]
-    negative = phases(words.negative, calls)
+    """The entries of both prompts over `calls` calls of the network; each distinct text is encoded once.
+
+    In a hires pass `before` is the number of calls of the pass before it.
+    """
+    positive = [(index, part.weight, phases(part.nodes, calls, before)) for index, part in enumerate(words.tree.parts)]
+    negative = phases(words.negative, calls, before)
     runs = [*(found for _, _, found in positive), negative]
     texts = dict.fromkeys(phase.text for run in runs for phase in run)
     encoded = encode_all(components, texts, cache=cache, clip_skip=clip_skip, vectors=vectors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .tiles import count_tiles, tiled_rows
 from .upscaler import UpscalerModel
 from .work import dtype_name
 
-__all__ = ["lanczos_rows", "passes", "upscale", "upscale_by_model"]
+__all__ = ["enlarged", "lanczos_rows", "passes", "tiles_of", "upscale", "upscale_by_model"]
 
 _LOBES = 3
 """How far Lanczos looks, in pixels of the coarser of the two pictures."""
@@ -58,9 +58,7 @@ def upscale_by_model(job: Job, params: Upscale, plan: Plan, report: Report, mode
     assert job.image is not None
     size, image = plan.working, job.image
     times = passes(model.scale, params.scale)
-    height, width = image.shape[:2]
-    sizes = [Size(width * model.scale**i, height * model.scale**i) for i in range(times + 1)]
-    total = max(1, sum(count_tiles(one, side) for one in sizes[:-1]))
+    total = max(1, tiles_of(image, model, times, side))
     count = 0
 
     def done() -> None:
@@ -73,13 +71,9 @@ def upscale_by_model(job: Job, params: Upscale, plan: Plan, report: Report, mode
         picture = image[..., :3]
         if hidden.any() and not hidden.all():
             picture = fill_masked(picture, hidden)
-        for index in range(times - 1):
-            bands = tiled_rows(model, picture, side, done)
-            picture = _stacked(bands, sizes[index + 1])
         pixels = np.empty((size.height, size.width, 4), np.uint8)
         if times:
-            bands = tiled_rows(model, picture, side, done)
-            _stack(bands if sizes[-1] == size else _shrunk(bands, sizes[-1], size), pixels)
+            pixels[..., :3] = enlarged(picture, size, model, times, side, done)
             pixels[..., 3] = _alpha(image, size)
         else:
             pixels[:] = lanczos_rows(image, size, 0, size.height)
@@ -96,6 +90,28 @@ def upscale_by_model(job: Job, params: Upscale, plan: Plan, report: Report, mode
         "working": [size.width, size.height],
     }
     return _finished(params, size, pixels, report, ran)
+
+
+def tiles_of(picture: Pixels, model: UpscalerModel, times: int, side: int) -> int:
+    """How many tiles `enlarged` takes."""
+    height, width = picture.shape[:2]
+    return sum(count_tiles(Size(width * model.scale**i, height * model.scale**i), side) for i in range(times))
+
+
+def enlarged(
+    picture: Pixels, size: Size, model: UpscalerModel, times: int, side: int, done: Callable[[], None]
+) -> Pixels:
+    """An RGB picture after `times` (at least one) passes through the model, at `size`; `done` after each tile."""
+    height, width = picture.shape[:2]
+    sizes = [Size(width * model.scale**i, height * model.scale**i) for i in range(times + 1)]
+    for reached in sizes[1:-1]:
+        larger = np.empty((reached.height, reached.width, 3), np.uint8)
+        _stack(tiled_rows(model, picture, side, done), larger)
+        picture = larger
+    bands = tiled_rows(model, picture, side, done)
+    result = np.empty((size.height, size.width, 3), np.uint8)
+    _stack(bands if sizes[-1] == size else _shrunk(bands, sizes[-1], size), result)
+    return result
 
 
 def passes(own: int, scale: float) -> int:
@@ -116,14 +132,8 @@ def _finished(params: Upscale, size: Size, pixels: Pixels, report: Report, ran: 
 def _stack(bands: Iterable[Pixels], into: Pixels) -> None:
     at = 0
     for band in bands:
-        into[at : at + len(band), :, :3] = band
+        into[at : at + len(band)] = band
         at += len(band)
-
-
-def _stacked(bands: Iterable[Pixels], size: Size) -> Pixels:
-    picture = np.empty((size.height, size.width, 3), np.uint8)
-    _stack(bands, picture)
-    return picture
 
 
 def _shrunk(bands: Iterable[Pixels], of: Size, size: Size) -> Iterator[Pixels]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
-from impasto_protocol.geometry import Box
+from impasto_protocol.geometry import Box, Size
 
 from . import vae
 from .adapters import Adapter
@@ -22,25 +22,44 @@ from .jobs import Job, Layer, Pixels, PreviewRequest
 from .load import Components
 from .modes import MODES, DiffusionParams, Upscale
 from .noise import NoiseSource, noise_for_batch
+from .params_hires import Hires, second_pass
 from .pictures import resize
-from .planning import Plan
+from .planning import HiresPlan, Plan
 from .preview import LatentColors, preview_jpeg
 from .prompt_batch import PictureDenoisers
 from .prompt_schedule import total_calls
 from .prompt_words import Words
-from .recipe import addons_told, layer_name, recipe
+from .recipe import RanPass, addons_told, layer_name, recipe
 from .report import Report
 from .samplers import SAMPLERS, Denoise
-from .schedule import resolve_schedule, scaled_linear, sigmas, trim
+from .schedule import exact_sigmas, resolve_schedule, scaled_linear, sigmas, trim
 from .text import TextCache, guidance
 
-__all__ = ["Work", "dtype_name"]
+__all__ = ["Loaded", "Work", "dtype_name"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a pass runs with: a checkpoint with the LoRAs that are on it, and the embeddings that its prompts may name.
+
+    `embeddings` tells name -> hash of those that stood in them; `colors` are those of previews, where some are wanted.
+    """
+
+    components: Components
+    loras: tuple[UsedLora, ...] = ()
+    vectors: Vectors = NO_VECTORS
+    embeddings: Callable[[], dict[str, str]] = dict
+    colors: LatentColors | None = None
 
 
 @dataclass
 class Work:
-    """One job at work: what the stages are composed of. `words` are the prompts of each picture, `loras` those that are
-    on the components, `embeddings` tells name -> hash of what stood in the prompts."""
+    """One pass of a job at work: what the stages are composed of. `words` are the prompts of each picture; see `Loaded`
+    for what it runs with.
+
+    `first` is what the pass before was, where this is the hires pass; `load_hires` loads for one, and `enlarge` is the
+    upscaler model between the two.
+    """
 
     job: Job
     components: Components
@@ -54,17 +73,41 @@ class Work:
     loras: tuple[UsedLora, ...] = ()
     vectors: Vectors = NO_VECTORS
     embeddings: Callable[[], dict[str, str]] = dict
+    load_hires: Callable[[], Loaded] | None = None
+    enlarge: Callable[[Pixels, Size], Pixels] | None = None
+    first: RanPass | None = None
     steps: int = 0
     vae_dtype: str = ""
+    params: DiffusionParams = field(init=False)
+    """Those of this pass; its prompts are in `words`."""
     sources: tuple[NoiseSource, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        assert not isinstance(self.job.params, Upscale), "an upscale is no work for a checkpoint"
+        self.params = self.job.params
+        if self.first is not None and isinstance(self.params, Hires):
+            own = second_pass(self.params)
+            self.params = replace(self.params, **{name: own[name] for name in _OF_A_PASS if name in own})
+        # From the beginning of each stream, also in the hires pass.
         self.sources = tuple(NoiseSource(self.params.noise, seed) for seed in self.seeds)
 
-    @property
-    def params(self) -> DiffusionParams:
-        assert not isinstance(self.job.params, Upscale), "an upscale is no work for a checkpoint"
-        return self.job.params
+    def following(self, planned: HiresPlan) -> Work:
+        """The hires pass. This one's checkpoint is let go before another is loaded: do no more with it."""
+        assert self.load_hires is not None
+        first, self.components = self.told(), cast(Any, None)
+        with self.report.stage("load"), torch.inference_mode(False):
+            loaded = self.load_hires()
+        return replace(
+            self,
+            components=loaded.components,
+            plan=replace(self.plan, working=planned.working),
+            colors=loaded.colors,
+            loras=loaded.loras,
+            vectors=loaded.vectors,
+            embeddings=loaded.embeddings,
+            first=first,
+            steps=0,
+        )
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -93,18 +136,28 @@ class Work:
 
     def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
-        if all(words == self.words[0] for words in self.words):
-            return self._denoiser(self.words[0], strength, adapters)
-        return PictureDenoisers(tuple(self._denoiser(words, strength, adapters) for words in self.words))
+        said = self.words if self.first is None else tuple(words.hires or words for words in self.words)
+        if all(words == said[0] for words in said):
+            return self._denoiser(said[0], strength, adapters)
+        return PictureDenoisers(tuple(self._denoiser(words, strength, adapters) for words in said))
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
         calls = total_calls(params.sampler, params.steps)
         guided = guidance(
-            self.components, words, calls, cache=self.texts, clip_skip=params.clip_skip, vectors=self.vectors
+            self.components,
+            words,
+            calls,
+            cache=self.texts,
+            clip_skip=params.clip_skip,
+            vectors=self.vectors,
+            before=None if self.first is None else self.first.calls,
         )
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
-        levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
+        if self.first is None:
+            levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
+        else:
+            levels = exact_sigmas(table, params.schedule, params.sampler, params.steps, strength)
         self.steps = len(levels) - 1
         return Denoiser(
             network=self.components.unet,
@@ -135,11 +188,12 @@ class Work:
         """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
         sampler, _ = SAMPLERS[self.params.sampler]
         steps, wish = self.steps, self.job.preview
+        stage = "denoise" if self.first is None else "hires"
         last_preview = -float("inf")
 
         def on_step(index: int, denoised: torch.Tensor) -> None:
             nonlocal last_preview
-            self.report.progress("denoise", index + 1, steps)
+            self.report.progress(stage, index + 1, steps)
             now = time.monotonic()
             if wish is not None and self.colors is not None and now - last_preview >= wish.interval:
                 last_preview = now
@@ -149,7 +203,7 @@ class Work:
             self.report.check()  # also half-way through the steps that look twice
             return denoise(x, sigma)
 
-        with self.report.stage("denoise", steps), denoiser.attached():
+        with self.report.stage(stage, steps), denoiser.attached():
             return sampler(checked, x, denoiser.sigmas, noise_for_batch(self.sources), on_step)
 
     def _preview(self, denoised: torch.Tensor, colors: LatentColors, wish: PreviewRequest, step: int) -> None:
@@ -158,50 +212,63 @@ class Work:
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] of the box's size, from one picture's latents."""
+        return resize(self.pixels(latents), self.plan.box.size)
+
+    def pixels(self, latents: torch.Tensor) -> Pixels:
+        """RGB [height, width, 3] as the checkpoint gives it, from one picture's latents."""
         decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
         self.vae_dtype = dtype_name(decoded.dtype)
         picture: Pixels = vae.to_images(decoded.images)[0].cpu().numpy()
-        return resize(picture, self.plan.box.size)
+        return picture
 
     def layer(self, index: int, picture: int, stage: str, pixels: Pixels, box: Box, alpha: str) -> Layer:
         """The finished layer `index` with its recipe, which makes this one picture of the batch again."""
-        seed, params = self.seeds[picture], self.words[picture].params(self.params)
-        info = recipe(
-            self.job.mode,
-            params,
-            asked=self.params,
-            seed=seed,
+        asked, seed = self.job.params, self.seeds[picture]
+        assert not isinstance(asked, Upscale)
+        params = self.words[picture].params(asked)
+        name = layer_name(MODES[self.job.mode][1], params, seed)
+        if self.first is None and isinstance(params, Hires) and params.hires:
+            params, name = replace(params, hires=False), f"{name}, first pass"
+        passes = (self.told(),) if self.first is None else (self.first, self.told())
+        info = recipe(self.job.mode, params, *passes, asked=asked, seed=seed, partner_of=self.job.partner_of)
+        return Layer(index, stage, name, pixels, box, alpha, seed, info)
+
+    def told(self) -> RanPass:
+        """What this pass really was."""
+        params = self.params
+        return RanPass(
             title=self.components.info.title,
-            checkpoint=self.job.checkpoint,
+            checkpoint=self.job.checkpoint if self.first is None else self.job.hires_checkpoint or self.job.checkpoint,
             working=self.plan.working,
             steps=self.steps,
             sampler=params.sampler,
             sampler_title=SAMPLERS[params.sampler][1],
             schedule=self.schedule,
+            calls=total_calls(params.sampler, params.steps),
             loras=self.loras,
             embeddings=self.embeddings(),
-            partner_of=self.job.partner_of,
         )
-        name = layer_name(MODES[self.job.mode][1], params, seed)
-        return Layer(index, stage, name, pixels, box, alpha, seed, info)
 
     def ran(self, device_name: str) -> dict[str, Any]:
         """What really ran, as plain values."""
+        last = self.told()
+        first = self.first or last
         return {
             "device": str(self.components.device),
             "device_name": device_name,
             "dtype": dtype_name(self.components.dtype),
             "vae_dtype": self.vae_dtype,
-            "model": self.components.info.title or self.job.checkpoint,
+            "model": first.model["title"],
             **({"partner_of": self.job.partner_of} if self.job.partner_of else {}),
-            **addons_told(self.loras, self.embeddings()),
-            "sampler": self.params.sampler,
-            "schedule": self.schedule,
-            "steps": self.steps,
-            "working": [self.plan.working.width, self.plan.working.height],
+            **addons_told(first.loras, first.embeddings),
+            **first.told,
+            **({"hires": {**last.told, "model": last.model["title"]}} if first is not last else {}),
             "sequential": self.sequential,
             "torch": torch.__version__,
         }
+
+
+_OF_A_PASS = ("steps", "sampler", "schedule")
 
 
 def dtype_name(dtype: torch.dtype) -> str:

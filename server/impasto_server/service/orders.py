@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from impasto_protocol.version import Limits
 from ..engine.addon_names import lora_names
 from ..engine.jobs import Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
+from ..engine.params_hires import LATENT_UPSCALERS, Hires
 from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordFiles, WordSources, check_words
 from ..engine.wildcards import strip_comments
@@ -40,6 +41,8 @@ class Order:
     words: WordFiles = field(default_factory=WordFiles)
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    hires_model: Model | None = None
+    hires_upscaler: Model | None = None
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -127,11 +130,12 @@ def check_order(
     words = (sources or WordSources()).gather(params)
     check_words(params, words)
     loras, embeddings = _addons(catalogue, params, model, words)
+    files = (words, loras, embeddings, *_of_hires(catalogue, submit.mode, params, model))
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
         planned = check_box(submit.mode, params, submit.canvas, None, _native(model), asked)
-        return Order(submit, params, model, planned.box, planned, words, loras, embeddings)
+        return Order(submit, params, model, planned.box, planned, *files)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
         raise RequestError(
@@ -160,7 +164,7 @@ def check_order(
                 path="inputs.mask",
             )
     planned = check_box(submit.mode, params, submit.canvas, selection, _native(model), box)
-    return Order(submit, params, model, box, planned, words, loras, embeddings)
+    return Order(submit, params, model, box, planned, *files)
 
 
 def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
@@ -183,6 +187,8 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         words=order.words,
         loras=order.loras,
         embeddings=order.embeddings,
+        hires_checkpoint=str(order.hires_model.path) if order.hires_model is not None else "",
+        hires_upscaler=str(order.hires_upscaler.path) if order.hires_upscaler is not None else "",
     )
 
 
@@ -200,7 +206,8 @@ def _addons(
     loras: dict[str, str] = {}
     for index, use in enumerate(params.lora_uses):
         loras[use.name] = str(catalogue.lora(use.name, f"params.loras[{index}].model", family).path)
-    written = [params.prompt, *(style.prompt for style in words.styles.values())]
+    again = (params.hires_prompt, params.hires_negative_prompt) if isinstance(params, Hires) else ("", "")
+    written = [params.prompt, *(style.prompt for style in words.styles.values()), again[0]]
     chosen = [line for lines in words.wildcards.values() for line in lines]
     for text in (*written, *chosen):
         for name in lora_names(strip_comments(text)):
@@ -209,8 +216,45 @@ def _addons(
                 continue
             with suppress(ModelError) if text in chosen else nullcontext():
                 loras[name] = str(catalogue.lora(name, "params.prompt", family).path)
-    negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values())]
+    negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values()), again[1]]
     return loras, catalogue.embeddings([*written, *negative, *chosen])
+
+
+def _of_hires(
+    catalogue: Catalogue, mode: str, params: ModeParams, model: Model | None
+) -> tuple[Model | None, Model | None]:
+    """The checkpoint and the upscaler of the hires pass, where it has some of its own.
+
+    Raises ModelError for one that is not there, and a checkpoint of another family.
+    """
+    if not isinstance(params, Hires) or not params.hires or model is None:
+        return None, None
+    other = upscaler = None
+    if params.hires_model:
+        with _told_of("params.hires_model"):
+            other = catalogue.checkpoint(params.hires_model, mode)
+        if other.facts.family != model.facts.family:
+            raise ModelError(
+                "model.unsupported",
+                f"The hires model {other.id!r} is {other.facts.family}, the model {model.id!r} is "
+                f"{model.facts.family}; choose one of the same family.",
+                path="params.hires_model",
+                data={"model": other.id, "need": model.facts.family, "got": other.facts.family},
+            )
+    if params.hires_upscaler and params.hires_upscaler not in LATENT_UPSCALERS:
+        with _told_of("params.hires_upscaler"):
+            upscaler = catalogue.upscaler(params.hires_upscaler)
+    return other, upscaler
+
+
+@contextmanager
+def _told_of(path: str) -> Iterator[None]:
+    """A ModelError of the block is about the parameter `path`."""
+    try:
+        yield
+    except ModelError as e:
+        e.path = path
+        raise
 
 
 def _partner_of(params: ModeParams, model: Model | None) -> str:
