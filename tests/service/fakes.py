@@ -88,7 +88,9 @@ class FakeEngine:
             pixels[..., 3] = job.mask if job.mask is not None else 255
         copies = 3 if "many" in words else 1
         for index in range(copies):
+            said = f"{job.params.prompt}\nSteps: {job.params.steps}, Sampler: Euler a, Seed: 7, Version: Impasto"
             info = {"mode": job.mode, "params": {"prompt": job.params.prompt, "seed": 7}, "size": (8, 8)}
+            info["parameters"] = said
             emit(engine.Layer(index, "generate", "A result", pixels, job.box, "soft", 7, info))
         return engine.Result((7,), {"load": 0.0, "denoise": 0.01}, {"pid": os.getpid()})
 

@@ -29,6 +29,7 @@ from impasto_protocol.messages import (
 from .. import __version__
 from ..engine.modes import MODES
 from .options import add_mode_options, given_values
+from .params import params_for, read_file, tell_notes
 from .server import add_engine_options
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             parser.add_argument("--backdrop", type=Path, metavar="FILE", help=text)
         if "image" not in names:
             parser.add_argument("--size", type=_size, metavar="WxH", help="default: the model's own size")
+        parser.add_argument(
+            "--from",
+            dest="from_file",
+            metavar="FILE",
+            help="take the settings that a picture or a text says; options given here come before them; - is the input",
+        )
         parser.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help=f"the finished picture (default: {mode}-SEED.png)"
         )
@@ -88,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         )
     inbox: queue.SimpleQueue[Message | ImpastoError] = queue.SimpleQueue()
     with connection(args, values, inbox) as client:
+        if getattr(args, "from_file", None) is not None:
+            values = _from_file(client, args, values)
         canvas = _canvas(client, args, values, image)
         selection = _bounds(mask)
         plan = client.plan(args.verb, values, canvas, selection)
@@ -112,6 +121,17 @@ def run(args: argparse.Namespace) -> int:
         for result in results:
             print(*(result[key] for key in ("file", "layer") if key in result), sep="\n")
     return 0
+
+
+def _from_file(client: Client, args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that `--from` says, those that were given before them; what cannot be taken over is told."""
+    read = read_file(args.from_file, client.read_parameters)
+    taken, left = params_for(args.verb, read.mode, read.params)
+    tell_notes(read.mode, args.verb, left, read.notes)
+    size = (taken.get("width", 0), taken.get("height", 0))
+    if "width" in taken and all(size) and args.size is None:
+        args.size = size
+    return {**taken, **given}
 
 
 def _follow(inbox: queue.SimpleQueue[Message | ImpastoError], job: str) -> tuple[list[Output], Finished]:
@@ -215,7 +235,7 @@ def _save(args: argparse.Namespace, image: Image | None, output: Output, data: b
     """Write the files of one result and tell of them."""
     from PIL import Image
 
-    from ..service.metadata import png_info
+    from ..service.metadata import save_options
 
     layer = Image.frombytes("RGBA", (output.width, output.height), data)
     result: dict[str, Any] = {
@@ -230,10 +250,7 @@ def _save(args: argparse.Namespace, image: Image | None, output: Output, data: b
         if count > 1:
             path = path.with_stem(f"{path.stem}-{output.index + 1}")
         try:
-            if path.suffix.lower() == ".png":
-                picture.save(path, pnginfo=png_info(output.info, composite=composite))
-            else:
-                picture.save(path)
+            picture.save(path, **save_options(path.suffix, output.info, composite=composite))
         except (OSError, ValueError) as e:
             raise RequestError("request.bad_file", f"{path} cannot be written ({e}).", path="output") from e
         return str(path)

@@ -14,6 +14,7 @@ from typing import Any
 from impasto_protocol.errors import ImpastoError
 
 from .. import __version__
+from .suggest import SuggestingParser
 
 __all__ = ["exit_code", "main", "parser_for"]
 
@@ -26,6 +27,7 @@ VERBS = {
     "inpaint": ("generate", "repaint what a mask selects"),
     "sketch": ("generate", "make a picture from a sketch"),
     "upscale": ("generate", "scale a picture up"),
+    "params": ("params", "what a picture says of how it was made"),
     "models": ("models", "list, show and check models; install the starter model"),
     "history": ("history", "list the results that are kept, make one again"),
     "plugin": ("plugin", "build or install an editor's plug-in"),
@@ -37,7 +39,7 @@ VERBS = {
 
 def parser_for(verb: str | None) -> argparse.ArgumentParser:
     """The command line with all verbs named and `verb` complete."""
-    parser = argparse.ArgumentParser(prog="impasto", description="Stable Diffusion for a painter's editor.")
+    parser = SuggestingParser(prog="impasto", description="Stable Diffusion for a painter's editor.")
     parser.add_argument("--version", action="version", version=f"impasto {__version__}")
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     module = VERBS[verb][0] if verb in VERBS else None

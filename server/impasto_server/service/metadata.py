@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .exif_comment import exif_block
+
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
-__all__ = ["png_info", "xmp_packet"]
+__all__ = ["png_info", "save_options", "xmp_packet"]
 
 _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -23,11 +25,43 @@ def png_info(recipe: Mapping[str, Any], *, composite: bool = False) -> PngInfo:
         if recipe.get(key):
             info.add_text(key, str(recipe[key]))
     info.add_text("impasto", json.dumps(dict(recipe), default=str))
-    if recipe.get("mode") != "upscale":
-        info.add_itxt("XML:com.adobe.xmp", xmp_packet(composite=composite))
-    elif recipe.get("upscaler"):  # resampling alone generates nothing
-        info.add_itxt("XML:com.adobe.xmp", xmp_packet("algorithmicallyEnhanced"))
+    xmp = _xmp_of(recipe, composite)
+    if xmp:
+        info.add_itxt("XML:com.adobe.xmp", xmp)
     return info
+
+
+def save_options(suffix: str, recipe: Mapping[str, Any], *, composite: bool = False) -> dict[str, Any]:
+    """What Pillow's `save` is to be told, so that a file of this kind says how it was made; nothing where it cannot.
+
+    JPEG, WebP and AVIF take A1111's text as EXIF's UserComment, and the digital source type as XMP.
+    """
+    suffix = suffix.lower()
+    if suffix == ".png":
+        return {"pnginfo": png_info(recipe, composite=composite)}
+    text = str(recipe.get("parameters") or recipe.get("postprocessing") or "")
+    if suffix == ".gif":
+        return {"comment": text.encode()} if text else {}
+    if suffix not in (".jpg", ".jpeg", ".webp", ".avif"):
+        return {}
+    options: dict[str, Any] = {}
+    # The length of a JPEG's segment is a number of two bytes.
+    if text and (suffix not in (".jpg", ".jpeg") or len(text.encode("utf-16-be")) < _SEGMENT):
+        options["exif"] = b"Exif\0\0" + exif_block(text)
+    xmp = _xmp_of(recipe, composite)
+    if xmp:
+        options["xmp"] = xmp.encode()
+    return options
+
+
+_SEGMENT = 65_000
+
+
+def _xmp_of(recipe: Mapping[str, Any], composite: bool) -> str:
+    if recipe.get("mode") != "upscale":
+        return xmp_packet(composite=composite)
+    # Resampling alone generates nothing.
+    return xmp_packet("algorithmicallyEnhanced") if recipe.get("upscaler") else ""
 
 
 def xmp_packet(kind: str = "trainedAlgorithmicMedia", *, composite: bool = False) -> str:

@@ -65,6 +65,8 @@ def _read(found: PictureTexts, names: CatalogueNames) -> Understood:
             if recipe is text:
                 raise RequestError("request.no_parameters", f"The text is JSON, but no recipe of Impasto ({e}).") from e
             notes = (Note("unsupported", "impasto", recipe[:200], f"The recipe cannot be read ({e})."),)
+    if text.startswith("Postprocess upscale"):
+        return _read_extras(text, names)  # where there is but one place for a text
     # A comment in a picture may be anything; a text that somebody hands in is at least a prompt.
     if text and (found.format == "text" or split_infotext(text).pairs):
         read = read_infotext(text, names)
