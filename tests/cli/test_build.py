@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -58,7 +59,7 @@ def test_the_wheel_holds_what_runs_without_a_network(built: Path) -> None:
     (wheel,) = built.glob("impasto-*.whl")
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
-        metadata = file.read(next(n for n in names if n.endswith(".dist-info/METADATA"))).decode()
+        metadata = file.read(next(n for n in names if re.fullmatch(r"impasto-[^/]*\.dist-info/METADATA", n))).decode()
     for wanted in (
         "starter/weights/impasto-starter.pack",
         "starter/weights/README.md",
