@@ -50,7 +50,8 @@ class ConnectionChanged:
 class ServerCatalog:
     """What the server can do. Each model is a map with at least id, kind and title.
 
-    `models` holds all checkpoints, and of the other kinds perhaps the first ones only: `models_total` are there in all.
+    `models` holds all checkpoints, of the other kinds that parameters choose from a thousand, and of the rest perhaps
+    the first ones only: `models_total` are there in all.
     """
 
     rev: str

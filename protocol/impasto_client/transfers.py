@@ -1,14 +1,16 @@
-"""What takes several messages: a snapshot sent and submitted, an output fetched, a catalogue with all checkpoints."""
+"""What takes several messages: a snapshot sent and submitted, an output fetched, a catalogue with all models."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, Mapping, Optional, Union
+from itertools import islice
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Union
 
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import AssetError, ImpastoError, ResourceError
 from impasto_protocol.images import ImageFormat
 from impasto_protocol.parts import HistoryEntry
+from impasto_protocol.schema import Mode
 
 from .client import Client
 from .document import ResultLayer, Snapshot
@@ -97,11 +99,29 @@ def fetch_result(client: Client, output: Union[wire.Output, HistoryEntry]) -> Re
 
 
 def whole_catalog(client: Client, catalog: wire.Catalog) -> ServerCatalog:
-    """The catalogue with all checkpoints, also those for which its message had no room."""
+    """The catalogue with the models of the kinds that parameters choose from, also those for which its message had no
+    room: all checkpoints, and of every other kind the first MANY."""
     models = list(catalog.models)
     total = len(models) if catalog.models_total is None else catalog.models_total
     if total > len(models):
-        known = {model.get("id") for model in models}
-        models += [m for m in client.models("checkpoint", page=wire.PAGE_LIMIT) if m.get("id") not in known]
+        for kind in reversed(chosen_kinds(catalog.modes)):
+            asked = client.models(kind, page=wire.PAGE_LIMIT)
+            found = list(asked if kind == "checkpoint" else islice(asked, MANY))
+            models = found + [m for m in models if m.get("kind") != kind]
     lists = (catalog.modes, tuple(models), catalog.samplers, catalog.schedules)
     return ServerCatalog(catalog.rev, *lists, catalog.device, max(total, len(models)))
+
+
+MANY = 1000
+"""No list of a panel is read to its end that is longer than this; the others are found by searching."""
+
+
+def chosen_kinds(modes: Iterable[Mode]) -> List[str]:
+    """The kinds of models that parameters of the modes choose from, checkpoints first."""
+    kinds: Dict[str, None] = {"checkpoint": None}
+    for mode in modes:
+        for param in mode.params:
+            for one in (param, *param.items):
+                if one.choices.get("from") == "models" and isinstance(one.choices.get("kind"), str):
+                    kinds[one.choices["kind"]] = None
+    return list(kinds)

@@ -376,9 +376,13 @@ def test_a_sidecar_overrides_the_file(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"description": "notes of another program"}')
     found = identify_file(path)
     assert isinstance(found, ModelInfo) and found.native_size == FACTS["native_size"]
-    (tmp_path / "x.json").write_text("{broken")
+    (tmp_path / "x.json").write_text('{"impasto.config": {broken')
     found = identify_file(path)
     assert isinstance(found, Unknown) and "x.json" in found.reason
+    # Another program's damaged notes take nobody's model away.
+    (tmp_path / "x.json").write_text("{broken")
+    found = identify_file(path)
+    assert isinstance(found, ModelInfo) and found.native_size == FACTS["native_size"]
 
 
 def test_bad_files_are_unknown_with_the_right_code(tmp_path: Path) -> None:

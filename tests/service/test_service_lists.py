@@ -45,6 +45,8 @@ def test_pages_of_models(tmp_path: Path) -> None:
             server.catalogue.models = many()
             catalog: Any = await peer.ask(wire.CatalogRequest)
             assert len(catalog.models) == 200 and catalog.models_total == 10000
+            kinds = [m["kind"] for m in catalog.models]
+            assert kinds == ["checkpoint"] * 100 + ["lora"] * 100, "every kind has its share of the first page"
             page: Any = await peer.ask(wire.ModelsRequest, "lora", limit=10**6)
             assert len(page.models) == 500 and page.total == 9700 and page.rev == catalog.rev
             following: Any = await peer.ask(wire.ModelsRequest, "lora", after=page.next, limit=3)
@@ -80,7 +82,8 @@ def test_the_client_asks_for_pages_as_it_needs_them(tmp_path: Path) -> None:
                     assert catalog is not None
                     whole = whole_catalog(client, catalog)
                     ids = [m["id"] for m in whole.models]
-                    assert ids == [f"dream-{n:03d}" for n in range(300)] and whole.models_total == 10000
+                    assert ids[:300] == [f"dream-{n:03d}" for n in range(300)] and whole.models_total == 10000
+                    assert ids[300:] == [f"ink-{n:04d}" for n in range(1000)], "and the first of what else is chosen"
                 finally:
                     client.close()
 

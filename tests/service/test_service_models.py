@@ -15,9 +15,10 @@ from impasto_protocol.geometry import Box, Size
 from impasto_protocol.messages import Accepted, Error, Finished, Plan, PlanOk
 from impasto_server.engine import jobs as engine
 from impasto_server.service import facts as facts_module
-from impasto_server.service.catalogue import Catalogue, a1111_folders
+from impasto_server.service.catalogue import Catalogue
 from impasto_server.service.facts import Facts
 from impasto_server.service.metadata import png_info
+from impasto_server.service.model_folders import a1111_folders
 from impasto_server.service.orders import resolve_params
 from impasto_server.service.partners import partners
 
@@ -132,7 +133,11 @@ def test_what_runs_is_the_partner_unless_that_is_turned_off(tmp_path: Path) -> N
     assert runs("inpaint", model="b") == ("b", "b", 20)
     assert runs("inpaint", model="a-inpainting") == ("a-inpainting", "a-inpainting", 4)
     assert runs("img2img", model="a") == ("a", "a", 20)
-    assert runs("inpaint") == ("a-inpainting", "a-inpainting", 4)
+    assert runs("inpaint") == ("a", "a-inpainting", 4), "the first ordinary one, by its partner"
+    assert runs("inpaint", use_partner=False) == ("a", "a", 20)
+    only = catalogue_in(tmp_path / "b", "z-inpainting.safetensors")
+    for mode in ("inpaint", "txt2img"):
+        assert resolve_params(only, mode, {})[1] is not None, "where there is no other"
 
 
 def test_upscalers_by_name(tmp_path: Path) -> None:

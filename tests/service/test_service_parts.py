@@ -165,7 +165,7 @@ def test_the_starter_goes_last(tmp_path: Path) -> None:
         add_model(tmp_path, name)
     catalogue = Catalogue([models_folder(tmp_path)], identify)
     catalogue.scan()
-    assert catalogue.checkpoint("", "txt2img").id == "zebra"
+    assert catalogue.checkpoint("").id == "zebra"
 
 
 def test_outbox_drops_previews_and_never_lasting_messages() -> None:

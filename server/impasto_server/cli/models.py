@@ -16,6 +16,7 @@ from ..service.home import ensure_home
 from ..service.server import catalogue_of
 from ..service.settings import Settings
 from ..service.starter_model import install_starter
+from .server import add_folder_options, folders_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,8 +39,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         elif name == "starter":
             parser.add_argument("--repair", action="store_true", help="install it again even if it is there")
         if name != "starter":
-            parser.add_argument("--models", type=Path, nargs="+", action="extend", default=[], metavar="DIR")
-            parser.add_argument("--a1111", type=Path, action="append", default=[], metavar="DIR")
+            add_folder_options(parser)
             parser.add_argument("--json", action="store_true")
 
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return _starter(args.repair)
     if args.models_verb == "check" and args.files:
         return _tell_check([(str(path), _check(path)) for path in args.files], args.json)
-    settings = Settings(models=tuple(args.models), a1111=tuple(args.a1111))
+    settings = Settings(**folders_of(args))
     ensure_home(settings.home)
     catalogue = catalogue_of(settings)
     catalogue.scan()
@@ -77,14 +77,14 @@ def _list(catalogue: Catalogue, as_json: bool) -> int:
 def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
     for model in catalogue.models:
         if model.id == name:
-            told = {**model.to_wire(), "file": str(model.path)}
+            told = {**model.to_wire(), "file": str(model.path), "preview": model.preview}
             if as_json:
                 print(json.dumps(told))
             else:
                 for key, value in told.items():
                     print(f"{key:<12} {value}")
             return 0
-    catalogue.checkpoint(name, "txt2img")  # raises with the nearest name
+    catalogue.checkpoint(name)  # raises with the nearest name
     return 1
 
 

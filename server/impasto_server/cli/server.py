@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from impasto_protocol.home import STOP_AFTER, home_folder, read_launch
 
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
     from ..service.settings import Settings
 
-__all__ = ["add_arguments", "add_engine_options", "launch_command", "remember_launch", "run", "settings_from"]
+__all__ = [
+    "add_arguments",
+    "add_engine_options",
+    "add_folder_options",
+    "folders_of",
+    "launch_command",
+    "remember_launch",
+    "run",
+    "settings_from",
+]
 
 _LONGEST_MINUTES = 525600
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -50,8 +59,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """The options of whatever runs the engine."""
     group = parser.add_argument_group("models and machine")
-    group.add_argument("--models", type=Path, nargs="+", action="extend", default=[], metavar="DIR")
-    group.add_argument("--a1111", type=Path, action="append", default=[], metavar="DIR", help="an A1111 web UI")
+    add_folder_options(group)
     group.add_argument(
         "--wildcards", type=Path, action="append", default=[], metavar="DIR", help="a folder of wildcard files"
     )
@@ -62,6 +70,25 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_PROGRAMS = {"a1111": "an A1111 or Forge web UI", "comfyui": "a ComfyUI", "invokeai": "an InvokeAI"}
+
+
+def add_folder_options(parser: argparse._ActionsContainer) -> None:
+    """Where models are looked for beside the user's folder."""
+    parser.add_argument("--models", type=Path, nargs="+", action="extend", default=[], metavar="DIR", help="any tree")
+    for name, title in _PROGRAMS.items():
+        parser.add_argument(
+            f"--{name}", type=Path, action="append", default=[], metavar="DIR", help=f"the folder of {title}"
+        )
+
+
+def folders_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The folders of parsed arguments, as the settings take them."""
+    return {
+        name: tuple(path.expanduser().absolute() for path in getattr(args, name)) for name in ("models", *_PROGRAMS)
+    }
+
+
 def settings_from(args: argparse.Namespace) -> Settings:
     """The settings of parsed arguments."""
     from ..service.settings import Settings
@@ -70,8 +97,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         host=getattr(args, "host", "127.0.0.1"),
         port=getattr(args, "port", 0),
         allow_remote=getattr(args, "allow_remote", False),
-        models=tuple(path.expanduser().absolute() for path in args.models),
-        a1111=tuple(path.expanduser().absolute() for path in args.a1111),
+        **folders_of(args),
         wildcards=tuple(path.expanduser().absolute() for path in args.wildcards),
         device=args.device,
         precision=args.precision,
@@ -91,8 +117,9 @@ def launch_command(settings: Settings) -> list[str]:
         command.append("--allow-remote")
     if settings.models:
         command += ["--models", *map(str, settings.models)]
-    for root in settings.a1111:
-        command += ["--a1111", str(root)]
+    for name in _PROGRAMS:
+        for root in getattr(settings, name):
+            command += [f"--{name}", str(root)]
     for folder in settings.wildcards:
         command += ["--wildcards", str(folder)]
     if settings.memory_budget is not None:

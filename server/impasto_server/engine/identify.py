@@ -7,6 +7,7 @@ unless its widths are exactly the original's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from .modelpath import is_model_folder
 from .modelspec import Facts, read_facts
 from .rules import RULES, Found
 
-__all__ = ["ModelInfo", "Unknown", "identify_file", "identify_header"]
+__all__ = ["Identifier", "ModelInfo", "Unknown", "identify_file", "identify_header"]
 
 
 @dataclass(frozen=True)
@@ -85,37 +86,61 @@ class Unknown:
 
 
 def identify_file(path: str | Path) -> ModelInfo | Unknown:
-    """Say what the file or the diffusers folder at `path` is. Reads headers, configurations and its sidecar NAME.json;
-    never raises for a bad file."""
-    path = Path(path)
-    try:
-        if path.is_dir() and is_model_folder(path):
-            return _folder(path)
-        return _identified(path, header_of(path))
-    except ModelError as error:
-        return Unknown(error.message, error.code, error.data)
+    """Say what the file or the diffusers folder at `path` is. Reads headers, configurations and its sidecars; never
+    raises for a bad file."""
+    return Identifier()(path)
 
 
-def _folder(path: Path) -> ModelInfo | Unknown:
-    folder = read_folder(path)
-    if (folder.found.kind, folder.found.family) not in _DETAILS:
-        return _plain(folder.found, Facts(), "", "")
-    info = _identified(path, folder.header)
-    return replace(info, layout=folder.found.layout) if isinstance(info, ModelInfo) else info
+class Identifier:
+    """`identify_file` for many files: what follows from the tensors alone is found once for all that have the same.
+
+    For one thread.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, dict[str, ModelInfo | Unknown]] = {}
+        """By the structure of the header and the facts that were stated."""
+
+    def __call__(self, path: str | Path) -> ModelInfo | Unknown:
+        """What the file or folder is; never raises for a bad one."""
+        path = Path(path)
+        try:
+            if os.path.isdir(path) and is_model_folder(path):
+                return self._folder(path)
+            return self._identified(path, header_of(path, self._found))
+        except ModelError as error:
+            return Unknown(error.message, error.code, error.data)
+
+    def _folder(self, path: Path) -> ModelInfo | Unknown:
+        folder = read_folder(path)
+        if (folder.found.kind, folder.found.family) not in _DETAILS:
+            return _plain(folder.found, Facts())
+        info = self._identified(path, folder.header)
+        return replace(info, layout=folder.found.layout) if isinstance(info, ModelInfo) else info
+
+    def _identified(self, path: Path, header: Header) -> ModelInfo | Unknown:
+        try:
+            facts = read_facts(path, header.metadata)
+        except ValueError as error:
+            return Unknown(f"What {path.name} says about itself is wrong: {error}.")
+        by_facts = self._found.get(header.structure, {})
+        found = by_facts.get(said := repr(facts))
+        if found is None:
+            if by_facts:
+                header = header_of(path)
+            found = _by_tensors(header.shapes, facts)
+            if header.structure:
+                if len(self._found) >= _KEPT:
+                    self._found.clear()
+                self._found.setdefault(header.structure, {})[said] = found
+        if isinstance(found, Unknown) and found.code == "model.unidentified" and _among_upscalers(path):
+            # Of the many kinds of upscalers only the common ones have a rule; loading it tells whether it is one.
+            return ModelInfo("upscaler", "") if header.structure or header.tensors else found
+        return _titled(found, header.metadata)
 
 
-def _identified(path: Path, header: Header) -> ModelInfo | Unknown:
-    try:
-        facts = read_facts(path, header.metadata)
-    except ValueError as error:
-        return Unknown(f"What {path.name} says about itself is wrong: {error}.")
-    found = identify_header(header, facts)
-    if isinstance(found, Unknown) and found.code == "model.unidentified" and header.tensors and _among_upscalers(path):
-        # Of the many kinds of upscalers only the common ones have a rule; loading it tells whether it is one.
-        return ModelInfo("upscaler", "")
-    return found
-
-
+_KEPT = 2000
+"""Structures that are remembered at most."""
 _UPSCALER_FOLDERS = ("esrgan", "realesrgan", "bsrgan", "swinir", "scunet", "dat", "hat", "upscale_models", "upscalers")
 """Where painters of AUTOMATIC1111 and ComfyUI keep their upscalers; nothing else belongs there."""
 
@@ -126,7 +151,11 @@ def _among_upscalers(path: Path) -> bool:
 
 def identify_header(header: Header, facts: Facts) -> ModelInfo | Unknown:
     """The same for a header that has been read."""
-    shapes = header.shapes
+    return _titled(_by_tensors(header.shapes, facts), header.metadata)
+
+
+def _by_tensors(shapes: Shapes, facts: Facts) -> ModelInfo | Unknown:
+    """What follows from names, shapes and stated facts; titles come later."""
     matches = [found for rule in RULES if (found := rule(shapes)) is not None]
     if not matches:
         first = next(iter(shapes), "none")
@@ -134,16 +163,23 @@ def identify_header(header: Header, facts: Facts) -> ModelInfo | Unknown:
     if len(matches) > 1:
         named = ", ".join(f"{found.kind} {found.family}".strip() for found in matches)
         return Unknown(f"It could be several kinds of model: {named}.")
-    title = header.metadata.get("modelspec.title", "")[:200]
-    licence = header.metadata.get("modelspec.license", "")[:200]
     detail = _DETAILS.get((matches[0].kind, matches[0].family))
-    if detail is not None:
-        return detail(shapes, facts, matches[0], title, licence)
-    alias = header.metadata.get("ss_output_name", "")[:200] if matches[0].kind == "lora" else ""
-    return replace(_plain(matches[0], facts, title, licence), alias=alias)
+    return detail(shapes, facts, matches[0]) if detail is not None else _plain(matches[0], facts)
 
 
-def _plain(found: Found, facts: Facts, title: str, licence: str) -> ModelInfo:
+def _titled(found: ModelInfo | Unknown, metadata: Mapping[str, str]) -> ModelInfo | Unknown:
+    """With what the metadata call it."""
+    if isinstance(found, Unknown):
+        return found
+    return replace(
+        found,
+        title=metadata.get("modelspec.title", "")[:200],
+        license=metadata.get("modelspec.license", "")[:200],
+        alias=metadata.get("ss_output_name", "")[:200] if found.kind == "lora" else "",
+    )
+
+
+def _plain(found: Found, facts: Facts) -> ModelInfo:
     """What can be named but not loaded yet, or needs no facts."""
     return ModelInfo(
         found.kind,
@@ -152,17 +188,15 @@ def _plain(found: Found, facts: Facts, title: str, licence: str) -> ModelInfo:
         prediction_type=facts.prediction_type or "",
         native_size=facts.native_size or 0,
         vae_scaling_factor=facts.vae_scaling_factor or 0.0,
-        title=title,
-        license=licence,
         hints=facts.hints,
         layout=found.layout,
     )
 
 
-def _sd1(shapes: Shapes, facts: Facts, found: Found, title: str, licence: str) -> ModelInfo | Unknown:
+def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
     """A whole SD 1.x checkpoint, with everything that loading needs."""
     if text_prefix(shapes) is None or VAE_PREFIX + "decoder.conv_in.weight" not in shapes:
-        return _plain(Found("unet", found.family, found.variant, found.layout), facts, title, licence)
+        return _plain(Found("unet", found.family, found.variant, found.layout), facts)
     family = SD1
     try:
         unet = unet_config(shapes, heads=1, norm_groups=1)
@@ -213,8 +247,6 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found, title: str, licence: str) -
         prediction_type=facts.prediction_type or family.prediction_type,
         native_size=facts.native_size or family.native_size,
         vae_scaling_factor=scaling_factor,
-        title=title,
-        license=licence,
         hints=facts.hints,
         config=config,
         layout=found.layout,
@@ -222,5 +254,5 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found, title: str, licence: str) -
     )
 
 
-_Detail = Callable[[Shapes, Facts, Found, str, str], ModelInfo | Unknown]
+_Detail = Callable[[Shapes, Facts, Found], ModelInfo | Unknown]
 _DETAILS: Mapping[tuple[str, str], _Detail] = {("checkpoint", SD1.id): _sd1}

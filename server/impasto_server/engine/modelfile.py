@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from impasto_protocol.errors import ModelError
 
 from .checkpoint import Header, Tensors, corrupt, open_tensors, read_header, unreadable
 from .folders import Folder, read_folder
@@ -18,15 +20,23 @@ if TYPE_CHECKING:
 __all__ = ["header_of", "open_model"]
 
 
-def header_of(path: str | Path) -> Header:
-    """Names, number formats and shapes of all tensors; of a folder by the names of the single-file layout.
+def header_of(path: str | Path, known: Container[bytes] | None = None) -> Header:
+    """Names, number formats and shapes of all tensors; of a folder by the names of the single-file layout. `known` is
+    for who reads many (`checkpoint.read_header`).
 
     Raises ModelError: `model.corrupt`, `model.unsafe`, `model.unsupported`, `model.unknown`.
     """
     path = Path(path)
     if path.is_dir() and is_model_folder(path):
         return read_folder(path).header
-    return pickle_header(path) if _is_pickle(path) else read_header(path)
+    if path.suffix.lower() in PICKLES:
+        _is_pickle(path)
+        return pickle_header(path)
+    try:
+        return read_header(path, known)
+    except ModelError:
+        _is_pickle(path)  # which may know a better reason
+        raise
 
 
 @contextmanager

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePath
 
-__all__ = ["INDEX", "PICKLES", "SUFFIXES", "is_model_folder", "model_name", "sidecar_of", "stamp_of"]
+__all__ = [
+    "INDEX",
+    "PICKLES",
+    "SIDECARS",
+    "SUFFIXES",
+    "beside",
+    "is_model_folder",
+    "model_name",
+    "sidecar_of",
+    "stamp_of",
+]
 
 INDEX = "model_index.json"
 """By this file diffusers knows a folder that is a model."""
@@ -21,14 +32,29 @@ def is_model_folder(path: str | Path) -> bool:
     return (path / INDEX).is_file() or (path / "unet" / "config.json").is_file()
 
 
+SIDECARS = (".json", ".yaml", ".civitai.info")
+"""How the files beside a model end in which other programs keep facts about it."""
+
+_FOR_ALL = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model|learned_embeds|pytorch_lora_weights|adapter_model)(?:\.\w+)?"
+)
+"""File names of diffusers, the same in every folder: the folder says what it is."""
+
+
 def model_name(path: str | PurePath) -> str:
     """What a model is called by its place: a file without its ending, a folder as it is.
 
-    A snapshot in the cache of a hub is called as the repository that it came from.
+    A file that is called like those of all folders in diffusers' layout is called as its folder, and a snapshot in the
+    cache of a hub as the repository that it came from.
     """
+    stem, ending = os.path.splitext(os.path.basename(path))
+    if ending.lower() in SUFFIXES and not _FOR_ALL.fullmatch(stem):
+        return stem
     path = PurePath(path)
-    if path.suffix.lower() in SUFFIXES:
-        return path.stem
+    if ending.lower() in SUFFIXES:
+        if not path.parent.name:
+            return stem
+        path = path.parent
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
         return path.parent.parent.name.rsplit("--", 1)[-1]
     return path.name
@@ -36,12 +62,17 @@ def model_name(path: str | PurePath) -> str:
 
 def sidecar_of(path: str | Path) -> Path:
     """Where facts about the model may lie beside it: NAME.json."""
-    path = Path(path)
-    return path.with_suffix(".json") if path.suffix.lower() in SUFFIXES else path.with_name(path.name + ".json")
+    return Path(f"{beside(path)}.json")
+
+
+def beside(path: str | PurePath) -> str:
+    """The path of a model without its ending: what files that belong to it begin with."""
+    stem, ending = os.path.splitext(path)
+    return stem if ending.lower() in SUFFIXES else str(path)
 
 
 def stamp_of(path: str | Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change, of a file or of all that a folder's parts hold; its sidecar counts.
+    """Size in bytes and time of the last change, of a file or of all that a folder's parts hold; its sidecars count.
 
     Raises OSError where it is not there.
     """
@@ -57,8 +88,11 @@ def stamp_of(path: str | Path) -> tuple[int, int]:
             except OSError:
                 continue  # a link into a cache that was cleared; reading it will say so
             size, changed = size + stat.st_size, max(changed, stat.st_mtime_ns)
-    try:
-        changed = max(changed, sidecar_of(path).stat().st_mtime_ns)
-    except OSError:
-        pass
+    stem = beside(path)
+    for ending in SIDECARS:
+        try:
+            stat = os.stat(stem + ending)
+        except OSError:
+            continue
+        size, changed = size + stat.st_size, max(changed, stat.st_mtime_ns)
     return size, changed

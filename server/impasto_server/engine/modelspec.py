@@ -9,20 +9,22 @@ sidecar `NAME.json` beside `NAME.safetensors`::
      "inpaint_partner": "deliberate_v2-inpainting"}
 
 Every key is optional; unknown keys are left alone. `inpaint_partner` is the name of the checkpoint that inpaints in
-place of this one, "" for none; where it is not said, the server goes by the names of the files. `modelspec.*` are the
-keys of Stability AI's metadata specification, which most trainers write.
+place of this one, "" for none; where it is not said, the server goes by the names of the files. A `NAME.yaml` as web
+UIs read it may say `parameterization: v` where nothing else says a `prediction_type`. `modelspec.*` are the keys of
+Stability AI's metadata specification, which most trainers write.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .modelpath import sidecar_of
+from .modelpath import beside, sidecar_of
 from .params_common import SAMPLERS, SCHEDULES
 
 __all__ = ["Facts", "read_facts"]
@@ -48,25 +50,46 @@ class Facts:
     inpaint_partner: str | None = None
 
 
+_NONE = Facts()
+
+
 def read_facts(path: str | Path, metadata: Mapping[str, str]) -> Facts:
     """The facts in `metadata` and in the sidecar of `path`, checked. Raises ValueError with a reason."""
     stated: dict[str, Any] = {}
     if KEY in metadata:
         stated.update(_object(metadata[KEY], "its metadata"))
-    sidecar = sidecar_of(path)
-    if sidecar.is_file() and sidecar.stat().st_size <= MAX_SIDECAR:
-        try:
-            text = sidecar.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{sidecar.name} beside it cannot be read") from error
-        said = _object(text, sidecar.name).get(KEY, {})
-        stated.update(said if isinstance(said, dict) else _object(said, sidecar.name))
-    return _checked(stated)
+    sidecar = str(sidecar_of(path))
+    try:
+        with open(sidecar, "rb") as file:
+            raw = file.read(MAX_SIDECAR + 1)
+    except FileNotFoundError:
+        raw = b""
+    except OSError as error:
+        raise ValueError(f"{Path(sidecar).name} beside it cannot be read") from error
+    # Without the key it is another program's, and what is wrong with it is none of ours.
+    if KEY.encode() in raw and len(raw) <= MAX_SIDECAR:
+        said = _object(raw, Path(sidecar).name).get(KEY, {})
+        stated.update(said if isinstance(said, dict) else _object(said, Path(sidecar).name))
+    if "prediction_type" not in stated and _says_v(beside(path) + ".yaml"):
+        stated["prediction_type"] = "v_prediction"
+    return _checked(stated) if stated else _NONE
+
+
+_PARAMETERIZATION = re.compile(r"""^\s*parameterization\s*:\s*["']?v["']?\s*(?:#.*)?$""", re.MULTILINE)
+
+
+def _says_v(sidecar: str) -> bool:
+    """Whether NAME.yaml beside a checkpoint, in the form of the original's training settings, says v-prediction."""
+    try:
+        with open(sidecar, encoding="utf-8", errors="replace") as file:
+            return _PARAMETERIZATION.search(file.read(MAX_SIDECAR)) is not None
+    except OSError:
+        return False
 
 
 def _object(text: Any, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{KEY} in {where} is not valid JSON") from error
     if not isinstance(value, dict):

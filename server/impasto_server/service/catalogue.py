@@ -9,66 +9,43 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
-import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from impasto_protocol.errors import ImpastoError, ModelError
-from impasto_protocol.home import write_private
+from impasto_protocol.errors import ModelError
 from impasto_protocol.schema import Mode
 
 from ..engine.addon_names import unknown_lora
-from ..engine.modelpath import SUFFIXES, is_model_folder, model_name, stamp_of
+from ..engine.modelpath import model_name
 from ..engine.modes import describe, needs_checkpoint
 from .facts import Facts, index_version
+from .model_index import Known, load_index, save_index
+from .model_walk import walk
 from .partners import partners
 
-__all__ = ["NO_CHECKPOINT", "STARTER", "Catalogue", "Model", "a1111_folders"]
-
-log = logging.getLogger("impasto.catalogue")
+__all__ = ["NO_CHECKPOINT", "STARTER", "Catalogue", "Model"]
 
 STARTER = "impasto-starter"
 """File stem of the starter model; any other checkpoint goes before it."""
 
 NO_CHECKPOINT = "There is no checkpoint yet: run `impasto models starter`, or point --models at a folder with some."
 
-_A1111 = (
-    "models/Stable-diffusion",
-    "models/VAE",
-    "models/Lora",
-    "models/LyCORIS",
-    "models/ControlNet",
-    "models/ESRGAN",
-    "models/RealESRGAN",
-    "models/BSRGAN",
-    "models/SwinIR",
-    "models/ScuNET",
-    "models/DAT",
-    "models/HAT",
-    "embeddings",
-)
-
-
-def a1111_folders(root: Path) -> tuple[Path, ...]:
-    """The model folders of an AUTOMATIC1111 web UI."""
-    return tuple(root / part for part in _A1111)
-
 
 @dataclass(frozen=True)
 class Model:
     """One file, or one folder in diffusers' layout: its stable name, where it lies, and what it was found to be.
 
-    `partner` is the id of the inpainting checkpoint that inpaints in place of this one, "" where there is none.
+    `partner` is the id of the inpainting checkpoint that inpaints in place of this one, "" where there is none;
+    `preview` is the path of the picture that lies beside it, "" where none does.
     """
 
     id: str
     path: Path
     facts: Facts
     partner: str = ""
+    preview: str = ""
 
     @property
     def native_size(self) -> int:
@@ -81,22 +58,23 @@ class Model:
     def to_wire(self) -> dict[str, Any]:
         """The entry of the catalogue: without the path, which is nobody's business."""
         wire = asdict(self.facts)
-        del wire["code"], wire["says_partner"]
-        return {"id": self.id, **wire, "title": self.facts.title or self.id, "partner": self.partner}
-
-
-@dataclass(frozen=True)
-class _Known:
-    size: int
-    mtime_ns: int
-    facts: Facts
+        for name in ("code", "says_partner"):
+            del wire[name]
+        return {
+            "id": self.id,
+            **wire,
+            "title": self.facts.title or self.id,
+            "partner": self.partner,
+            "preview": bool(self.preview),
+        }
 
 
 @dataclass
 class Catalogue:
     """The entries of some folders, as of the last `scan`. `identify` reads headers; it never raises."""
 
-    folders: Sequence[Path]
+    folders: Sequence[Path] | Callable[[], Sequence[Path]]
+    """A function is asked at every scan: the databases and lists of other programs change while the server runs."""
     identify: Callable[[Path], Facts]
     index_file: Path | None = None
     models: tuple[Model, ...] = ()
@@ -105,35 +83,40 @@ class Catalogue:
     rev: str = ""
     no_checkpoint: str = NO_CHECKPOINT
     """What is told to who needs a checkpoint while there is none."""
-    _index: dict[str, _Known] = field(default_factory=dict)
+    _index: dict[str, Known] = field(default_factory=dict)
+    _previews: dict[str, str] = field(default_factory=dict)
+    _by_id: dict[str, Model] = field(default_factory=dict)
     _loaded: bool = False
 
     def scan(self) -> bool:
         """Look at the folders again; tells whether anything changed. Touches the disk: run it off the event loop."""
+        saved = self._loaded
         if not self._loaded:
-            self._index = _load_index(self.index_file)
+            self._index = load_index(self.index_file)
             self._loaded = True
-        found: dict[str, _Known] = {}
+        found: dict[str, Known] = {}
+        previews: dict[str, str] = {}
         fresh = False
-        for path in _files(self.folders):
-            try:
-                stamp = stamp_of(path)
-            except OSError as e:
-                log.warning("%s cannot be read: %s", path, e.strerror)
-                continue
-            known = self._index.get(str(path))
-            if known is None or (known.size, known.mtime_ns) != stamp:
-                known = _Known(*stamp, self.identify(path))
+        for file in walk(self.folders() if callable(self.folders) else self.folders):
+            known = self._index.get(file.path)
+            if known is None or known.size != file.size or known.mtime_ns != file.mtime_ns:
+                known = Known(file.size, file.mtime_ns, self.identify(Path(file.path)))
                 fresh = True
-            found[str(path)] = known
-        changed = fresh or found.keys() != self._index.keys() or not self.rev
-        self._index = found
+            found[file.path] = known
+            if file.preview:
+                previews[file.path] = file.preview
+        moved = fresh or found.keys() != self._index.keys()
+        changed = moved or previews != self._previews or not self.rev
+        self._index, self._previews = found, previews
         if changed:
-            named = sorted(_name(found), key=_rank)
-            pairs = partners({m.id: (m.path, m.facts) for m in named})
-            self.models = tuple(dataclasses.replace(m, partner=pairs.get(m.id, "")) for m in named)
-            self.rev = _rev(self.models)
-            _save_index(self.index_file, found)
+            named = sorted(_named(found, previews), key=_rank)
+            pairs = partners({m.id: (m.path, m.facts) for m in named if m.facts.kind == "checkpoint"})
+            models = tuple(dataclasses.replace(m, partner=pairs[m.id]) if m.id in pairs else m for m in named)
+            self._by_id = {m.id: m for m in models}
+            self.models = models
+            self.rev = _rev(found, previews, pairs)
+        if moved or (not saved and not found):
+            save_index(self.index_file, found)
         return changed
 
     def checkpoints(self) -> tuple[Model, ...]:
@@ -149,20 +132,18 @@ class Catalogue:
         texts = (f"{m.id} {m.facts.title} {m.facts.family}".casefold() for m in fitting)
         return [m for m, text in zip(fitting, texts, strict=True) if all(word in text for word in words)]
 
-    def checkpoint(self, name: str, mode: str) -> Model:
-        """The checkpoint of that name; for an empty one the first that suits `mode`.
+    def checkpoint(self, name: str) -> Model:
+        """The checkpoint of that name; for an empty one the first ordinary one, which is what a painter paints with:
+        its inpainting partner is found from there. Inpainting ones come where there is no other, the starter's last.
 
         Raises ModelError `model.unknown` with the nearest name, or what was found wrong with that file.
         """
         usable = self.checkpoints()
         if not name:
-            suited = [m for m in usable if m.facts.variant == "inpaint"] if mode == "inpaint" else []
-            suited += [m for m in usable if m.facts.variant != "inpaint"]
-            if not suited:
+            if not usable:
                 raise ModelError("model.unknown", self.no_checkpoint, path="params.model")
-            # An inpainting checkpoint of the starter does not go before the user's own ordinary one.
-            return min(suited, key=lambda m: m.id.startswith(STARTER))
-        found = self._named(name)
+            return min(usable, key=lambda m: (m.id.startswith(STARTER), m.facts.variant == "inpaint"))
+        found = self.named(name)
         if found is not None:
             return _usable(found, "checkpoint", "params.model")
         near = self._nearest(name)
@@ -176,11 +157,11 @@ class Catalogue:
 
     def partner_of(self, model: Model) -> Model | None:
         """The inpainting checkpoint that inpaints in place of this one, if there is one that can be used."""
-        return self._named(model.partner) if model.partner else None
+        return self.named(model.partner) if model.partner else None
 
     def upscaler(self, name: str) -> Model:
         """The upscaler of that name. Raises ModelError as `checkpoint` does."""
-        found = self._named(name)
+        found = self.named(name)
         if found is not None:
             return _usable(found, "upscaler", "params.upscaler")
         near = self._nearest(name, "upscaler")
@@ -202,7 +183,7 @@ class Catalogue:
         found = next((m for m in loras if m.id == name), None) or next((m for m in loras if m.path.stem == name), None)
         if found is None:
             aliased = [m for m in loras if m.facts.alias == name]
-            found = aliased[0] if len(aliased) == 1 else self._named(name)
+            found = aliased[0] if len(aliased) == 1 else self.named(name)
         if found is None:
             error = unknown_lora(name, [m.id for m in loras])
             error.path = path
@@ -229,8 +210,23 @@ class Catalogue:
         usable = (m for m in self.models if m.facts.kind == "embedding" and m.facts.usable)
         return {m.id: str(m.path) for m in usable if "".join(m.path.stem.split()).casefold() in held}
 
-    def _named(self, name: str) -> Model | None:
-        return next((model for model in self.models if model.id == name), None)
+    def named(self, name: str) -> Model | None:
+        """The model of that id, whatever it is."""
+        return self._by_id.get(name)
+
+    def first(self, limit: int) -> tuple[Model, ...]:
+        """At most `limit` models in the order of the list, for who does not ask further: every kind has its share."""
+        if len(self.models) <= limit:
+            return self.models
+        kinds: dict[str, list[Model]] = {}
+        for model in self.models:
+            kinds.setdefault(model.facts.kind if model.facts.usable else "", []).append(model)
+        share = limit // len(kinds)
+        chosen = [model for models in kinds.values() for model in models[:share]]
+        taken = {model.id for model in chosen}
+        chosen += [model for model in self.models if model.id not in taken][: limit - len(chosen)]
+        taken = {model.id for model in chosen}
+        return tuple(model for model in self.models if model.id in taken)
 
     def _nearest(self, name: str, kind: str | None = None) -> list[str]:
         names = [m.id for m in self.models if kind is None or m.facts.kind == kind]
@@ -270,75 +266,20 @@ def _usable(model: Model, kind: str, path: str) -> Model:
     return model
 
 
-def _files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Model files and folders, each once, in a stable order; links are followed, but not in circles.
-
-    A folder in diffusers' layout is one model: what lies in its parts is not listed by itself.
-    """
-    seen: set[str] = set()
-    for folder in folders:
-        if folder.is_file():  # `--model FILE` on the command line
-            yield folder
-            continue
-        for root, folders_here, names in os.walk(folder, followlinks=True):
-            real = os.path.realpath(root)
-            if real in seen:
-                folders_here.clear()
-                continue
-            seen.add(real)
-            folders_here.sort()
-            if is_model_folder(root):
-                folders_here.clear()
-                yield Path(root)
-            for name in sorted(names):
-                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                    path = Path(root, name)
-                    where = os.path.realpath(path)
-                    if where not in seen:
-                        seen.add(where)
-                        yield path
-
-
-def _name(found: Mapping[str, _Known]) -> tuple[Model, ...]:
+def _named(found: Mapping[str, Known], previews: Mapping[str, str]) -> Iterator[Model]:
     """By their places; where two names are equal the later one says its path by a few digits of a hash."""
     taken: set[str] = set()
-    models = []
     for path, known in found.items():
         name = model_name(path)
         if name in taken:
-            name = f"{name}~{hashlib.blake2b(path.encode(), digest_size=3).hexdigest()}"
+            name = f"{name}~{hashlib.blake2b(path.encode(errors='surrogateescape'), digest_size=3).hexdigest()}"
         taken.add(name)
-        models.append(Model(name, Path(path), known.facts))
-    return tuple(models)
+        yield Model(name, Path(path), known.facts, preview=previews.get(path, ""))
 
 
-def _rev(models: Iterable[Model]) -> str:
-    text = json.dumps([[m.id, str(m.path), asdict(m.facts), m.partner] for m in models], sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _load_index(file: Path | None) -> dict[str, _Known]:
-    """The index of an earlier run; an old or damaged one is made anew."""
-    if file is None or not file.exists():
-        return {}
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw["version"] != index_version():
-            return {}
-        return {
-            path: _Known(int(entry["size"]), int(entry["mtime_ns"]), Facts(**entry["facts"]))
-            for path, entry in raw["files"].items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-        log.warning("the index of models is made anew: %s", e)
-        return {}
-
-
-def _save_index(file: Path | None, found: Mapping[str, _Known]) -> None:
-    if file is None:
-        return
-    text = json.dumps({"version": index_version(), "files": {path: asdict(known) for path, known in found.items()}})
-    try:
-        write_private(file, text)
-    except (OSError, ImpastoError) as e:
-        log.warning("the index of models could not be saved: %s", e)
+def _rev(found: Mapping[str, Known], *more: object) -> str:
+    """Another one whenever a model comes, goes or changes, or `more` does."""
+    digest = hashlib.blake2b(f"{index_version()} {more!r}".encode(errors="surrogateescape"), digest_size=8)
+    rows = (f"{path}\0{known.size}\0{known.mtime_ns}" for path, known in found.items())
+    digest.update("\n".join(rows).encode(errors="surrogateescape"))
+    return digest.hexdigest()

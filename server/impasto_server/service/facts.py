@@ -13,9 +13,10 @@ from impasto_protocol.errors import ImpastoError
 
 from .. import __version__
 from ..engine.families import FAMILIES
-from ..engine.identify import Unknown, identify_file
+from ..engine.identify import Identifier, ModelInfo, Unknown
+from ..engine.modelnotes import Notes, read_notes
 
-__all__ = ["Facts", "identify", "index_version"]
+__all__ = ["Facts", "Identify", "identify", "index_version"]
 
 log = logging.getLogger("impasto.catalogue")
 
@@ -27,7 +28,8 @@ class Facts:
     Where it is not `usable`, `reason` says why and what to do, and `code` is that of the ModelError. `hints` are
     values of parameters that suit the checkpoint. `says_partner` is the name of its inpainting partner where the model
     itself says it, "" where it says that it has none, None where it says nothing. `alias` is the name that a LoRA was
-    trained under: prompts may use it where it means one file.
+    trained under: prompts may use it where it means one file. `words`, `strength` and `notes` are what lies beside it
+    (`modelnotes.Notes`).
     """
 
     kind: str
@@ -41,11 +43,14 @@ class Facts:
     code: str = ""
     says_partner: str | None = None
     alias: str = ""
+    words: tuple[str, ...] = ()
+    strength: float = 0.0
+    notes: str = ""
 
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 3 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 4 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -55,14 +60,32 @@ def _has_spandrel() -> bool:
 
 def identify(path: Path) -> Facts:
     """The facts of a file; whatever is wrong with it is told in them."""
-    try:
-        found = identify_file(path)
-    except ImpastoError as e:
-        return Facts("unknown", usable=False, reason=e.message, code=e.code)
-    except OSError as e:
-        return Facts("unknown", usable=False, reason=f"It cannot be read ({e.strerror}).", code="model.corrupt")
-    if isinstance(found, Unknown):
-        return Facts("unknown", usable=False, reason=found.reason, code=found.code)
+    return Identify()(path)
+
+
+class Identify:
+    """`identify` for many files; see `engine.identify.Identifier`."""
+
+    def __init__(self) -> None:
+        self._identifier = Identifier()
+
+    def __call__(self, path: Path) -> Facts:
+        """The facts of a file; whatever is wrong with it is told in them."""
+        try:
+            found = self._identifier(path)
+        except ImpastoError as e:
+            return Facts("unknown", usable=False, reason=e.message, code=e.code)
+        except OSError as e:
+            return Facts("unknown", usable=False, reason=f"It cannot be read ({e.strerror}).", code="model.corrupt")
+        if isinstance(found, Unknown):
+            return Facts("unknown", usable=False, reason=found.reason, code=found.code)
+        return _judged(found, read_notes(path))
+
+
+def _judged(found: ModelInfo, notes: Notes) -> Facts:
+    """What it is, and whether it can be used."""
+    told_by_notes = found.kind in ("lora", "embedding") and not found.family
+    found = replace(found, family=notes.family) if told_by_notes else found
     facts = Facts(
         found.kind,
         found.family,
@@ -72,6 +95,9 @@ def identify(path: Path) -> Facts:
         dict(found.hints),
         says_partner=found.inpaint_partner,
         alias=found.alias,
+        words=notes.words,
+        strength=notes.strength,
+        notes=notes.text,
     )
     if found.kind in ("lora", "embedding") and found.family in ("", *FAMILIES):
         return facts
@@ -82,5 +108,8 @@ def identify(path: Path) -> Facts:
         return replace(facts, usable=False, reason=reason, code="model.unsupported")
     if found.kind != "checkpoint" or found.config is None:
         reason = f"It is {found.described}, which Impasto cannot use yet."
+        return replace(facts, usable=False, reason=reason, code="model.unsupported")
+    if found.variant not in ("normal", "inpaint"):
+        reason = f"It is {found.described} of the kind {found.variant}, which Impasto cannot use yet."
         return replace(facts, usable=False, reason=reason, code="model.unsupported")
     return facts

@@ -59,7 +59,7 @@ def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]
     first = parse_params(mode, values)
     if isinstance(first, Upscale):
         return first, catalogue.upscaler(first.upscaler) if first.upscaler else None
-    model = catalogue.checkpoint(first.model, mode)
+    model = catalogue.checkpoint(first.model)
     partner = catalogue.partner_of(model) if isinstance(first, Inpaint) and first.use_partner else None
     runs = partner or model
     return parse_params(mode, {**values, "model": model.id}, hints=runs.hints), runs

@@ -27,11 +27,12 @@ from ..engine.prompt_words import WordSources
 from ..engine.wildcards import WildcardFolders
 from . import facts
 from .blobs import Blobs
-from .catalogue import NO_CHECKPOINT, Catalogue, a1111_folders
+from .catalogue import NO_CHECKPOINT, Catalogue
 from .estimates import Estimates
 from .idle import IdleWatch
 from .journal import Journal
 from .ledger import Ledger
+from .model_folders import a1111_folders, comfyui_folders, invokeai_folders
 from .orders import Order
 from .queue import JobQueue
 from .remembered import with_remembered
@@ -52,13 +53,25 @@ MAX_CONNECTIONS = 32
 CLOSE_RESTART = 1012
 
 
-def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] = facts.identify) -> Catalogue:
+def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] | None = None) -> Catalogue:
     """The catalogue of the home's models/ and of the folders in the settings; not scanned yet."""
     settings = with_remembered(settings)
-    folders = [models_folder(settings.home), *settings.models]
-    for root in settings.a1111:
-        folders += a1111_folders(root)
-    return Catalogue(folders, identify, settings.home / "models.json")
+
+    def folders() -> list[Path]:
+        found = [models_folder(settings.home), *settings.models]
+        for roots, layout in (
+            (settings.a1111, a1111_folders),
+            (settings.comfyui, comfyui_folders),
+            (settings.invokeai, invokeai_folders),
+        ):
+            for root in roots:
+                found += layout(root)
+        return found
+
+    for root in (*settings.models, *settings.a1111, *settings.comfyui, *settings.invokeai):
+        if not root.exists():
+            log.warning("there is no %s: its models are missing until it is there", root)
+    return Catalogue(folders, identify or facts.Identify(), settings.home / "models.json")
 
 
 def word_sources_of(settings: Settings) -> WordSources:
@@ -85,9 +98,7 @@ def make_worker(settings: Settings) -> Worker:
 class Server:
     """One server. `token` is what a hello must show; the records in the user's folder are `serve.serve`'s business."""
 
-    def __init__(
-        self, settings: Settings, token: str, identify: Callable[[Path], facts.Facts] = facts.identify
-    ) -> None:
+    def __init__(self, settings: Settings, token: str, identify: Callable[[Path], facts.Facts] | None = None) -> None:
         self.settings = settings
         self.limits = settings.limits
         self.slow_client = settings.slow_client

@@ -284,7 +284,7 @@ class Session:
             message.id,
             rev,
             catalogue.modes(),
-            tuple(model.to_wire() for model in catalogue.models[:CATALOG_MODELS]),
+            tuple(model.to_wire() for model in catalogue.first(CATALOG_MODELS)),
             SAMPLERS,
             SCHEDULES,
             device,

@@ -37,6 +37,12 @@ class Settings:
     a1111: tuple[Path, ...] = ()
     """Folders of an AUTOMATIC1111 web UI, whose models, styles and wildcards are used where they lie."""
 
+    comfyui: tuple[Path, ...] = ()
+    """Folders of a ComfyUI, whose models are used where they lie."""
+
+    invokeai: tuple[Path, ...] = ()
+    """Root folders of an InvokeAI, whose models are used where they lie."""
+
     wildcards: tuple[Path, ...] = ()
     """Further folders with wildcard files; the home's wildcards/ is always one, its styles.csv always read."""
 
