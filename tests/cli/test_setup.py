@@ -280,7 +280,7 @@ def test_folders_are_remembered_for_every_server(person: Path, tmp_path: Path, c
     assert read_folders(home) == {"a1111": (person / "webui",), "comfyui": (), "invokeai": (), "models": (extra,)}
     settings = Settings(home=home)
     assert with_remembered(settings).a1111 == (person / "webui",)
-    assert person / "webui/models/Stable-diffusion" in catalogue_of(settings).folders
+    assert person / "webui/models/Stable-diffusion" in catalogue_of(settings).places()
     assert person / "webui/styles.csv" in word_sources_of(settings).styles
     again = with_remembered(Settings(home=home, a1111=(person / "webui",)))
     assert again.a1111 == (person / "webui",), "once, though the command line names it too"

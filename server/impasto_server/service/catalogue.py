@@ -97,7 +97,7 @@ class Catalogue:
         found: dict[str, Known] = {}
         previews: dict[str, str] = {}
         fresh = False
-        for file in walk(self.folders() if callable(self.folders) else self.folders):
+        for file in walk(self.places()):
             known = self._index.get(file.path)
             if known is None or known.size != file.size or known.mtime_ns != file.mtime_ns:
                 known = Known(file.size, file.mtime_ns, self.identify(Path(file.path)))
@@ -118,6 +118,10 @@ class Catalogue:
         if moved or (not saved and not found):
             save_index(self.index_file, found)
         return changed
+
+    def places(self) -> Sequence[Path]:
+        """The folders that are looked at now."""
+        return self.folders() if callable(self.folders) else self.folders
 
     def checkpoints(self) -> tuple[Model, ...]:
         """Those that can be used now; the starter model last."""
