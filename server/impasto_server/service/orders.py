@@ -232,7 +232,7 @@ def _of_hires(
     other = upscaler = None
     if params.hires_model:
         with _told_of("params.hires_model"):
-            other = catalogue.checkpoint(params.hires_model, mode)
+            other = catalogue.checkpoint(params.hires_model)
         if other.facts.family != model.facts.family:
             raise ModelError(
                 "model.unsupported",
