@@ -14,6 +14,11 @@ _NAMES = {np.dtype(v): k for k, v in _KINDS.items()}
 
 def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes arrays of float16, float32, int8 or int32."""
+    path.write_bytes(encoded(tensors, metadata))
+
+
+def encoded(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """The bytes of such a file."""
     header: dict = {"__metadata__": dict(sorted(metadata.items()))}
     start = 0
     for name in sorted(tensors):
@@ -26,11 +31,8 @@ def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) 
         start += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as f:
-        f.write(struct.pack("<Q", len(text)))
-        f.write(text)
-        for name in sorted(tensors):
-            f.write(np.ascontiguousarray(tensors[name]).tobytes())
+    values = (np.ascontiguousarray(tensors[name]).tobytes() for name in sorted(tensors))
+    return b"".join((struct.pack("<Q", len(text)), text, *values))
 
 
 def read(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:

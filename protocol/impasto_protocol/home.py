@@ -15,6 +15,7 @@ __all__ = [
     "endpoint_file",
     "history_folder",
     "home_folder",
+    "kit_folder",
     "launch_file",
     "lock_file",
     "log_file",
@@ -73,6 +74,11 @@ def launch_file(home: Path) -> Path:
 def models_folder(home: Path) -> Path:
     """The user's own models."""
     return home / "models"
+
+
+def kit_folder(home: Path) -> Path:
+    """The small networks that come with Impasto, unpacked when they are first needed."""
+    return home / "kit"
 
 
 def history_folder(home: Path) -> Path:

@@ -1,0 +1,1 @@
+"""The kit: small networks taken from packages, converted once, unpacked where they are used."""
