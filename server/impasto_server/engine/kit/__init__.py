@@ -1,0 +1,1 @@
+"""Small networks that come with Impasto: faces, people, straight lines ([kit.md](../../../../docs/kit.md))."""
