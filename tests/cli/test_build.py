@@ -63,6 +63,9 @@ def test_the_wheel_holds_what_runs_without_a_network(built: Path) -> None:
     for wanted in (
         "starter/weights/impasto-starter.pack",
         "starter/weights/README.md",
+        "starter/kit/weights/kit.json",
+        "starter/kit/weights/face-mesh.pack",
+        "starter/kit/weights/README.md",
         "impasto_krita/impasto_krita.desktop",
         "impasto_gimp/impasto_gimp.py",
         "impasto_client/tasks.py",

@@ -16,7 +16,7 @@ HALF = 2
 """The network's map has half its side."""
 
 SAME, SHARED = 3, 0.7
-"""A line within so many of the network's pixels of a better one, and beside it for this part of its length, is no other."""
+"""A line so near to a better one (in the network's pixels), and beside it for this part of its length, is no other."""
 
 MOST = 200
 """Of so many centres the network tells apart at most."""
