@@ -17,7 +17,9 @@ from .exchange import Exchange, expect
 from .pictures import Pictures
 from .transport import Transport
 
-__all__ = ["Client"]
+__all__ = ["DOCTOR_SECONDS", "Client"]
+
+DOCTOR_SECONDS = 300.0
 
 
 class Client(Exchange):
@@ -184,6 +186,10 @@ class Client(Exchange):
             return self.ask(lambda id: wire.ReadParameters(id, digest=digest), wire.Parameters)
         finally:
             self.give_back(digest)
+
+    def doctor(self) -> wire.DoctorOk:
+        """The page of `impasto doctor`, to read and to copy. Takes seconds, on a busy computer a minute."""
+        return self.ask(wire.Doctor, wire.DoctorOk, DOCTOR_SECONDS)
 
     def shutdown(self) -> None:
         """Stop the server after its running step."""

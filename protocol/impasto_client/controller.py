@@ -18,6 +18,7 @@ from .editor import Host, Obstacle, Target
 from .events import (
     CatalogChanged,
     ConnectionChanged,
+    Diagnosed,
     Event,
     Failed,
     HistoryListed,
@@ -213,7 +214,7 @@ class Controller:
             self._capture(event)
         elif isinstance(event, Failed):
             self._end(event.ticket, "failed", event.error)
-        elif isinstance(event, ParametersRead):
+        elif isinstance(event, (ParametersRead, Diagnosed)):
             pass  # the panel that asked takes it
         elif self.jobs.get(event.job_id) is not None:
             self.jobs.apply(event)

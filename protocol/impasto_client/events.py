@@ -17,6 +17,7 @@ __all__ = [
     "TERMINAL_STATES",
     "CatalogChanged",
     "ConnectionChanged",
+    "Diagnosed",
     "Event",
     "Failed",
     "HistoryListed",
@@ -109,8 +110,17 @@ class ParametersRead:
 
 
 @dataclass(frozen=True)
+class Diagnosed:
+    """The answer to `Runner.doctor` with this ticket: a page to read and to copy, and how many findings are bad."""
+
+    ticket: str
+    text: str
+    bad: int
+
+
+@dataclass(frozen=True)
 class Failed:
-    """`Runner.plan` or `Runner.read_parameters` with this ticket could not be answered."""
+    """`Runner.plan`, `Runner.read_parameters` or `Runner.doctor` with this ticket could not be answered."""
 
     ticket: str
     error: ImpastoError
@@ -174,6 +184,7 @@ Event = Union[
     CatalogChanged,
     Planned,
     ParametersRead,
+    Diagnosed,
     Failed,
     JobChanged,
     PreviewReady,

@@ -103,9 +103,9 @@ class Exchange:
         """End the connection; calls that wait raise `resource.connection_lost`. May be repeated."""
         self._transport.close()
 
-    def ask(self, build: Callable[[int], wire.Message], kind: Type[M]) -> M:
+    def ask(self, build: Callable[[int], wire.Message], kind: Type[M], timeout: Optional[float] = None) -> M:
         """Send the request that `build` makes of an id; its answer, which must be of that kind."""
-        return self.answer(self.question(build), kind)
+        return self.answer(self.question(build), kind, timeout)
 
     def question(self, build: Callable[[int], wire.Message]) -> Question:
         """Send a request; `answer` waits for what comes."""
@@ -122,11 +122,11 @@ class Exchange:
             raise
         return id, waiter
 
-    def answer(self, question: Question, kind: Type[M]) -> M:
+    def answer(self, question: Question, kind: Type[M], timeout: Optional[float] = None) -> M:
         """The answer of a request that was sent."""
         id, waiter = question
         try:
-            waiter.wait(lambda: waiter.answer is not None)
+            waiter.wait(lambda: waiter.answer is not None, timeout)
         finally:
             self.forget(id)
         return expect(waiter.answer, kind)

@@ -24,6 +24,7 @@ from .client import Client
 from .document import Snapshot
 from .events import (
     CatalogChanged,
+    Diagnosed,
     Event,
     Failed,
     HistoryListed,
@@ -198,6 +199,22 @@ class Runner:
         ticket follows.
         """
         self._send.put(lambda: self._read(ticket, source))
+
+    def doctor(self, ticket: str) -> None:
+        """Ask the server to look at its installation: `Diagnosed` or `Failed` with this ticket follows, in seconds."""
+
+        def ask() -> None:
+            client = self._link.client
+            try:
+                if client is None:
+                    raise ResourceError("resource.connection_lost", "There is no connection to the server; try again.")
+                told = client.doctor()
+                self._emit(Diagnosed(ticket, told.text, told.bad))
+            except ImpastoError as error:
+                self._emit(Failed(ticket, error))
+
+        # Not in a lane: jobs must not wait for it.
+        threading.Thread(target=ask, name="impasto-doctor", daemon=True).start()
 
     def _read(self, ticket: str, source: Union[str, bytes]) -> None:
         client = self._link.client

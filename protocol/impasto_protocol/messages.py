@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
 from .assets import Data, Get, Have, HaveOk, Put, PutNew, PutNewOk, PutOk
+from .diagnosis import Doctor, DoctorOk
 from .errors import ImpastoError, ProtocolError
 from .geometry import Box, Size
 from .lists import PAGE, PAGE_LIMIT, History, HistoryOk, ModelsOk, ModelsRequest, Star
@@ -52,6 +53,8 @@ __all__ = [
     "CatalogRequest",
     "ClientInfo",
     "Data",
+    "Doctor",
+    "DoctorOk",
     "Error",
     "ErrorInfo",
     "Failed",
@@ -402,7 +405,7 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
-    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters),
+    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor),
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(
@@ -421,7 +424,7 @@ SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
         HistoryOk,
         Error,
     ),
-    *(RoomOk, File, Parameters, Error),
+    *(RoomOk, File, Parameters, DoctorOk, Error),
     *(Queued, Position, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
 )
 

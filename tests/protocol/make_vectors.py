@@ -75,6 +75,7 @@ CLIENT = (
     m.ReadParameters(21, "a red apple\nSteps: 20, Sampler: Euler, Seed: 42, Tiling: True"),
     m.ReadParameters(22, data=b"\x89PNG\r\n\x1a\n"),
     m.ReadParameters(23, digest=DIGEST),
+    m.Doctor(24),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -137,6 +138,7 @@ SERVER = (
         (m.ParameterNote("unsupported", "Tiling", "True", "There is no setting for it here: seamless textures."),),
         "AUTOMATIC1111 v1.10.1",
     ),
+    m.DoctorOk(24, "ok    impasto   Impasto 0.1.0\nBAD   disk      0.4 GiB free\n", 1),
 )
 
 REFUSED = (

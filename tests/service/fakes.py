@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -41,6 +42,7 @@ from impasto_protocol.messages import (
 from impasto_protocol.uploads import chunks
 from impasto_protocol.version import PROTOCOL, SUBPROTOCOL, Limits
 from impasto_server.engine import jobs as engine
+from impasto_server.service.diagnosis import Diagnosis
 from impasto_server.service.facts import Facts
 from impasto_server.service.server import Server
 from impasto_server.service.settings import Settings
@@ -132,6 +134,7 @@ async def running(settings: Settings, **changes: Any) -> AsyncIterator[tuple[Ser
         add_model(settings.home)
     changes.setdefault("identify", identify)
     server = Server(settings, TOKEN, **changes)
+    server.diagnosis = Diagnosis(settings.home, (sys.executable, "-c", 'print(\'{"text": "fine", "bad": 0}\')'))
     there: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(server.run(there.set_result))
     await asyncio.wait([task, there], return_when=asyncio.FIRST_COMPLETED)

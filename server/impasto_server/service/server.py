@@ -28,6 +28,7 @@ from ..engine.wildcards import WildcardFolders
 from . import facts
 from .blobs import Blobs
 from .catalogue import NO_CHECKPOINT, Catalogue
+from .diagnosis import Diagnosis
 from .estimates import Estimates
 from .idle import IdleWatch
 from .journal import Journal
@@ -109,6 +110,7 @@ class Server:
         self.catalogue = catalogue_of(settings, identify)
         self.words = word_sources_of(settings)
         self.estimates = Estimates()
+        self.diagnosis = Diagnosis(settings.home)
         self.worker = make_worker(settings)
         self.jobs = JobQueue(
             self.worker,
@@ -293,6 +295,7 @@ class Server:
 
     async def _wind_down(self) -> None:
         """End the jobs, let the clients hear of it, then close."""
+        await self.diagnosis.close()
         await self.jobs.close()
         try:
             async with asyncio.timeout(self.settings.cancel_grace + 2):

@@ -18,6 +18,8 @@ from impasto_protocol.messages import (
     Catalog,
     CatalogRequest,
     Data,
+    Doctor,
+    DoctorOk,
     Error,
     File,
     Filled,
@@ -61,6 +63,7 @@ from ..engine.params_common import SAMPLERS, SCHEDULES
 from ..engine.prompt_words import WordSources
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
+from .diagnosis import Diagnosis
 from .estimates import Estimates
 from .history import page
 from .incidents import as_impasto_error
@@ -97,6 +100,7 @@ class Services(Protocol):
     words: WordSources
     jobs: JobQueue
     estimates: Estimates
+    diagnosis: Diagnosis
     slow_client: float
 
     @property
@@ -122,6 +126,7 @@ class Session:
         self.uploads = Uploads(services.limits)
         self.outbox = Outbox(OUTBOX_ROOM)
         self.files = services.spool.line(services.limits.upload_bytes)
+        self._aside: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> bool:
@@ -143,7 +148,7 @@ class Session:
         finally:
             self.connection.closed()
             self.services.jobs.forget_listener(self.send)
-            for task in tasks:
+            for task in (*tasks, *self._aside):
                 task.cancel()
             try:
                 ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -267,6 +272,9 @@ class Session:
                 return self._catalog(message)
             case ReadParameters():
                 return await self._read_parameters(message)
+            case Doctor():
+                self._diagnose(message)
+                return None
             case Shutdown():
                 log.info("a client asked the server to stop")
                 self.send(Ok(message.id))
@@ -350,6 +358,19 @@ class Session:
         self.send(Accepted(message.id, message.job, services.jobs.position(record)))
         if self.send not in record.listeners:
             services.jobs.attach(record, 0, self.send)
+
+    def _diagnose(self, message: Doctor) -> None:
+        """Answer when it is done; what else the client sends is not kept waiting."""
+
+        async def answer() -> None:
+            try:
+                self.send(DoctorOk(message.id, *await self.services.diagnosis.page()))
+            except Exception as e:
+                self.send(Error.of(as_impasto_error(e, "the doctor"), id=message.id))
+
+        task = asyncio.create_task(answer(), name="impasto-answer")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     async def _read_parameters(self, message: ReadParameters) -> Parameters:
         sources = [source for source in (message.text, message.data, message.digest) if source is not None]
