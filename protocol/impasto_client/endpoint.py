@@ -12,12 +12,17 @@ from typing import Optional, Tuple
 from impasto_protocol import home as records
 from impasto_protocol.errors import AuthError
 
-__all__ = ["Endpoint", "read_endpoint"]
+__all__ = ["Endpoint", "read_endpoint", "sandboxed"]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server: where it listens, and the token that proves the same user."""
+    """A server: where it listens, and the token that proves the same user, or a paired client.
+
+    With `secure` the connection is TLS, and the certificate must have this `fingerprint` (SHA-256 in hex) where one is
+    known. `pid` is 0 on another computer, or where processes cannot be seen. `paired` is the name under which this
+    client keeps a server that it was paired with.
+    """
 
     host: str
     port: int
@@ -25,6 +30,14 @@ class Endpoint:
     pid: int
     version: str
     protocol: Tuple[int, int]
+    secure: bool = False
+    fingerprint: str = ""
+    paired: str = ""
+
+    @property
+    def address(self) -> str:
+        """Host and port, as they are typed."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def read_endpoint(home: Optional[Path] = None) -> Optional[Endpoint]:
@@ -43,10 +56,11 @@ def read_endpoint(home: Optional[Path] = None) -> Optional[Endpoint]:
 def _alive(record: records.Endpoint) -> bool:
     # Inside a sandbox the processes of the host cannot be seen; there the record has to do. The port is not tried
     # here: a connection without a handshake would be an error in the server's log.
-    return 0 < record.port < 65536 and (_sandboxed() or _process_exists(record.pid))
+    return 0 < record.port < 65536 and (sandboxed() or _process_exists(record.pid))
 
 
-def _sandboxed() -> bool:
+def sandboxed() -> bool:
+    """Is this an editor in a Flatpak or a Snap, which sees other processes and perhaps other files than the server?"""
     return os.path.exists("/.flatpak-info") or "SNAP" in os.environ
 
 

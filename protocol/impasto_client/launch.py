@@ -15,7 +15,7 @@ from impasto_protocol.home import STOP_AFTER, home_folder, log_file, read_launch
 
 from .endpoint import Endpoint, read_endpoint
 
-__all__ = ["STOP_AFTER_MINUTES", "OnStatus", "find_or_start", "scrubbed_environment", "start_server"]
+__all__ = ["ALREADY_RUNNING", "STOP_AFTER_MINUTES", "OnStatus", "find_or_start", "scrubbed_environment", "start_server"]
 
 STOP_AFTER_MINUTES = 10
 """A server that an editor started stops so long after the last client is gone and the last job has ended, unless its
@@ -35,7 +35,7 @@ _SCRUB_NAMES = frozenset(
 )
 _TAIL_LINES = 12
 _PATIENCE_SECONDS = 3.0
-_ALREADY_RUNNING = "resource.already_running"
+ALREADY_RUNNING = "resource.already_running"
 
 
 def scrubbed_environment(environ: Mapping[str, str]) -> Dict[str, str]:
@@ -103,10 +103,12 @@ def find_or_start(
     start: bool = True,
     stop: Optional[threading.Event] = None,
     stale: Optional[int] = None,
+    patient: bool = True,
 ) -> Endpoint:
     """The running server, started first where there is none and `start` is true.
 
-    A record of the process `stale`, which was found not to answer, does not count.
+    A record of the process `stale`, which was found not to answer, does not count. Where another server holds the lock
+    its record is waited for, or with `patient` false only for a moment: `resource.already_running`.
     Raises ResourceError `resource.server_start`, with the last lines of the log where the server died, and AuthError
     for a token file that is not private. Gives up after `timeout` seconds or when `stop` is set.
     """
@@ -126,7 +128,7 @@ def find_or_start(
             return _start_once(home, deadline, stop or threading.Event(), stale)
         except ResourceError as error:
             # The lock was held: by a server that another editor is starting, or by one that is about to end.
-            if error.code != _ALREADY_RUNNING or time.monotonic() > deadline:
+            if error.code != ALREADY_RUNNING or not patient or time.monotonic() > deadline:
                 raise
 
 
@@ -143,11 +145,11 @@ def _start_once(home: Path, deadline: float, stop: threading.Event, stale: Optio
             return endpoint
         if exit_code is None:
             continue
-        if _ALREADY_RUNNING not in "\n".join(_tail(log, before)):
+        if ALREADY_RUNNING not in "\n".join(_tail(log, before)):
             raise _died(f"The Impasto server stopped while starting (exit code {exit_code}).", log, before)
         ended = ended or time.monotonic()
         if time.monotonic() - ended > _PATIENCE_SECONDS:
-            raise ResourceError(_ALREADY_RUNNING, "Another Impasto server holds the lock but does not answer.")
+            raise ResourceError(ALREADY_RUNNING, "Another Impasto server holds the lock but does not answer.")
     _reap_later(process)
     if stop.is_set():
         raise ResourceError("resource.server_start", "The start of the server was given up.", retryable=True)

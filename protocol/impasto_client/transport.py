@@ -10,11 +10,11 @@ import collections
 import socket
 import struct
 import threading
-from typing import Any, Deque, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Union
 
 from impasto_protocol.connection import CLIENT_FRAME_LIMIT
-from impasto_protocol.errors import ImpastoError, ProtocolError, ResourceError
-from impasto_protocol.version import SUBPROTOCOL
+from impasto_protocol.errors import AuthError, ImpastoError, ProtocolError, ResourceError
+from impasto_protocol.version import PROTOCOL, SUBPROTOCOL
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -23,7 +23,10 @@ from websockets.uri import parse_uri
 
 from .endpoint import Endpoint
 
-__all__ = ["GOING_AWAY", "Transport"]
+if TYPE_CHECKING:
+    from .secure import SecureSocket
+
+__all__ = ["GOING_AWAY", "Transport", "no_answer", "other_version"]
 
 GOING_AWAY = 1001
 """The close code of a server that was told to stop."""
@@ -38,10 +41,13 @@ _GOODBYE = bytes((0x88, _MASKED | 2)) + _NO_MASK + struct.pack("!H", 1000)
 _HUNG_UP = (OSError, EOFError, ConnectionClosed)
 
 
+Line = Union[socket.socket, "SecureSocket"]
+
+
 class Transport:
     """Frames to and from one server. `send` may be called from several threads, `recv` from one."""
 
-    def __init__(self, socket: socket.socket, protocol: ClientProtocol) -> None:
+    def __init__(self, socket: Line, protocol: ClientProtocol) -> None:
         self._socket = socket
         self._protocol = protocol
         """Belongs to the thread that receives, once the connection is open."""
@@ -52,40 +58,52 @@ class Transport:
         self._fragments: List[bytes] = []
         self._closed = False
 
+        self.fingerprint = b""
+        """SHA-256 of the server's certificate; empty without TLS."""
+
     @staticmethod
     def connect(endpoint: Endpoint, timeout: float = 10.0) -> Transport:
         """Open the connection.
 
-        Raises ResourceError `resource.connection_lost` where nobody answers, and ProtocolError `protocol.version`
-        where what answers does not speak this version of the wire.
+        Raises ResourceError `resource.connection_lost` where nobody answers, ProtocolError `protocol.version` where
+        what answers does not speak this version of the wire, and AuthError `auth.denied` where its certificate is not
+        the one that was pinned.
         """
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        where = f"{host}:{endpoint.port}"
+        where = endpoint.address
         protocol = ClientProtocol(
-            parse_uri(f"ws://{where}/"),
+            parse_uri(f"{'wss' if endpoint.secure else 'ws'}://{where}/"),
             subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
             max_size=CLIENT_FRAME_LIMIT,
         )
         try:
             # No proxy is asked: the server is on this computer, or at the end of a tunnel.
             opened = socket.create_connection((endpoint.host, endpoint.port), timeout)
-        except OSError as error:
-            raise _no_answer(where) from error
-        transport = Transport(opened, protocol)
+        except (OSError, UnicodeError, OverflowError) as error:
+            raise no_answer(endpoint) from error
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            line = _secured(opened, endpoint) if endpoint.secure else opened
+        except OSError as error:
+            opened.close()
+            raise no_answer(endpoint) from error
+        except ImpastoError:
+            opened.close()
+            raise
+        transport = Transport(line, protocol)
+        try:
             protocol.send_request(protocol.connect())
             transport._flush()
             while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
-                transport._feed(opened.recv(_RECEIVE))
+                transport._feed(line.recv(_RECEIVE))
             opened.settimeout(None)
         except OSError as error:
             opened.close()
-            raise _no_answer(where) from error
+            raise no_answer(endpoint) from error
         if protocol.handshake_exc is not None or protocol.subprotocol != SUBPROTOCOL:
             transport.close()
-            raise _refused(where, protocol.handshake_exc) from protocol.handshake_exc
+            raise _refused(endpoint, protocol.handshake_exc) from protocol.handshake_exc
+        transport.fingerprint = getattr(line, "fingerprint", b"")
         return transport
 
     @property
@@ -206,8 +224,41 @@ def _head(size: int) -> bytes:
     return bytes((_BINARY, _MASKED | 127)) + struct.pack("!Q", size) + _NO_MASK
 
 
-def _refused(where: str, error: Optional[Exception]) -> ImpastoError:
+def _secured(opened: socket.socket, endpoint: Endpoint) -> SecureSocket:
+    """TLS over the socket. Raises AuthError for a certificate that was not pinned, ResourceError without TLS here."""
+    try:
+        from .secure import SecureSocket, TlsError
+    except ImportError as error:
+        raise ResourceError(
+            "resource.connection_lost", f"This editor's Python cannot encrypt ({error}); use a tunnel instead."
+        ) from error
+    try:
+        line = SecureSocket(opened)
+    except TlsError as error:
+        raise ProtocolError(
+            "protocol.version",
+            f"What listens at {endpoint.address} does not answer with an encrypted connection; look at the address, "
+            "and whether the server was started with --tls.",
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            "resource.connection_lost",
+            f"The Impasto server at {endpoint.address} hung up before the connection was encrypted; look at the "
+            "address, and whether it was started with --tls.",
+            retryable=True,
+        ) from error
+    if endpoint.fingerprint and line.fingerprint.hex() != endpoint.fingerprint:
+        raise AuthError(
+            "auth.denied",
+            f"The server at {endpoint.address} shows another certificate than the one it was paired with. If it was "
+            "set up anew, pair with it again (`impasto pair` on its computer); if not, another one answers for it.",
+        )
+    return line
+
+
+def _refused(endpoint: Endpoint, error: Optional[Exception]) -> ImpastoError:
     """What a handshake that failed means."""
+    where = endpoint.address
     if isinstance(error, InvalidStatus) and error.response.status_code == 503:
         return ResourceError(
             "resource.connection_lost",
@@ -216,13 +267,34 @@ def _refused(where: str, error: Optional[Exception]) -> ImpastoError:
         )
     # A server that is killed in mid-handshake hangs up without an answer; that is no other program.
     if isinstance(error, _HUNG_UP) or (error is not None and isinstance(error.__cause__, _HUNG_UP)):
-        return _no_answer(where)
-    return ProtocolError(
-        "protocol.version",
-        f"What listens at {where} does not speak {SUBPROTOCOL}; install the plug-in and the server of the same "
-        "Impasto version.",
-    )
+        return no_answer(endpoint)
+    return other_version(endpoint)
 
 
-def _no_answer(where: str) -> ResourceError:
-    return ResourceError("resource.connection_lost", f"The Impasto server at {where} does not answer.", retryable=True)
+def other_version(endpoint: Endpoint) -> ProtocolError:
+    """What listens does not speak our major version; the record may tell which side is the older one."""
+    here, there = PROTOCOL, endpoint.protocol
+    if there[0] > here[0]:
+        what = (
+            f"The Impasto server (version {endpoint.version}) is newer than this plug-in and speaks another protocol; "
+            "install the plug-in that came with it (`impasto plugin install krita` or `gimp`), then restart the editor."
+        )
+    elif there[0] < here[0] and endpoint.version:
+        what = (
+            f"The Impasto server (version {endpoint.version}) is older than this plug-in and speaks another protocol; "
+            "stop it (`impasto stop`) and install the Impasto of this plug-in's version."
+        )
+    else:
+        what = (
+            f"What listens at {endpoint.address} does not speak {SUBPROTOCOL}; install the plug-in and the server of "
+            "the same Impasto version."
+        )
+    return ProtocolError("protocol.version", what, data={"need": list(here), "got": list(there)})
+
+
+def no_answer(endpoint: Endpoint) -> ResourceError:
+    """Nobody answers there."""
+    what = f"The Impasto server at {endpoint.address} does not answer"
+    if endpoint.paired:
+        what += "; start `impasto serve` on its computer and look whether both are in the same network"
+    return ResourceError("resource.connection_lost", what + ".", retryable=True)

@@ -13,6 +13,7 @@ from .codec import decode, encode
 from .errors import AuthError, ImpastoError, ProtocolError
 from .images import Buffer
 from .messages import CLIENT_MESSAGES, SERVER_MESSAGES, ClientInfo, Error, Hello, Message, Welcome, parse
+from .pairing import Pair, Paired
 from .version import PROTOCOL, Limits
 
 __all__ = ["CLIENT_FRAME_LIMIT", "ClientConnection", "Received", "ServerConnection", "State"]
@@ -41,13 +42,23 @@ class Received(NamedTuple):
 
 
 class ServerConnection:
-    """The server's end. `check_token` compares in constant time; `welcome` is asked when a hello was accepted."""
+    """The server's end. `check_token` compares in constant time; `welcome` is asked when a hello was accepted.
 
-    def __init__(self, limits: Limits, welcome: Callable[[], Welcome], check_token: Callable[[str], bool]) -> None:
+    `pair` gives a client that proves the code its token, or raises AuthError; None is a server that does not pair.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        welcome: Callable[[], Welcome],
+        check_token: Callable[[str], bool],
+        pair: Optional[Callable[[Pair], Paired]] = None,
+    ) -> None:
         self.state = State.WAITING
         self._limits = limits
         self._welcome = welcome
         self._check_token = check_token
+        self._pair = pair
 
     def receive(self, frame: Union[Buffer, str]) -> Received:
         """Take one frame. Never raises for what a client can send: the refusal is in `reply`."""
@@ -60,6 +71,10 @@ class ServerConnection:
             message = parse(fields, CLIENT_MESSAGES)
             if isinstance(message, Hello):
                 raise ProtocolError("protocol.bad_message", "The hello was said already; send it once.", path="type")
+            if isinstance(message, Pair):
+                raise ProtocolError(
+                    "protocol.bad_message", "Pairing comes before the hello; connect again for it.", path="type"
+                )
             return Received(message)
         except ImpastoError as error:
             close = self.state is State.WAITING
@@ -76,17 +91,22 @@ class ServerConnection:
         self.state = State.CLOSED
 
     def _greet(self, fields: Mapping[str, Any]) -> Received:
-        if fields.get("type") != Hello.TYPE:
+        if fields.get("type") not in (Hello.TYPE, Pair.TYPE):
             raise ProtocolError("protocol.not_ready", "Nothing is taken before the hello; send it first.", path="type")
         # The version goes first: another major version may have another hello.
         _check_version(fields.get("protocol"), "client", "server")
         hello = parse(fields, CLIENT_MESSAGES)
+        if isinstance(hello, Pair):
+            if self._pair is None:
+                raise AuthError("auth.denied", "This server does not pair; use the token of its user's folder.")
+            return Received(reply=self.send(self._pair(hello)))
         if not isinstance(hello, Hello):  # pragma: no cover - the table says so
             raise ProtocolError("protocol.bad_message", "The hello is not one.")
         if not self._check_token(hello.token):
             raise AuthError(
                 "auth.denied",
-                "The token is not the one of this server; read it again from the token file named in endpoint.json.",
+                "The token is not one of this server; read it again from the token file named in endpoint.json, or "
+                "pair again.",
                 path="token",
             )
         self.state = State.READY

@@ -5,7 +5,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
 
     ImpastoError
     ├── ProtocolError    protocol.bad_message  protocol.unknown_type  protocol.version  protocol.not_ready
-    ├── AuthError        auth.denied
+    ├── AuthError        auth.denied  auth.wrong_code  auth.locked
     ├── RequestError     request.invalid_param  request.unknown_mode  request.missing_input  request.empty_selection
     │                    request.bad_geometry  request.bad_file  request.no_parameters
     ├── AssetError       asset.missing  asset.digest_mismatch  asset.too_large  asset.bad_image

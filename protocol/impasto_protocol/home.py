@@ -20,9 +20,12 @@ __all__ = [
     "lock_file",
     "log_file",
     "models_folder",
+    "paired_file",
+    "pairings_file",
     "read_endpoint",
     "read_launch",
     "spool_folder",
+    "tls_file",
     "token_file",
     "write_private",
 ]
@@ -89,6 +92,21 @@ def history_folder(home: Path) -> Path:
 def spool_folder(home: Path) -> Path:
     """Files in which pixels change hands; empty while no server runs."""
     return home / "spool"
+
+
+def pairings_file(home: Path) -> Path:
+    """The clients that were paired with this server, each with the hash of its token."""
+    return home / "pairings.json"
+
+
+def paired_file(home: Path) -> Path:
+    """The servers that this client was paired with, each with its token; readable by its owner only."""
+    return home / "paired.json"
+
+
+def tls_file(home: Path) -> Path:
+    """The server's own certificate and its key; readable by its owner only."""
+    return home / "tls.pem"
 
 
 @dataclass(frozen=True)

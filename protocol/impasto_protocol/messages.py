@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
+from . import pairing
 from .assets import Data, Get, Have, HaveOk, Put, PutNew, PutNewOk, PutOk
 from .diagnosis import Doctor, DoctorOk
 from .errors import ImpastoError, ProtocolError
@@ -405,7 +406,7 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
-    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor),
+    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor, *pairing.CLIENT),
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(
@@ -424,6 +425,7 @@ SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
         HistoryOk,
         Error,
     ),
+    *pairing.SERVER,
     *(RoomOk, File, Parameters, DoctorOk, Error),
     *(Queued, Position, Started, Progress, Preview, Output, Finished, Failed, Cancelled, CatalogChanged),
 )

@@ -184,7 +184,7 @@ def test_a_model_may_be_a_file(home: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_launch_command_gives_the_same_settings() -> None:
     words = ["serve", "--port", "7860", "--models", "a", "b", "--a1111", "c", "--memory", "1.5G", "--precision", "fp32"]
-    words += ["--wildcards", "d", "--wildcards", "e"]
+    words += ["--wildcards", "d", "--wildcards", "e", "--host", "192.168.1.5", "--tls", "--stop-after", "30"]
     settings = settings_from(parser_for("serve").parse_args(words))
     assert settings.memory_budget == 3 << 29
     command = launch_command(settings)

@@ -1,4 +1,7 @@
-"""The real service with an engine that only pretends, as a program: `serve_service.py HOME SYS.PATH...`."""
+"""The real service with an engine that only pretends, as a program: `serve_service.py HOME SYS.PATH...`.
+
+With a file HOME/tls-port it has an encrypted door at that port too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ async def main(home: Path) -> None:
 
     with single_instance(home):
         write_private(token_file(home), fakes.TOKEN)
-        async with fakes.running(fakes.settings_for(home)) as (_, endpoint):
+        port = home / "tls-port"
+        changes = {"tls": True, "port": int(port.read_text())} if port.exists() else {}
+        async with fakes.running(fakes.settings_for(home, **changes)) as (_, endpoint):
             write_endpoint(home, endpoint)
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline and home.exists() and not (home / "stop").exists():

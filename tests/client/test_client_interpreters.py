@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from impasto_server.cli.vendor import vendor
+from threaded import free_port, service
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -48,14 +49,12 @@ def test_vendored_packages_are_pure_python(vendored: Path) -> None:
 
 
 @pytest.mark.parametrize("version", list(FOUND))
-def test_wire_and_client_on_python(version: str, vendored: Path) -> None:
+def test_wire_and_client_on_python(version: str, vendored: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("on_interpreter.py")
-    done = subprocess.run(
-        [FOUND[version], "-B", "-I", str(script), str(ROOT / "protocol"), str(vendored.resolve())],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [FOUND[version], "-B", "-I", str(script), str(ROOT / "protocol"), str(vendored.resolve())]
+    with service(tmp_path, tls=True, port=free_port()) as server:
+        command += [server.outer, server.code()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr and "Traceback" not in done.stderr, done.stderr
     ran = json.loads(done.stdout.splitlines()[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 import struct
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire_client import TERMINAL, Refused, new_job, session
+from websockets.exceptions import ConnectionClosed
+from wire_client import TERMINAL, Refused, new_job, pair, session
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -21,6 +23,8 @@ ROOT = HERE.parents[1]
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """The folder of a server that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        (tmp_path / "tls-port").write_text(str(free.getsockname()[1]))
     path = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "server")]
     server = subprocess.Popen([sys.executable, str(ROOT / "tests/client/serve_service.py"), str(tmp_path), *path])
     try:
@@ -193,3 +197,34 @@ def test_from_the_hello_to_the_history(home: Path) -> None:
         with pytest.raises(Refused) as unknown:
             wire.ask("dance")
         assert unknown.value.code == "protocol.unknown_type"
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_pairing(home: Path, secure: bool) -> None:
+    with session(home) as owner:
+        opened = owner.ask("pair_open")
+        assert opened["seconds"] == 600 and len(opened["addresses"]) == 2
+        url = f"{'wss' if secure else 'ws'}://{opened['addresses'][secure]}/"
+        typed = f" {opened['code'][:4].lower()}-{opened['code'][4:]} "
+        with pytest.raises(Refused) as wrong:
+            pair(url, "AAAA-AAAA", "laptop")
+        assert wrong.value.code == "auth.wrong_code"
+        paired = pair(url, typed, "laptop")
+        assert paired["name"] == "laptop" and paired["fingerprint"] == (opened["fingerprint"] if secure else "")
+        with pytest.raises(Refused) as again:
+            pair(url, typed, "laptop")
+        assert again.value.code == "auth.wrong_code"
+        with session(home, paired) as wire:
+            assert wire.ask("jobs")["jobs"] == [] and ("spool" in wire.welcome) is not secure
+            assert wire.fetch(wire.upload(bytes(100))) == bytes(100)
+            for request in ("pair_open", "shutdown"):
+                with pytest.raises(Refused) as denied:
+                    wire.ask(request)
+                assert denied.value.code == "auth.denied"
+            owner.ask("pair_revoke", name="laptop")
+            with pytest.raises(ConnectionClosed) as end:
+                wire.event("none")
+            assert end.value.rcvd is not None and end.value.rcvd.code == 1008
+        with pytest.raises(Refused) as revoked, session(home, paired):
+            pass
+        assert revoked.value.code == "auth.denied"

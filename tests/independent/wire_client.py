@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import re
+import ssl
 import stat
 import uuid
 from collections import deque
@@ -36,25 +38,17 @@ class Refused(Exception):
 class Wire:
     """One connection. Answers are waited for; what comes in between is kept in `events` (of jobs) and `notices`."""
 
-    def __init__(self, home: Path) -> None:
-        record = json.loads((home / "endpoint.json").read_text(encoding="utf-8"))
-        token = Path(record["token_file"]).read_text(encoding="utf-8").strip()
+    def __init__(self, url: str, token: str, fingerprint: str = "") -> None:
         self._open = contextlib.ExitStack()
-        opening = connect(
-            f"ws://{record['host']}:{record['port']}/",
-            subprotocols=["impasto.v1"],  # type: ignore[list-item]
-            compression=None,
-            proxy=None,
-            max_size=64 << 20,
-        )
-        self.socket: ClientConnection = self._open.enter_context(opening)
-        assert self.socket.subprotocol == "impasto.v1"
+        self.socket: ClientConnection = self._open.enter_context(opened(url))
+        if fingerprint:
+            assert certificate_of(self.socket).hex() == fingerprint
         self.events: deque[Map] = deque()
         self.notices: deque[Map] = deque()
         self.put_answers: deque[Map] = deque()
         self._id = 0
         client = {"name": "independent", "version": "1", "host": "none"}
-        self._send({"type": "hello", "protocol": [1, 3], "client": client, "token": token})
+        self._send({"type": "hello", "protocol": [1, 5], "client": client, "token": token})
         self.welcome = self._next()
         if self.welcome["type"] == "error":
             raise Refused(self.welcome)
@@ -209,12 +203,60 @@ class Wire:
 
 
 @contextlib.contextmanager
-def session(home: Path) -> Iterator[Wire]:
-    wire = Wire(home)
+def session(home: Path, paired: Map | None = None) -> Iterator[Wire]:
+    """A connection to the server of this folder, or to one that was paired with."""
+    if paired is None:
+        record = json.loads((home / "endpoint.json").read_text(encoding="utf-8"))
+        token = Path(record["token_file"]).read_text(encoding="utf-8").strip()
+        wire = Wire(f"ws://{record['host']}:{record['port']}/", token)
+    else:
+        wire = Wire(paired["url"], paired["token"], paired["fingerprint"])
     try:
         yield wire
     finally:
         wire.close()
+
+
+def opened(url: str) -> ClientConnection:
+    context = None
+    if url.startswith("wss:"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    socket = connect(
+        url,
+        subprotocols=["impasto.v1"],  # type: ignore[list-item]
+        compression=None,
+        proxy=None,
+        ssl=context,
+        max_size=64 << 20,
+    )
+    assert socket.subprotocol == "impasto.v1"
+    return socket
+
+
+def certificate_of(socket: ClientConnection) -> bytes:
+    """The SHA-256 of the certificate; b"" where the connection is plain."""
+    raw: Any = socket.socket
+    return hashlib.sha256(raw.getpeercert(True)).digest() if isinstance(raw, ssl.SSLSocket) else b""
+
+
+def pair(url: str, typed: str, name: str) -> Map:
+    """What is to be kept of a server that shows this code."""
+    code = typed.upper().replace("-", "").replace(" ", "")
+    with opened(url) as socket:
+        seen, salt = certificate_of(socket), os.urandom(32)
+        key = hashlib.pbkdf2_hmac("sha256", code.encode("ascii"), salt, 100_000, 32)
+        proof = hmac.digest(key, b"impasto pair client" + salt + seen, "sha256")
+        client = {"name": "independent", "version": "1"}
+        asked = {"type": "pair", "protocol": [1, 5], "client": client, "name": name, "salt": salt, "proof": proof}
+        socket.send(msgpack.packb(asked, use_bin_type=True))
+        answer = msgpack.unpackb(socket.recv(20), raw=False)
+    if answer["type"] == "error":
+        raise Refused(answer)
+    assert answer["type"] == "paired"
+    said = b"impasto pair server" + salt + seen + answer["token"].encode()
+    assert hmac.compare_digest(answer["proof"], hmac.digest(key, said, "sha256"))
+    return {"url": url, "token": answer["token"], "fingerprint": seen.hex(), "name": answer["name"]}
 
 
 def new_job() -> str:

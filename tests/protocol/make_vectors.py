@@ -13,6 +13,16 @@ from typing import Any
 from impasto_protocol import messages as m
 from impasto_protocol.codec import encode
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.pairing import (
+    Pair,
+    Paired,
+    PairOpen,
+    PairOpened,
+    PairRevoke,
+    client_proof,
+    code_key,
+    server_proof,
+)
 from impasto_protocol.schema import Mode, ModeInput, Param
 from impasto_protocol.version import Limits
 
@@ -33,6 +43,12 @@ MODE = Mode(
         Param("model", "string", "", "Model", choices={"from": "models", "kind": "checkpoint"}),
     ),
 )
+
+CODE = "K7QXM2RD"
+SALT = bytes(range(32))
+FINGERPRINT = bytes(range(64, 96))
+PAIRED_TOKEN = "a token of one's own"
+KEY = code_key(CODE, SALT)
 
 CLIENT = (
     m.Hello((1, 0), m.ClientInfo("impasto_client", "0.1.0", "krita 5.2.9"), "s3cret"),
@@ -76,6 +92,12 @@ CLIENT = (
     m.ReadParameters(22, data=b"\x89PNG\r\n\x1a\n"),
     m.ReadParameters(23, digest=DIGEST),
     m.Doctor(24),
+    Pair(
+        *((1, 5), m.ClientInfo("impasto_client", "0.1.0", "krita 5.2.9"), "ada's laptop"),
+        *(SALT, client_proof(KEY, SALT, FINGERPRINT)),
+    ),
+    PairOpen(24),
+    PairRevoke(25, "ada's laptop"),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -139,6 +161,8 @@ SERVER = (
         "AUTOMATIC1111 v1.10.1",
     ),
     m.DoctorOk(24, "ok    impasto   Impasto 0.1.0\nBAD   disk      0.4 GiB free\n", 1),
+    Paired("ada's laptop", PAIRED_TOKEN, server_proof(KEY, SALT, FINGERPRINT, PAIRED_TOKEN)),
+    PairOpened(24, CODE, 600, ("127.0.0.1:40123", "192.168.1.20:7867"), FINGERPRINT.hex()),
 )
 
 REFUSED = (
@@ -169,6 +193,13 @@ REFUSED = (
         encode({"type": "filled", "id": 1, "name": "../x", "generation": 1}),
         "protocol.bad_message",
     ),
+    (
+        "pairing without a proof",
+        encode(
+            {"type": "pair", "protocol": [1, 5], "client": {"name": "x", "version": "1"}, "name": "x", "salt": SALT}
+        ),
+        "protocol.bad_message",
+    ),
     ("job id with a path", encode({"type": "cancel", "id": 1, "job": "../../x"}), "protocol.bad_message"),
 )
 
@@ -196,9 +227,21 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.3; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.5; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
+        "pairing": [
+            {
+                "code": CODE,
+                "salt": SALT.hex(),
+                "fingerprint": fingerprint.hex(),
+                "token": PAIRED_TOKEN,
+                "key": KEY.hex(),
+                "client_proof": client_proof(KEY, SALT, fingerprint).hex(),
+                "server_proof": server_proof(KEY, SALT, fingerprint, PAIRED_TOKEN).hex(),
+            }
+            for fingerprint in (FINGERPRINT, b"")
+        ],
         "refused": [{"what": what, "frame": run_lengths(frame), "code": code} for what, frame, code in REFUSED],
     }
     Path(__file__).with_name("vectors.json").write_text(json.dumps(vectors, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 from impasto_protocol.codec import decode, encode
 from impasto_protocol.errors import ProtocolError
 from impasto_protocol.messages import CLIENT_MESSAGES, SERVER_MESSAGES, parse
+from impasto_protocol.pairing import client_proof, code_key, server_proof
 from impasto_protocol.version import Limits
 
 __all__ = ["check_vectors", "load_vectors", "with_bytes"]
@@ -30,6 +31,13 @@ def check_vectors() -> int:
             assert encode(message.to_wire()) == frame, vector
             assert parse(message.to_wire(), table) == message, vector
             checked += 1
+    for vector in vectors["pairing"]:
+        salt, fingerprint = bytes.fromhex(vector["salt"]), bytes.fromhex(vector["fingerprint"])
+        key = code_key(vector["code"], salt)
+        assert key.hex() == vector["key"]
+        assert client_proof(key, salt, fingerprint).hex() == vector["client_proof"]
+        assert server_proof(key, salt, fingerprint, vector["token"]).hex() == vector["server_proof"]
+        checked += 1
     for vector in vectors["refused"]:
         try:
             parse(decode(_expanded(vector["frame"]), Limits()), CLIENT_MESSAGES)

@@ -133,10 +133,11 @@ async def running(settings: Settings, **changes: Any) -> AsyncIterator[tuple[Ser
     if not any(models_folder(settings.home).glob("*")):
         add_model(settings.home)
     changes.setdefault("identify", identify)
+    opened = changes.pop("opened", lambda warning: None)
     server = Server(settings, TOKEN, **changes)
     server.diagnosis = Diagnosis(settings.home, (sys.executable, "-c", 'print(\'{"text": "fine", "bad": 0}\')'))
     there: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(server.run(there.set_result))
+    task = asyncio.create_task(server.run(there.set_result, opened))
     await asyncio.wait([task, there], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()

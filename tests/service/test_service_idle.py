@@ -124,7 +124,7 @@ def test_minutes_on_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     def started(*words: str, environ: str | None = None) -> tuple[float | None, list[str]]:
         served: list[Any] = []
         monkeypatch.setattr(
-            "impasto_server.service.serve.serve", lambda settings, launch, told: served.extend((settings, launch))
+            "impasto_server.service.serve.serve", lambda settings, launch, *told: served.extend((settings, launch))
         )
         monkeypatch.delenv(STOP_AFTER, raising=False)
         if environ is not None:

@@ -123,7 +123,7 @@ def test_beyond_loopback_needs_a_flag(tmp_path: Path) -> None:
         async with running(settings_for(tmp_path, host="0.0.0.0")):
             pass
 
-    with pytest.raises(ImpastoError, match="not encrypted") as e:
+    with pytest.raises(ImpastoError, match="--tls") as e:
         asyncio.run(scenario())
     assert e.value.code == "resource.beyond_loopback"
 

@@ -30,6 +30,7 @@ VERBS = {
     "params": ("params", "what a picture says of how it was made"),
     "models": ("models", "list, show and check models; install the starter model"),
     "history": ("history", "list the results that are kept, make one again"),
+    "pair": ("pair", "let another computer or a sandboxed editor use this server"),
     "plugin": ("plugin", "build or install an editor's plug-in"),
     "uninstall": ("uninstall", "take the plug-ins and what the set-up made away again"),
     "doctor": ("doctor", "check this installation and say what to mend"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impasto_protocol.home import STOP_AFTER, home_folder, read_launch
+from impasto_protocol.pairing import REMOTE_PORT
 
 if TYPE_CHECKING:
     from impasto_protocol.home import Endpoint
@@ -36,12 +37,19 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verbs `serve` and `stop`."""
     serve = subparsers.add_parser("serve", help="run the server that the editors talk to")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
     serve.add_argument(
-        "--allow-remote",
-        action="store_true",
-        help="permit a --host beyond this machine; the connection is not encrypted yet",
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to open to other computers, with --tls (default: this machine only)",
+    )
+    serve.add_argument(
+        "--port", type=int, default=0, help=f"port to listen on (default: a free one, with --tls {REMOTE_PORT})"
+    )
+    how = serve.add_mutually_exclusive_group()
+    how.add_argument("--tls", action="store_true", help="encrypt what --host opens; clients are paired (impasto pair)")
+    how.add_argument(
+        "--insecure", action="store_true", help="permit a --host beyond this machine without encryption, as in a VPN"
     )
     serve.add_argument(
         "--stop-after",
@@ -96,7 +104,8 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return Settings(
         host=getattr(args, "host", "127.0.0.1"),
         port=getattr(args, "port", 0),
-        allow_remote=getattr(args, "allow_remote", False),
+        tls=getattr(args, "tls", False),
+        insecure=getattr(args, "insecure", False),
         **folders_of(args),
         wildcards=tuple(path.expanduser().absolute() for path in args.wildcards),
         device=args.device,
@@ -113,8 +122,9 @@ def launch_command(settings: Settings) -> list[str]:
         value = getattr(settings, name)
         if value != type(settings).__dataclass_fields__[name].default:
             command += [f"--{name}", str(value)]
-    if settings.allow_remote:
-        command.append("--allow-remote")
+    for name in ("tls", "insecure"):
+        if getattr(settings, name):
+            command.append(f"--{name}")
     if settings.models:
         command += ["--models", *map(str, settings.models)]
     for name in _PROGRAMS:
@@ -157,7 +167,10 @@ def _serve(args: argparse.Namespace) -> int:
     def listening(endpoint: Endpoint) -> None:
         print(f"Impasto listens on {endpoint.host} port {endpoint.port}. Ctrl+C stops it.", flush=True)
 
-    serve(settings, launch, listening)
+    def opened(warning: str) -> None:
+        print(f"impasto: {warning}", file=sys.stderr, flush=True)
+
+    serve(settings, launch, listening, opened)
     return 0
 
 

@@ -21,8 +21,15 @@ __all__ = ["serve"]
 log = logging.getLogger("impasto.server")
 
 
-def serve(settings: Settings, launch: Sequence[str], listening: Callable[[Endpoint], None] = lambda e: None) -> None:
+def serve(
+    settings: Settings,
+    launch: Sequence[str],
+    listening: Callable[[Endpoint], None] = lambda e: None,
+    opened: Callable[[str], None] = lambda w: None,
+) -> None:
     """Run the one server of `settings.home`; blocks. `launch` is the command that would start it again.
+
+    `listening` is told where it listens, `opened` what lies open beyond loopback, in a sentence.
 
     Raises ResourceError (already running, cannot listen, folder not usable) and AuthError (token file open to others).
     """
@@ -38,7 +45,7 @@ def serve(settings: Settings, launch: Sequence[str], listening: Callable[[Endpoi
 
         async def run() -> None:
             with _signals(server):
-                await server.run(announce)
+                await server.run(announce, opened)
 
         try:
             asyncio.run(run())

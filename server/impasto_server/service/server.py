@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import http
@@ -13,13 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from impasto_protocol.errors import ModelError, ResourceError
-from impasto_protocol.home import Endpoint, history_folder, models_folder, spool_folder, token_file
+from impasto_protocol.errors import ModelError
+from impasto_protocol.home import Endpoint, history_folder, models_folder, pairings_file, spool_folder, token_file
 from impasto_protocol.messages import CatalogChanged, ServerInfo, Welcome
-from impasto_protocol.version import PROTOCOL, SUBPROTOCOL
-from websockets.asyncio.server import Server as Listener
+from impasto_protocol.pairing import PairOpened
+from impasto_protocol.version import PROTOCOL
 from websockets.asyncio.server import ServerConnection as Socket
-from websockets.asyncio.server import serve as listen
 from websockets.http11 import Request, Response
 
 from .. import __version__
@@ -29,18 +29,21 @@ from . import facts
 from .blobs import Blobs
 from .catalogue import NO_CHECKPOINT, Catalogue
 from .diagnosis import Diagnosis
+from .doors import Door, check_host, doors_of, is_loopback, open_door, warning_of
 from .estimates import Estimates
 from .idle import IdleWatch
 from .journal import Journal
 from .ledger import Ledger
 from .model_folders import a1111_folders, comfyui_folders, invokeai_folders
 from .orders import Order
+from .pairings import CODE_SECONDS, Pairings
 from .queue import JobQueue
 from .remembered import with_remembered
-from .session import Session
-from .settings import LOOPBACK, Settings
+from .session import CLOSE_POLICY, Session
+from .settings import Settings
 from .spool import Spool
 from .starter_model import install_starter
+from .tls import identity_of
 from .worker import ThreadWorker, Worker
 from .worker_main import EngineSpec
 from .worker_process import ProcessWorker
@@ -50,6 +53,8 @@ __all__ = ["Server", "catalogue_of", "make_worker", "word_sources_of"]
 log = logging.getLogger("impasto.server")
 
 MAX_CONNECTIONS = 32
+MAX_BEYOND = 16
+"""Connections from beyond loopback, so that no stranger can lock out the editors of this machine."""
 
 CLOSE_RESTART = 1012
 
@@ -121,8 +126,12 @@ class Server:
             keep_ended=settings.finished_jobs,
             measured=self._measured,
         )
+        self.pairings = Pairings(pairings_file(settings.home) if settings.owns_home else None)
+        self.doors: list[Door] = []
+        """Where it listens, the inner door first; empty before."""
         self._token = token.encode()
         self._sessions: set[Session] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._idle = IdleWatch(settings.stop_after, self._in_use) if settings.stop_after else None
         self._went_idle = False
@@ -134,28 +143,33 @@ class Server:
         if order.model is not None:
             self.estimates.measured(order.model.id, order.plan, seconds)
 
-    async def run(self, listening: Callable[[Endpoint], None] = lambda endpoint: None) -> None:
-        """Serve until `stop`; `listening` is told where, once clients can connect.
+    async def run(
+        self,
+        listening: Callable[[Endpoint], None] = lambda endpoint: None,
+        opened: Callable[[str], None] = lambda warning: None,
+    ) -> None:
+        """Serve until `stop`; `listening` is told where, once clients can connect, `opened` what lies open to others.
 
-        Raises ResourceError `resource.cannot_listen`, or `resource.beyond_loopback` without `allow_remote`.
+        Raises ResourceError `resource.cannot_listen`, or `resource.beyond_loopback` without `tls` or `insecure`;
+        AuthError where the certificate's file is open to others.
         """
         settings = self.settings
-        if settings.host not in LOOPBACK and not settings.allow_remote:
-            raise ResourceError(
-                "resource.beyond_loopback",
-                f"Listening on {settings.host} would open the server to the network, where the wire is not encrypted "
-                "yet; use 127.0.0.1 through a tunnel, or say --allow-remote.",
-            )
+        check_host(settings)
         await asyncio.to_thread(self._scan_first)
         if settings.owns_home:
             await asyncio.to_thread(self._recover)
             self.spool.open()
-        async with await self._listen() as listener:
-            host, port = listener.sockets[0].getsockname()[:2]
-            log.info("version %s listens on %s port %d, process %d", __version__, host, port, os.getpid())
-            listening(
-                Endpoint(host, port, os.getpid(), sys.executable, str(token_file(settings.home)), __version__, PROTOCOL)
-            )
+        async with contextlib.AsyncExitStack() as stack:
+            await self._listen(stack)
+            inner = self.doors[0]
+            log.info("version %s listens on %s port %d, process %d", __version__, inner.host, inner.port, os.getpid())
+            for door in self.doors:
+                if is_loopback(door.host):
+                    continue
+                log.warning("%s", warning_of(door))
+                opened(warning_of(door))
+            token_path, here = str(token_file(settings.home)), (inner.host, inner.port, os.getpid(), sys.executable)
+            listening(Endpoint(*here, token_path, __version__, PROTOCOL))
             background = [
                 asyncio.create_task(self.jobs.run(), name="impasto-jobs"),
                 asyncio.create_task(self._rescan(), name="impasto-rescan"),
@@ -206,8 +220,30 @@ class Server:
         """Revision of all that the catalogue message says: the models and the device."""
         return hashlib.blake2b(f"{self.catalogue.rev} {self.device}".encode(), digest_size=8).hexdigest()
 
-    def check_token(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode("utf-8", "replace"), self._token)
+    def who(self, token: str) -> str | None:
+        """Whose token this is: "" the server's own user, the name of a paired client, None nobody's."""
+        if hmac.compare_digest(token.encode("utf-8", "replace"), self._token):
+            return ""
+        name = self.pairings.who(token)
+        if name is not None:
+            self.pairings.seen(name)
+        return name
+
+    def open_pairing(self, id: int) -> PairOpened:
+        """A new code, and where it can be used."""
+        doors = [door for door in self.doors if door.may_pair]
+        fingerprint = next((door.fingerprint.hex() for door in doors if door.fingerprint), None)
+        code = self.pairings.open()
+        return PairOpened(id, code, CODE_SECONDS, tuple(door.address for door in doors), fingerprint)
+
+    def revoke(self, name: str) -> None:
+        """A paired client's token is worth nothing any more, and its connections end. Raises RequestError."""
+        self.pairings.revoke(name)
+        for session in self._sessions:
+            if session.who == name:
+                closing = asyncio.create_task(session.socket.close(CLOSE_POLICY, "the pairing was revoked"))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     def _scan_first(self) -> None:
         self.catalogue.scan()
@@ -232,41 +268,27 @@ class Server:
             return
         self.jobs.finish_pictures(unfinished)
 
-    async def _listen(self) -> Listener:
-        limit = self.limits.frame
-        try:
-            return await listen(
-                self._serve_one,
-                self.settings.host,
-                self.settings.port,
-                origins=[None],  # browsers name their origin; no page may talk to this server
-                subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
-                process_request=self._admit,
-                compression=None,
-                # Frames a little too long are refused in words; those far too long end the connection.
-                max_size=2 * limit,
-                ping_interval=20,
-                ping_timeout=60,
-                close_timeout=2,
-            )
-        except OSError as e:
-            raise ResourceError(
-                "resource.cannot_listen",
-                f"{self.settings.host} port {self.settings.port} cannot be listened on ({e.strerror}); "
-                "leave --port out to take a free one.",
-            ) from e
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        identity = await asyncio.to_thread(identity_of, self.settings.home) if self.settings.tls else None
+        for wanted in doors_of(self.settings, identity):
+            wish = self.pairings.port if wanted.inner else None
+            listener, door = await open_door(wanted, self._serve_one, self._admit, self.limits.frame, wish)
+            await stack.enter_async_context(listener)
+            self.doors.append(door)
+        self.pairings.listens(self.doors[0].port)
 
-    def _admit(self, socket: Socket, request: Request) -> Response | None:
-        if len(self._sessions) >= MAX_CONNECTIONS:
+    def _admit(self, door: Door, socket: Socket, request: Request) -> Response | None:
+        beyond = sum(not session.door.inner for session in self._sessions)
+        if len(self._sessions) >= MAX_CONNECTIONS or (not door.inner and beyond >= MAX_BEYOND):
             return socket.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections; close some.\n")
         return None
 
-    async def _serve_one(self, socket: Socket) -> None:
+    async def _serve_one(self, door: Door, socket: Socket) -> None:
         if self._went_idle:
             # Who comes in this very moment starts the server again; "stopped" would keep an editor from it.
             await socket.close(CLOSE_RESTART, "nobody was here; start the server again")
             return
-        session = Session(self, socket)
+        session = Session(self, socket, door)
         self._sessions.add(session)
         try:
             await session.run()

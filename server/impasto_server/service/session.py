@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from impasto_protocol.connection import ServerConnection, State
-from impasto_protocol.errors import AssetError, ProtocolError, RequestError, ResourceError
+from impasto_protocol.errors import AssetError, AuthError, ProtocolError, RequestError, ResourceError
 from impasto_protocol.images import Buffer
 from impasto_protocol.messages import (
     PAGE_LIMIT,
@@ -54,6 +54,7 @@ from impasto_protocol.messages import (
     Submit,
     Welcome,
 )
+from impasto_protocol.pairing import Pair, Paired, PairOpen, PairOpened, PairRevoke
 from impasto_protocol.uploads import Uploads
 from impasto_protocol.version import Limits
 from websockets.asyncio.server import ServerConnection as Socket
@@ -64,12 +65,14 @@ from ..engine.prompt_words import WordSources
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
 from .diagnosis import Diagnosis
+from .doors import Door
 from .estimates import Estimates
 from .history import page
 from .incidents import as_impasto_error
 from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
 from .outbox import Outbox
+from .pairings import Pairings
 from .queue import JobQueue
 from .reading import CatalogueNames, read_parameters
 from .spool import Spool, SpoolFile
@@ -101,6 +104,7 @@ class Services(Protocol):
     jobs: JobQueue
     estimates: Estimates
     diagnosis: Diagnosis
+    pairings: Pairings
     slow_client: float
 
     @property
@@ -111,7 +115,11 @@ class Services(Protocol):
 
     def welcome(self) -> Welcome: ...
 
-    def check_token(self, token: str) -> bool: ...
+    def who(self, token: str) -> str | None: ...
+
+    def open_pairing(self, id: int) -> PairOpened: ...
+
+    def revoke(self, name: str) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -119,10 +127,13 @@ class Services(Protocol):
 class Session:
     """A client from its hello to its end."""
 
-    def __init__(self, services: Services, socket: Socket) -> None:
+    def __init__(self, services: Services, socket: Socket, door: Door) -> None:
         self.services = services
         self.socket = socket
-        self.connection = ServerConnection(services.limits, self._welcome, services.check_token)
+        self.door = door
+        self.who: str | None = None
+        """ "" the server's own user, else the name of a paired client; None before the hello."""
+        self.connection = ServerConnection(services.limits, self._welcome, self._check_token, self._pair)
         self.uploads = Uploads(services.limits)
         self.outbox = Outbox(OUTBOX_ROOM)
         self.files = services.spool.line(services.limits.upload_bytes)
@@ -162,7 +173,29 @@ class Session:
                 raise end
 
     def _welcome(self) -> Welcome:
-        return replace(self.services.welcome(), spool=self.files.offer())
+        welcome = self.services.welcome()
+        # Who comes from elsewhere cannot see the files, and need not know where they lie.
+        return replace(welcome, spool=self.files.offer()) if self.door.inner else welcome
+
+    def _check_token(self, token: str) -> bool:
+        self.who = self.services.who(token)
+        return self.who is not None
+
+    def _pair(self, asked: Pair) -> Paired:
+        if not self.door.may_pair:
+            raise AuthError(
+                "auth.denied",
+                "This connection is not encrypted, and a token must not cross a network where others can read it; "
+                "start the server with --tls.",
+            )
+        return self.services.pairings.pair(asked, self.door.fingerprint)
+
+    def _only_owner(self) -> None:
+        if self.who != "":
+            raise AuthError(
+                "auth.denied",
+                "A paired computer cannot do this; do it on the server's computer (`impasto pair`, `impasto stop`).",
+            )
 
     async def _read(self) -> None:
         try:
@@ -275,7 +308,15 @@ class Session:
             case Doctor():
                 self._diagnose(message)
                 return None
+            case PairOpen():
+                self._only_owner()
+                return self.services.open_pairing(message.id)
+            case PairRevoke():
+                self._only_owner()
+                self.services.revoke(message.name)
+                return Ok(message.id)
             case Shutdown():
+                self._only_owner()
                 log.info("a client asked the server to stop")
                 self.send(Ok(message.id))
                 self.services.stop()

@@ -8,9 +8,7 @@ from pathlib import Path
 from impasto_protocol.home import home_folder
 from impasto_protocol.version import Limits
 
-__all__ = ["LOOPBACK", "Settings"]
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+__all__ = ["Settings"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,16 @@ class Settings:
     must not: they may be the first one's present work."""
 
     host: str = "127.0.0.1"
-    port: int = 0
-    """0 takes a free port; the endpoint record tells which."""
+    """Beyond loopback it needs `tls` or `insecure`; the editors of this machine have a door of their own then."""
 
-    allow_remote: bool = False
-    """Listen beyond loopback. The wire is not encrypted there yet."""
+    port: int = 0
+    """0 takes a free port on loopback (the endpoint record tells which), and 7867 beyond it."""
+
+    tls: bool = False
+    """Encrypt `host` with the server's own certificate."""
+
+    insecure: bool = False
+    """Listen beyond loopback without encryption."""
 
     models: tuple[Path, ...] = ()
     """Further folders with checkpoints; the home's models/ is always one."""
