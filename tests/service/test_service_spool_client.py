@@ -35,6 +35,10 @@ def small_pictures_go_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(impasto_client.pictures, "SPOOL_FROM", 1024)
 
 
+SOCKET = {"have", "put", "put_new", "get"}
+"""What moves pixels through the socket."""
+
+
 class Desk:
     """A client with what it said and what it heard."""
 
@@ -92,7 +96,7 @@ def test_pictures_go_by_file_by_themselves(tmp_path: Path, expected: bytes) -> N
         desk = Desk(endpoint)
         assert desk.client.through_files
         assert desk.job() == expected
-        assert {"room", "filled", "get_file", "release"} <= desk.types() and not {"put", "have", "get"} & desk.types()
+        assert {"room", "filled", "get_file", "release"} <= desk.types() and not SOCKET & desk.types()
         # The next job's pictures go through the same files.
         used = {file.name for file in server.spool.folder.iterdir()}  # type: ignore[union-attr]
         assert desk.job("k") == expected
@@ -127,7 +131,7 @@ def test_a_client_that_cannot_see_the_files_uses_the_socket(
             assert not Desk(endpoint).client.through_files
         desk = Desk(endpoint, files=False)
         assert not desk.client.through_files and desk.job("b") == expected
-        assert "have" in desk.types() and "room" not in desk.types()
+        assert "put_new" in desk.types() and "room" not in desk.types()
 
     at_a_server(tmp_path, use)
 
@@ -156,7 +160,7 @@ def test_what_does_not_go_by_file_goes_by_socket(
         else:
             monkeypatch.setattr(SpoolFolder, "write" if where == "no write" else "read", full)
         assert desk.job() == expected
-        assert ("put" if where in ("no room", "no write", "spoilt") else "get") in desk.types()
+        assert ("put_new" if where in ("no room", "no write", "spoilt") else "get") in desk.types()
         desk.client.close()
 
     at_a_server(tmp_path, use)
