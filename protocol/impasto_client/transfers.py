@@ -16,7 +16,7 @@ from .client import Client
 from .document import ResultLayer, Snapshot
 from .events import ServerCatalog
 
-__all__ = ["fetch_result", "send_job", "whole_catalog"]
+__all__ = ["chosen_kinds", "fetch_result", "send_job", "whole_catalog"]
 
 
 def send_job(
