@@ -102,6 +102,16 @@ def test_the_tree_names_no_machine_and_stays_small() -> None:
     assert size < 60_000_000, f"{size} bytes are tracked"
 
 
+def test_one_module_alone_may_reach_a_hub() -> None:
+    """`impasto models pull` says so; everything else has no way there."""
+    found = [
+        str(path.relative_to(ROOT))
+        for path in tracked("protocol/*.py", "server/*.py", "krita_plugin/*.py", "gimp_plugin/*.py")
+        if "huggingface_hub" in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["server/impasto_server/cli/pull.py"]
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     command = "python3 dev.py test"
     assert command in (ROOT / ".ci/run").read_text()

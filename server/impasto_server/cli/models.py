@@ -1,12 +1,14 @@
-"""`impasto models list | show | check | starter`."""
+"""`impasto models list | show | check | starter | pull`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+from impasto_protocol.errors import RequestError
 from impasto_protocol.home import models_folder
 
 from ..engine.modelpath import is_model_folder
@@ -16,6 +18,7 @@ from ..service.home import ensure_home
 from ..service.server import catalogue_of
 from ..service.settings import Settings
 from ..service.starter_model import install_starter
+from . import pull
 from .server import add_folder_options, folders_of
 
 __all__ = ["add_arguments", "run"]
@@ -23,8 +26,8 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb `models`."""
-    models = subparsers.add_parser("models", help="list, show and check models; install the starter model")
-    verbs = models.add_subparsers(dest="models_verb", required=True, metavar="list|show|check|starter")
+    models = subparsers.add_parser("models", help="list, show and check models; install the starter model, pull others")
+    verbs = models.add_subparsers(dest="models_verb", required=True, metavar="list|show|check|starter|pull")
     for name, text in (
         ("list", "all models that are found"),
         ("show", "what is known of one"),
@@ -42,9 +45,17 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             add_folder_options(parser)
             parser.add_argument("--json", action="store_true")
 
+    fetch = verbs.add_parser("pull", help="fetch models of a curated list from the hub; nothing else ever goes there")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="names of the list")
+    fetch.add_argument("--list", action="store_true", help="what can be pulled, with sizes and licences; no network")
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="another folder than your models folder")
+    fetch.add_argument("--json", action="store_true")
+
 
 def run(args: argparse.Namespace) -> int:
     """Run `models`; 1 where a checked file cannot be used."""
+    if args.models_verb == "pull":
+        return _pull(args)
     if args.models_verb == "starter":
         return _starter(args.repair)
     if args.models_verb == "check" and args.files:
@@ -101,6 +112,26 @@ def _tell_check(found: list[tuple[str, Facts]], as_json: bool) -> int:
         for file, facts in found:
             print(f"{'ok  ' if facts.usable else 'BAD '} {file}" + ("" if facts.usable else f": {facts.reason}"))
     return 0 if all(facts.usable for _, facts in found) else 1
+
+
+def _pull(args: argparse.Namespace) -> int:
+    entries = pull.catalogue() if args.list else [pull.entry(name) for name in args.names]
+    if args.list:
+        print(json.dumps([asdict(e) for e in entries]) if args.json else pull.table(entries))
+        return 0
+    if not entries:
+        raise RequestError("request.missing_input", "Name what to pull; see `impasto models pull --list`.")
+    if args.to is None:
+        ensure_home(Settings().home)
+    models = (args.to or models_folder(Settings().home)).expanduser().absolute()
+    for entry in entries:
+        print(f"{entry.title}: licence {entry.licence}, see {entry.page}", file=sys.stderr)
+        path, fetched = pull.fetch(entry, models)
+        if args.json:
+            print(json.dumps({"name": entry.name, "file": str(path), "fetched": fetched, "licence": entry.licence}))
+        else:
+            print(path)
+    return 0
 
 
 def _starter(repair: bool) -> int:
