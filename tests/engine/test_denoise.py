@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from impasto_server.engine.attention import install
 from impasto_server.engine.conditioning import Conditioning
 from impasto_server.engine.denoise import Denoiser, to_denoised
@@ -73,6 +75,44 @@ def test_cfg_1_skips_the_negative(denoiser):
     assert rows == [1]
     almost, _ = counted(denoiser, noisy(), LEVELS[2], cfg=1.0 + 1e-6)
     assert relative(out, almost) < 1e-4
+
+
+def test_ngms_skips_the_negative_in_every_other_call(denoiser):
+    low, rows = replace(denoiser, ngms=float(LEVELS[2]) + 0.1, _calls=itertools.count()), []
+    hook = denoiser.network.register_forward_pre_hook(lambda m, args: rows.append(args[0].shape[0]))
+    try:
+        outs = [low(noisy(), LEVELS[i]) for i in (1, 2, 3, 4, 5)]
+    finally:
+        hook.remove()
+    assert rows == [2, 1, 2, 1, 2]  # the first is above the level, and would not be skipped in any case
+    assert torch.equal(outs[1], replace(denoiser, cfg=1.0)(noisy(), LEVELS[2]))
+    assert torch.equal(outs[2], denoiser(noisy(), LEVELS[3]))
+    _, rows = counted(
+        denoiser, noisy(), LEVELS[2], ngms=float(LEVELS[2]) + 0.1, ngms_all=True, _calls=itertools.count()
+    )
+    assert rows == [1]
+    _, rows = counted(denoiser, noisy(), LEVELS[2], ngms=float(LEVELS[2]), ngms_all=True)
+    assert rows == [2]
+
+
+def test_guidance_rescale_is_the_papers_and_diffusers(denoiser):
+    def outputs(cfg: float, rescale: float = 0.0) -> torch.Tensor:
+        x = noisy(2)
+        return (x - replace(denoiser, cfg=cfg, cfg_rescale=rescale)(x, LEVELS[2])) / LEVELS[2]  # epsilon
+
+    cond, guided = outputs(1.0), outputs(7.5)
+    torch.testing.assert_close(outputs(7.5, 0.7), rescale_noise_cfg(guided, cond, 0.7), rtol=1e-4, atol=1e-5)
+    whole = outputs(7.5, 1.0)
+    torch.testing.assert_close(whole.std([1, 2, 3]), cond.std([1, 2, 3]), rtol=1e-4, atol=1e-5)
+    assert torch.equal(outputs(7.5, 0.0), guided)
+
+
+def test_the_negative_side_by_itself(denoiser):
+    for cfg in (0.6, 1.0):
+        run = replace(denoiser, cfg=cfg, keep_unguided=True, ngms=99.0, ngms_all=True, _unguided=[])
+        run(noisy(2), LEVELS[2])
+        alone = replace(denoiser, positive=denoiser.negative, cfg=1.0)(noisy(2), LEVELS[2])
+        assert relative(alone, run.unguided()) < 1e-5
 
 
 def test_a_batch_equals_its_pictures_one_by_one(denoiser):

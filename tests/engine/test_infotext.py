@@ -17,7 +17,7 @@ from impasto_server.engine.fields import params_of
 from impasto_server.engine.infotext import MAX_NOTES, Match, Understood, infotext, read_infotext
 from impasto_server.engine.infotext_keys import enum_name, schedule_title
 from impasto_server.engine.infotext_text import MAX_TEXT, format_infotext, read_pairs, split_infotext
-from impasto_server.engine.modes import MODES, parse_params
+from impasto_server.engine.modes import MODES, Txt2Img, parse_params
 from impasto_server.engine.params_common import SAMPLERS, SCHEDULES
 from impasto_server.engine.prompt_styles import Style, apply_style, pull_styles, style_names
 from impasto_server.engine.samplers import SAMPLERS as SAMPLER_TABLE
@@ -230,6 +230,7 @@ def every_key_is_somewhere(text: str, read: Understood) -> None:
         "Inpaint area": "area",
         "Masked area padding": "padding",
         "Masked content": "masked_content",
+        "Variation seed strength": "variation_strength",
     }
     told = {(note.key, note.value) for note in read.notes}
     for key, value in split_infotext(text).pairs:
@@ -239,6 +240,70 @@ def every_key_is_somewhere(text: str, read: Understood) -> None:
 
 def hires_is_taken(key: str, read: Understood) -> bool:
     return key.startswith(("Hires", "Denoising")) and any(name.startswith("hires") for name in read.params)
+
+
+def test_keys_of_sampling() -> None:
+    said = (
+        "a fox\nSteps: 20, Sampler: Heun, Schedule type: Polyexponential, CFG scale: 7, Seed: 5, Size: 512x512, "
+        "RNG: NV, Variation seed: 9, Variation seed strength: 0.25, Seed resize from: 384x640, ENSD: 31337, Eta: "
+        "0.67, Sigma churn: 2.5, Sigma tmin: 0.1, Sigma tmax: 9, Sigma noise: 1.003, NGMS: 4, NGMS all steps: True, "
+        "CFG Rescale: 0.7, Noise Schedule: Zero Terminal SNR"
+    )
+    read = read_infotext(said)
+    wanted = {
+        "sampler": "heun",
+        "schedule": "polyexponential",
+        "variation_seed": 9,
+        "variation_strength": 0.25,
+        "seed_resize_width": 384,
+        "seed_resize_height": 640,
+        "ensd": 31337,
+        "eta": 0.67,
+        "s_churn": 2.5,
+        "s_tmin": 0.1,
+        "s_tmax": 9.0,
+        "s_noise": 1.003,
+        "ngms": 4.0,
+        "ngms_all": True,
+        "cfg_rescale": 0.7,
+        "zero_terminal_snr": True,
+    }
+    assert {name: read.params[name] for name in wanted} == wanted and not read.notes
+    image = read_infotext("x\nSteps: 9, Seed: 1, Denoising strength: 0.5, Noise multiplier: 0.9, Extra noise: 0.05")
+    assert (image.params["noise_multiplier"], image.params["extra_noise"]) == (0.9, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("said", "sampler", "schedule"),
+    [
+        ("Sampler: DPM++ 2M Karras", "dpmpp_2m", "karras"),
+        ("Sampler: DPM++ 2M SDE Heun Exponential", "dpmpp_2m_sde_heun", "exponential"),
+        ("Sampler: DPM++ 2M, Schedule type: Automatic", "dpmpp_2m", "automatic"),
+        ("Sampler: DPM++ 2M Karras, Schedule type: Align Your Steps", "dpmpp_2m", "align_your_steps"),
+        ("Sampler: DPM2 a Karras", "dpm2_a", "karras"),
+        ("Sampler: DDIM", "ddim", "ddim"),
+        ("Sampler: DDIM, Schedule type: Automatic", "ddim", "ddim"),
+        ("Sampler: DDIM, Schedule type: Uniform", "ddim", "uniform"),
+        ("Sampler: PLMS", "plms", "automatic"),
+    ],
+)
+def test_samplers_of_old_pictures(said: str, sampler: str, schedule: str) -> None:
+    read = read_infotext(f"x\nSteps: 20, {said}, Seed: 1")
+    assert (read.params["sampler"], read.params["schedule"]) == (sampler, schedule) and not read.notes
+
+
+def test_eta_of_ddim_has_its_own_key() -> None:
+    for sampler, key in (("ddim", "Eta DDIM"), ("euler_a", "Eta")):
+        text = infotext(
+            "txt2img",
+            Txt2Img(sampler=sampler, eta=0.5, seed=1),
+            seed=1,
+            model="m",
+            working=Size(64, 64),
+            sampler_title=sampler,
+            schedule="uniform",
+        )
+        assert split_infotext(text).values[key] == "0.5" and read_infotext(text).params["eta"] == 0.5
 
 
 # ---- the form

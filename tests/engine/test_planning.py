@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_server.engine.modes import Img2Img, Inpaint, Txt2Img
-from impasto_server.engine.planning import check_box, inpaint_reach, model_steps, plan, resolve_mask, working_size
+from impasto_server.engine.planning import check_box, inpaint_reach, plan, resolve_mask, working_size
+from impasto_server.engine.step_counts import model_steps
 
 NATIVE = st.sampled_from([128, 256, 512, 768, 1024])
 

@@ -6,9 +6,20 @@ import math
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+from impasto_server.engine.modes import Txt2Img
 from impasto_server.engine.params_common import SAMPLERS, SCHEDULES
-from impasto_server.engine.schedule import beta_quantile, resolve_schedule, scaled_linear, sigmas, trim
+from impasto_server.engine.schedule import (
+    beta_quantile,
+    resolve_schedule,
+    run_levels,
+    scaled_linear,
+    sigmas,
+    trim,
+    zero_terminal_snr,
+)
+from impasto_server.engine.step_counts import level_count, run_steps, scheduled_steps
 
 from tests.golden.tiny import BETAS
 
@@ -32,12 +43,90 @@ def test_sigma_and_timestep_are_inverse():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 20, 150])
 def test_levels_fall_to_zero(schedule, steps):
+    for sampler in ("dpmpp_2m", "dpmpp_3m_sde"):  # the second leaves out a level
+        levels = sigmas(TABLE, schedule, sampler, steps)
+        count = level_count(schedule, sampler, steps)
+        assert levels.dtype == torch.float32 and levels.shape == (count + 1,)
+        assert (levels[1:] < levels[:-1]).all()
+        end = TABLE.sigma_min if schedule == "kl_optimal" else 0
+        assert float(levels[-1]) == pytest.approx(end, rel=1e-4)
+        if schedule != "ddim":
+            assert count == steps and float(levels[0]) == pytest.approx(TABLE.sigma_max, rel=1e-4)
     levels = sigmas(TABLE, schedule, "dpmpp_2m", steps)
-    assert levels.dtype == torch.float32 and levels.shape == (steps + 1,)
-    assert (levels[1:] < levels[:-1]).all() and levels[-1] == 0
-    assert float(levels[0]) == pytest.approx(TABLE.sigma_max, rel=1e-5)
-    if steps > 1 and schedule not in ("sgm_uniform", "simple"):
-        assert float(levels[-2]) == pytest.approx(TABLE.sigma_min, rel=1e-4)
+    if steps > 1 and schedule not in ("sgm_uniform", "simple", "ddim", "kl_optimal"):
+        assert float(levels[-2]) == pytest.approx(TABLE.sigma_min, rel=1e-2 if schedule == "align_your_steps" else 1e-4)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_discarding_leaves_out_the_last_level_but_one(schedule):
+    longer = (
+        sigmas(TABLE, schedule, "dpmpp_2m", 13) if schedule != "automatic" else sigmas(TABLE, "karras", "euler", 13)
+    )
+    assert torch.equal(sigmas(TABLE, schedule, "dpm2", 12), torch.cat([longer[:-2], longer[-1:]]))
+
+
+def test_ddims_timesteps():
+    # A1111's and diffusers' ("leading", offset 1) for 20 steps; where 1000 is no multiple of the steps there are more.
+    stock = DDIMScheduler(**BETAS)
+    stock.set_timesteps(20)
+    ours = sigmas(TABLE, "ddim", "ddim", 20)
+    assert torch.equal(ours[:-1], TABLE.sigmas[stock.timesteps])
+    assert [level_count("ddim", "euler", n) for n in (15, 20, 30, 50)] == [16, 20, 31, 50]
+    assert len(sigmas(TABLE, "ddim", "euler", 30)) == 32
+
+
+def test_kl_optimal_levels():
+    ours = sigmas(TABLE, "kl_optimal", "euler", 10).double()
+    steps = ours.atan().diff()
+    torch.testing.assert_close(steps, steps[:1].expand(10), rtol=1e-4, atol=0)
+
+
+def test_align_your_steps_levels():
+    known = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
+    assert sigmas(TABLE, "align_your_steps", "euler", 11).tolist() == pytest.approx([*known, 0.0])
+    between = sigmas(TABLE, "align_your_steps", "euler", 21)
+    assert between[:-1:2].tolist() == pytest.approx(known)
+    assert float(between[1]) == pytest.approx((14.615 * 6.475) ** 0.5)
+
+
+def test_polyexponential_to_the_power_1_is_exponential():
+    levels = [sigmas(TABLE, name, "euler", 13) for name in ("polyexponential", "exponential")]
+    assert torch.equal(*levels)
+
+
+def test_zero_terminal_snr():
+    # Lin et al. 2023, algorithm 1, as it stands there, but for the last row.
+    roots = TABLE.alphas_cumprod.double().sqrt()
+    wanted = roots - roots[-1]
+    wanted = (wanted * (roots[0] / wanted[0])) ** 2
+    found = zero_terminal_snr(TABLE)
+    torch.testing.assert_close(found.alphas_cumprod[:-1].double(), wanted[:-1], rtol=1e-5, atol=1e-9)
+    assert float(found.sigmas[0]) == pytest.approx(TABLE.sigma_min, rel=1e-5)
+    assert found.sigma_max == pytest.approx(4518.7, rel=1e-3)
+    stock = rescale_zero_terminal_snr(EulerDiscreteScheduler(**BETAS).betas)
+    torch.testing.assert_close(found.alphas_cumprod[:-1], torch.cumprod(1 - stock, 0)[:-1], rtol=1e-3, atol=1e-7)
+    levels = sigmas(found, "karras", "dpmpp_2m", 20)
+    assert (levels[1:] < levels[:-1]).all() and torch.isfinite(levels).all()
+
+
+@pytest.mark.parametrize(("strength", "total"), [(0.5, 40), (0.75, 26), (0.999, 20), (1.0, 20), (0.01, 1000)])
+def test_exact_steps(strength, total):
+    params = Txt2Img(exact_steps=True)
+    assert run_steps(params, strength) == 20 and scheduled_steps(20, strength) == total
+    levels = run_levels(TABLE, params, strength)
+    assert torch.equal(levels, sigmas(TABLE, "karras", "dpmpp_2m", total)[-21:])
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpm2", "plms", "ddim"])
+@pytest.mark.parametrize("schedule", ["automatic", "ddim", "kl_optimal", "simple"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_plans_count_the_steps_that_run(sampler, schedule, exact):
+    for steps in (1, 7, 30, 150):
+        params = Txt2Img(sampler=sampler, schedule=schedule, steps=steps, exact_steps=exact)
+        for strength in (0.0, 0.01, 0.3, 0.75, 1.0):
+            levels = run_levels(TABLE, params, strength)
+            assert len(levels) - 1 == run_steps(params, strength)
+            assert (levels[1:] < levels[:-1]).all()
 
 
 def test_automatic_is_the_samplers_own():
@@ -52,6 +141,17 @@ def test_automatic_is_the_samplers_own():
         "ddim": "uniform",
         "unipc": "sgm_uniform",
         "lcm": "uniform",
+        "dpmpp_2m_sde_heun": "exponential",
+        "dpmpp_2s_a": "karras",
+        "dpmpp_3m_sde": "exponential",
+        "lms": "uniform",
+        "dpm2": "karras",
+        "dpm2_a": "karras",
+        "dpm_fast": "uniform",
+        "dpm_adaptive": "uniform",
+        "restart": "karras",
+        "ddim_cfgpp": "ddim",
+        "plms": "ddim",
     }
     assert set(own.values()) <= set(SCHEDULES)  # so that what ran can be asked for by name
     assert resolve_schedule("karras", "euler") == "karras"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from .attention import AttentionControl, install
 from .conditioning import Conditioning, active, blend_entries, compose, is_composed
 from .memory import placed
 
-__all__ = ["Denoiser", "call_network", "to_denoised"]
+__all__ = ["Denoiser", "call_network", "rescaled", "to_denoised"]
 
 
 def to_denoised(prediction: str, x: torch.Tensor, output: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -28,6 +29,17 @@ def to_denoised(prediction: str, x: torch.Tensor, output: torch.Tensor, sigma: t
     if prediction == "v_prediction":
         return x / (sigma**2 + 1) - output * (sigma / (sigma**2 + 1) ** 0.5)
     raise ValueError(f"unknown prediction type {prediction!r}")
+
+
+def rescaled(guided: torch.Tensor, cond: torch.Tensor, part: float) -> torch.Tensor:
+    """`guided` with the standard deviation of `cond`, picture by picture, and `part` (0..1) of that.
+
+    Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2023, section 3.4; both are outputs of
+    the network, [pictures, channels, h, w].
+    """
+    axes = list(range(1, guided.ndim))
+    factor = cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    return part * (guided * factor) + (1 - part) * guided
 
 
 def call_network(network: Any, call: NetworkCall) -> torch.Tensor:
@@ -68,6 +80,10 @@ class Denoiser:
     length go in separate calls, as in A1111. `sigmas` are the levels of the run: the step's index is read off them,
     so that samplers which look twice at a step need not count. `fractions` gives, call by call, where the run is for
     prompts that change by calls; without it that is the step.
+
+    `cfg_rescale` is that of `rescaled`. Below the level `ngms` (A1111's negative guidance minimum sigma) the negative
+    side is skipped in every other call, with `ngms_all` in each. With `keep_unguided` it never is, and `unguided` gives
+    its x0 of the last call.
     """
 
     network: Any
@@ -80,6 +96,12 @@ class Denoiser:
     adapters: tuple[Adapter, ...] = ()
     sequential: bool = False
     fractions: Iterator[float] | None = None
+    cfg_rescale: float = 0.0
+    ngms: float = 0.0
+    ngms_all: bool = False
+    keep_unguided: bool = False
+    _calls: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    _unguided: list[torch.Tensor] = field(default_factory=list, repr=False)
 
     @cached_property
     def _control(self) -> AttentionControl:
@@ -98,21 +120,50 @@ class Denoiser:
         fraction = step.fraction if self.fractions is None else next(self.fractions)
         positive = active(self.positive, fraction)
         composed = bool(positive) and is_composed(positive)
-        negative = active(self.negative, fraction) if self.cfg != 1.0 or composed else ()
+        guided = self._guides(sigma, next(self._calls)) and (self.cfg != 1.0 or composed or self.keep_unguided)
+        negative = active(self.negative, fraction) if guided else ()
         if not positive:
             raise ValueError(f"no conditioning is active at step {step.index + 1} of {step.steps}")
         # Division, not multiplication with the reciprocal: so do the stock schedulers, to the last bit.
         scaled = x / (sigma**2 + 1) ** 0.5
         outputs = self._predict(scaled, negative, positive, step)
+        away, towards = outputs[: len(negative)], outputs[len(negative) :]
+        output = self._guided(negative, away, positive, towards, composed)
+        if self.keep_unguided:
+            self._unguided[:] = [to_denoised(self.prediction, x, blend_entries(negative, away), sigma)]
+        return to_denoised(self.prediction, x, output, sigma)
+
+    def unguided(self) -> torch.Tensor:
+        """The x0 of the negative side in the last call; only with `keep_unguided`."""
+        return self._unguided[0]
+
+    def _guides(self, sigma: torch.Tensor, call: int) -> bool:
+        """Whether this call has a negative side."""
+        skips = (self.ngms_all or call % 2 == 1) and float(sigma) < self.ngms
+        return self.keep_unguided or not skips
+
+    def _guided(
+        self,
+        negative: tuple[Conditioning, ...],
+        away: list[torch.Tensor],
+        positive: tuple[Conditioning, ...],
+        towards: list[torch.Tensor],
+        composed: bool,
+    ) -> torch.Tensor:
+        """The network's output with guidance."""
         if composed:
-            uncond = blend_entries(negative, outputs[: len(negative)])
-            cond = compose(positive, outputs[len(negative) :], uncond, self.cfg)
-            return to_denoised(self.prediction, x, cond, sigma)
-        cond = blend_entries(positive, outputs[len(negative) :])
-        if negative:
-            uncond = blend_entries(negative, outputs[: len(negative)])
-            cond = uncond + self.cfg * (cond - uncond)
-        return to_denoised(self.prediction, x, cond, sigma)
+            # Without a negative side the first part stands for it, and the scale is 1, as in A1111.
+            uncond, cfg = (blend_entries(negative, away), self.cfg) if negative else (towards[0], 1.0)
+            guided = compose(positive, towards, uncond, cfg)
+            if not (negative and self.cfg_rescale):
+                return guided
+            return rescaled(guided, compose(positive, towards, uncond, 1.0), self.cfg_rescale)
+        cond = blend_entries(positive, towards)
+        if not negative:
+            return cond
+        uncond = blend_entries(negative, away)
+        guided = uncond + self.cfg * (cond - uncond)
+        return rescaled(guided, cond, self.cfg_rescale) if self.cfg_rescale else guided
 
     def _step(self, sigma: torch.Tensor) -> Step:
         steps = len(self.sigmas) - 1

@@ -14,6 +14,7 @@ from .inputs import mask_bounds
 from .jobs import Pixels
 from .masks import denoise_mask, within_reach
 from .modes import Img2Img, Inpaint, Sketch
+from .params_sampling import Started
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import resolve_mask
 from .stages import Passed
@@ -51,7 +52,7 @@ def _repainted(run: Work, picture: Pixels) -> Passed:
     with run.report.stage("encode"):
         latent = run.encode(resize(picture, run.plan.working))
         denoiser = run.denoiser(params.strength, run.blank_channels())
-    x = latent + run.noise() * denoiser.sigmas[0]
+    x = _noised(params, latent, run.noise(), denoiser.sigmas[0])
     return _opaque(run, run.sample(denoiser, denoiser, x))
 
 
@@ -79,7 +80,7 @@ def _inpaint(run: Work) -> Passed:
             adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
         denoiser = run.denoiser(params.strength, adapters)
     denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
-    latents = run.sample(denoiser, denoise, start + noise * denoiser.sigmas[0])
+    latents = run.sample(denoiser, denoise, _noised(params, start, noise, denoiser.sigmas[0]))
     touched = within_reach(selection, numbers.reach)
 
     def finish(index: int, picture: Pixels) -> tuple[Pixels, Box]:
@@ -88,6 +89,14 @@ def _inpaint(run: Work) -> Passed:
         return compose_layer(picture, box, selection, numbers, params.exact)
 
     return Passed(run, latents, "soft", finish)
+
+
+def _noised(params: Started, latent: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """What the first step starts from: A1111 takes the noise times its multiplier, and the extra noise of that."""
+    if params.noise_multiplier != 1.0:
+        noise = noise * params.noise_multiplier
+    x = latent + noise * sigma
+    return x + noise * params.extra_noise if params.extra_noise > 0 else x
 
 
 def _opaque(run: Work, latents: torch.Tensor) -> Passed:

@@ -19,12 +19,13 @@ from impasto_protocol.schema import AUTO, Param, validate
 from .addon_names import lora_names
 from .extra_networks import format_networks
 from .fields import params_of
-from .infotext_keys import KEYS, NEUTRAL, OURS, PREFIXES, TOLD, UNSUPPORTED, enum_name, schedule_title, split_sampler
+from .infotext_keys import KEYS, NEUTRAL, OURS, PREFIXES, TOLD, UNSUPPORTED, enum_name, schedule_title
 from .infotext_text import Infotext, format_infotext, format_pairs, read_pairs, split_infotext
 from .modes import MODES, DiffusionParams, Inpaint, Upscale
 from .params_common import SAMPLERS, SCHEDULES
 from .params_hires import Hires, HiresSize
 from .prompt_styles import Style, pull_styles, styles_text
+from .sampler_names import SAMPLER_INFO, split_sampler
 
 if TYPE_CHECKING:
     from .addons import UsedLora
@@ -159,7 +160,7 @@ class _Reader:
         return True
 
     def _take(self, key: str, value: str, values: Mapping[str, str]) -> None:
-        if key in ("Sampler", "Schedule type", "Size", "Model", "Hires resize", OURS):
+        if key in ("Sampler", "Schedule type", "Size", "Model", "Hires resize", "Seed resize from", OURS):
             self._by_hand(key, value, values)
             return
         if key == "Denoising strength" and "strength" not in self.schema:
@@ -195,19 +196,22 @@ class _Reader:
 
     def _by_hand(self, key: str, value: str, values: Mapping[str, str]) -> None:
         if key == "Sampler" and "sampler" in self.schema:
-            title, schedule = split_sampler(value)
-            # A sampler may have such a name itself.
-            if enum_name(value) in SAMPLERS:
-                title, schedule = value, ""
-            self._choice(key, value, "sampler", enum_name(title), SAMPLERS)
-            if schedule and "Schedule type" not in values:
-                self._choice(key, value, "schedule", enum_name(schedule), SCHEDULES)
+            found = split_sampler(value, values.get("Schedule type", "")) or split_sampler(value)
+            if found is None:
+                self._choice(key, value, "sampler", enum_name(value), SAMPLERS)
+            else:
+                self.params["sampler"] = found[0]
+                if found[1] != "automatic":
+                    self.params["schedule"] = found[1]
         elif key == "Schedule type" and "schedule" in self.schema:
-            self._choice(key, value, "schedule", enum_name(value), SCHEDULES)
+            if enum_name(value) != "automatic" or "schedule" not in self.params:
+                self._choice(key, value, "schedule", enum_name(value), SCHEDULES)
         elif key == "Model" and "model" in self.schema:
             self._model(key, value, values.get("Model hash", ""))
         elif key == "Size" and "width" in self.schema:
             self._size(value)
+        elif key == "Seed resize from" and "seed_resize_width" in self.schema:
+            self._size(value, key, "seed_resize_")
         elif key == "Hires resize" and "hires_width" in self.schema:
             self._size(value, key, "hires_")
         elif key == "Size":
@@ -375,6 +379,10 @@ def infotext(
     if any(resized) and not any(side % 8 for side in resized):
         pairs["Hires resize"] = f"{resized[0]}x{resized[1]}"
         written |= {"hires_width", "hires_height"}
+    seed_from = (params.seed_resize_width, params.seed_resize_height)
+    if all(seed_from) and not any(side % 8 for side in seed_from):
+        pairs["Seed resize from"] = f"{seed_from[0]}x{seed_from[1]}"
+        written |= {"seed_resize_width", "seed_resize_height"}
     for key, known in KEYS.items():
         if known.param in written or not hasattr(params, known.param) or (known.modes and mode not in known.modes):
             continue
@@ -388,6 +396,8 @@ def infotext(
             text = hires_sampler
         if key == "Hires strength" and not hasattr(params, "strength"):
             key = "Denoising strength"
+        if key == "Eta" and SAMPLER_INFO[params.sampler].eta == 0:
+            key = "Eta DDIM"
         if text != "":
             pairs[key] = text
         if text != "" or value == AUTO:

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from impasto_protocol.schema import AUTO
+
 from .params_hires import LATENT_UPSCALERS, SAME
+from .sampler_names import SCHEDULE_TITLES
 
 __all__ = [
     "KEYS",
@@ -22,7 +25,6 @@ __all__ = [
     "Key",
     "enum_name",
     "schedule_title",
-    "split_sampler",
 ]
 
 OURS = "Impasto"
@@ -48,19 +50,7 @@ def enum_name(title: str) -> str:
 
 def schedule_title(name: str) -> str:
     """A1111's title of a schedule."""
-    words = name.replace("_", " ").title().split()
-    return " ".join({"Sgm": "SGM", "Kl": "KL", "Ddim": "DDIM"}.get(word, word) for word in words)
-
-
-_OLD_SCHEDULES = ("Karras", "Exponential", "Polyexponential", "SGM Uniform")
-
-
-def split_sampler(title: str) -> tuple[str, str]:
-    """Sampler and schedule of a name of A1111 before 1.9: "DPM++ 2M Karras" -> ("DPM++ 2M", "Karras")."""
-    for schedule in _OLD_SCHEDULES:
-        if title.lower().endswith(" " + schedule.lower()):
-            return title[: -len(schedule) - 1].rstrip(), schedule
-    return title, ""
+    return SCHEDULE_TITLES.get(name, name)
 
 
 def _one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -99,6 +89,10 @@ def _unless(neutral: Any) -> Callable[[Any], str]:
     return lambda value: "" if value == neutral else _plain(value)
 
 
+def _unless_auto(value: Any) -> str:
+    return "" if value == AUTO else _plain(value)
+
+
 def _unless_same(value: str) -> str:
     return "" if value == SAME else schedule_title(value)
 
@@ -112,6 +106,8 @@ def _upscaler(title: str) -> str:
 
 
 _RNG = {"NV": "philox", "GPU": "philox", "CPU": "torch-cpu"}
+_BOOL = {"True": True, "False": False}
+_NOISE_SCHEDULE = {"Default": False, "Zero Terminal SNR": True}
 _AREA = {"Only masked": "masked", "Whole picture": "whole"}
 _MASK_MODE = {"Inpaint masked": False, "Inpaint not masked": True}
 _CONTENT = {
@@ -127,11 +123,26 @@ KEYS: Mapping[str, Key] = {
     "Seed": Key("seed", _whole),
     "RNG": Key("noise", _one_of(_RNG), _title_of(_RNG)),
     "Clip skip": Key("clip_skip", _whole, _unless(1)),
+    "Variation seed": Key("variation_seed", _whole, _unless(-1)),
+    "Variation seed strength": Key("variation_strength", _number, _unless(0)),
+    "ENSD": Key("ensd", _whole, _unless(0)),
+    "Eta": Key("eta", _number, _unless_auto),
+    "Eta DDIM": Key("eta", _number, _unless_auto),
+    "Sigma churn": Key("s_churn", _number, _unless(0)),
+    "Sigma tmin": Key("s_tmin", _number, _unless(0)),
+    "Sigma tmax": Key("s_tmax", _number, _unless(0)),
+    "Sigma noise": Key("s_noise", _number, _unless(1)),
+    "NGMS": Key("ngms", _number, _unless(0)),
+    "NGMS all steps": Key("ngms_all", _one_of(_BOOL), _title_of(_BOOL, left_out=False)),
+    "CFG Rescale": Key("cfg_rescale", _number, _unless(0)),
+    "Noise Schedule": Key("zero_terminal_snr", _one_of(_NOISE_SCHEDULE), _title_of(_NOISE_SCHEDULE, left_out=False)),
     "Denoising strength": Key("strength", _number, _plain),
+    "Noise multiplier": Key("noise_multiplier", _number, _unless(1)),
+    "Extra noise": Key("extra_noise", _number, _unless(0)),
     "Inpaint area": Key("area", _one_of(_AREA), _title_of(_AREA)),
     "Masked content": Key("masked_content", _one_of(_CONTENT), _title_of(_CONTENT)),
     "Mask mode": Key("invert", _one_of(_MASK_MODE), _title_of(_MASK_MODE, left_out=False)),
-    "Masked area padding": Key("padding", _number, lambda value: "" if value == "auto" else _plain(value)),
+    "Masked area padding": Key("padding", _number, _unless_auto),
     "Hires strength": Key("hires_strength", _number, _plain),
     "Hires upscale": Key("hires_scale", _number, _plain),
     "Hires steps": Key("hires_steps", _whole, _unless(0)),
@@ -142,8 +153,8 @@ KEYS: Mapping[str, Key] = {
     "Hires prompt": Key("hires_prompt", str),
     "Hires negative prompt": Key("hires_negative_prompt", str),
 }
-"""Key -> the parameter that it sets, in the order in which they are written. Sampler, Schedule type, Size and Model are
-read by `infotext` itself, for they say more than one thing."""
+"""Key -> the parameter that it sets, in the order in which they are written. Sampler, Schedule type, Size, Seed
+resize from and Model are read by `infotext` itself, for they say more than one thing."""
 
 TOLD: Mapping[str, str] = {
     "Version": "which program wrote it",
@@ -167,22 +178,9 @@ TOLD: Mapping[str, str] = {
 UNSUPPORTED: Mapping[str, str] = {
     "Image CFG scale": "checkpoints that are edited by instructions",
     "Face restoration": "restoring faces",
-    "Seed resize from": "noise of another size",
     "Conditional mask weight": "a weight for what inpainting checkpoints see",
     "Tiling": "seamless textures",
-    "Variation seed": "a second seed",
-    "Variation seed strength": "a second seed",
-    "ENSD": "a shift of the seed after the first draw",
-    "NGMS": "steps without the negative prompt",
     "Negative Guidance minimum sigma": "steps without the negative prompt",
-    "Eta": "how much noise a step draws",
-    "Eta DDIM": "how much noise a step of DDIM draws",
-    "Sigma churn": "noise that is added on the way",
-    "Sigma tmin": "noise that is added on the way",
-    "Sigma tmax": "noise that is added on the way",
-    "Sigma noise": "noise that is added on the way",
-    "Noise multiplier": "more or less noise at the beginning",
-    "Extra noise": "more noise at the beginning",
     "VAE": "a VAE of its own",
     "VAE Encoder": "how pictures are encoded",
     "VAE Decoder": "how pictures are decoded",
@@ -223,7 +221,6 @@ UNSUPPORTED: Mapping[str, str] = {
 NEUTRAL: Mapping[str, str] = {
     "Emphasis": "Original",
     "Tiling": "False",
-    "Variation seed strength": "0",
     "Conditional mask weight": "1.0",
     "Discard penultimate sigma": "False",
 }

@@ -17,6 +17,7 @@ from .fields import STRENGTH, param, params_of
 from .params_common import Common
 from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
+from .params_sampling import Started
 
 __all__ = [
     "MODES",
@@ -58,7 +59,7 @@ class Txt2Img(HiresSize, Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Img2Img(Hires, Common):
+class Img2Img(Started, Hires, Common):
     """Image to image: repaint the whole of a picture by `strength`."""
 
     strength: float = param(0.75, "Strength", "0 leaves the picture, 1 repaints it.", **STRENGTH)

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Noise", "NoiseSource", "noise_for_batch", "philox_normal"]
+from .params_sampling import Sampled
+
+__all__ = ["Noise", "NoiseSource", "noise_for_batch", "noise_sources", "philox_normal", "slerp"]
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -34,17 +36,96 @@ class Noise(Protocol):
 
 
 class NoiseSource:
-    """The stream of one picture. `kind` is "philox" or "torch-cpu", `seed` from 0 to 2**64 - 1."""
+    """The stream of one picture, as A1111 draws it. `kind` is "philox" or "torch-cpu", seeds are 0 to 2**64 - 1.
 
-    def __init__(self, kind: str, seed: int) -> None:
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"a seed is from 0 to 2**64 - 1, not {seed}")
+    The first noise is that of `seed`, taken by `variation_strength` (0..1) towards that of `variation_seed`. With
+    `first_size` (height, width) that is drawn at another size and laid into the middle of the noise that the stream
+    gives. With `delta` the noises after the first are those of a new stream, whose seed is so much higher.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        seed: int,
+        *,
+        variation_seed: int = 0,
+        variation_strength: float = 0.0,
+        delta: int = 0,
+        first_size: tuple[int, int] | None = None,
+    ) -> None:
+        for value in (seed, variation_seed):
+            if not 0 <= value < 2**64:
+                raise ValueError(f"a seed is from 0 to 2**64 - 1, not {value}")
         self.kind, self.seed = kind, seed
+        self._variation = (variation_seed, variation_strength)
+        self._delta, self._first_size = delta, first_size
         self._draw = _source(kind, seed)
+        self._begun = False
 
     def draw(self, channels: int, height: int, width: int) -> torch.Tensor:
         """The next noise of the stream, float32 [1, channels, height, width] on the host."""
-        return self._draw((1, channels, height, width))
+        shape = (1, channels, height, width)
+        if self._begun:
+            return self._draw(shape)
+        self._begun = True
+        first = self._first(shape)
+        if self._delta:
+            self._draw = _source(self.kind, (self.seed + self._delta) % 2**64)
+        return first
+
+    def _first(self, shape: tuple[int, int, int, int]) -> torch.Tensor:
+        inner = shape if self._first_size is None else (*shape[:2], *self._first_size)
+        noise = self._draw(shape) if inner == shape else _source(self.kind, self.seed)(inner)
+        seed, strength = self._variation
+        if strength > 0:
+            noise = slerp(noise, _source(self.kind, seed)(inner), strength)
+        if inner == shape:
+            return noise
+        whole = self._draw(shape)
+        (top, from_top, rows), (left, from_left, columns) = (_centred(inner[axis], shape[axis]) for axis in (2, 3))
+        whole[:, :, top : top + rows, left : left + columns] = noise[
+            :, :, from_top : from_top + rows, from_left : from_left + columns
+        ]
+        return whole
+
+
+def slerp(low: torch.Tensor, high: torch.Tensor, part: float) -> torch.Tensor:
+    """From `low` to `high`, both [1, channels, h, w], along great circles: Shoemake, "Animating rotation", 1985.
+
+    A1111 takes each column of each channel for a vector, so its pictures ask for the same here; where they are all but
+    parallel, along the line.
+    """
+    dots = (torch.nn.functional.normalize(low, dim=2) * torch.nn.functional.normalize(high, dim=2)).sum(2, keepdim=True)
+    if float(dots.mean()) > 0.9995:
+        return low * (1 - part) + high * part
+    angle = torch.acos(dots)
+    whole = torch.sin(angle)
+    return (torch.sin((1 - part) * angle) / whole) * low + (torch.sin(part * angle) / whole) * high
+
+
+def _centred(inner: int, outer: int) -> tuple[int, int, int]:
+    """Where a centred part begins in the whole, where in the part, and how long what they share is."""
+    margin = (outer - inner) // 2
+    return (margin, 0, inner) if margin >= 0 else (0, -margin, inner + 2 * margin)
+
+
+def noise_sources(params: Sampled, seeds: Sequence[int], factor: int) -> tuple[NoiseSource, ...]:
+    """New streams for the pictures of a job, from their first noise on; `factor` pixels are one of the latents.
+
+    `params.variation_seed` is that of the first picture, and not -1 if it counts; each further picture has the next.
+    """
+    width, height = params.seed_resize_width, params.seed_resize_height
+    return tuple(
+        NoiseSource(
+            params.noise,
+            seed,
+            variation_seed=(max(params.variation_seed, 0) + index) % 2**32,
+            variation_strength=params.variation_strength,
+            delta=params.ensd,
+            first_size=(height // factor, width // factor) if width >= factor and height >= factor else None,
+        )
+        for index, seed in enumerate(seeds)
+    )
 
 
 def noise_for_batch(sources: Sequence[NoiseSource]) -> Noise:

@@ -8,15 +8,10 @@ from impasto_protocol.schema import AUTO, Param
 
 from .extra_networks import LoraUse
 from .fields import Maps, param
+from .params_sampling import NOISE_SOURCES, Sampled
+from .sampler_names import SAMPLERS, SCHEDULES, TWO_CALLS
 
-__all__ = ["LORA", "SAMPLERS", "SCHEDULES", "TWO_CALLS", "Common"]
-
-SAMPLERS = ("euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_sde", "dpmpp_2m_sde", "ddim", "unipc", "lcm")
-TWO_CALLS = ("heun", "dpmpp_sde")
-"""Samplers that look twice at every step but the last."""
-
-SCHEDULES = ("automatic", "uniform", "karras", "exponential", "sgm_uniform", "simple", "normal", "beta")
-NOISE_SOURCES = ("philox", "torch-cpu")
+__all__ = ["LORA", "NOISE_SOURCES", "SAMPLERS", "SCHEDULES", "TWO_CALLS", "Common"]
 
 LORA = (
     Param(
@@ -104,65 +99,6 @@ class Prompted:
             )
             for entry in self.loras
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """How the noise becomes a picture."""
-
-    seed: int = param(
-        -1,
-        "Seed",
-        "The noise that the picture starts from; -1 draws a new one.",
-        minimum=-1,
-        maximum=2**32 - 1,
-        ui={"widget": "seed", "group": "sampling"},
-    )
-    steps: int = param(
-        20, "Steps", "Denoising steps.", minimum=1, maximum=150, ui={"widget": "slider", "group": "sampling"}
-    )
-    cfg: float = param(
-        7.0,
-        "Guidance scale",
-        "How closely the prompt is followed; 1 ignores the negative prompt and is twice as fast.",
-        minimum=1.0,
-        maximum=30.0,
-        step=0.5,
-        ui={"widget": "slider", "group": "sampling"},
-    )
-    sampler: str = param(
-        "dpmpp_2m", "Sampler", enum=SAMPLERS, ui={"widget": "choice", "group": "sampling", "advanced": True}
-    )
-    schedule: str = param(
-        "automatic",
-        "Schedule",
-        "How the noise levels are spread; automatic takes the sampler's own.",
-        enum=SCHEDULES,
-        ui={"widget": "choice", "group": "sampling", "advanced": True},
-    )
-    clip_skip: int = param(
-        1,
-        "Clip skip",
-        "Which layer of the text encoder is read, counted from the end; 2 suits checkpoints of drawn pictures.",
-        minimum=1,
-        maximum=12,
-        ui={"group": "sampling", "advanced": True},
-    )
-    noise: str = param(
-        "philox",
-        "Noise source",
-        "philox is what AUTOMATIC1111 draws on a GPU, torch-cpu what diffusers and ComfyUI draw.",
-        enum=NOISE_SOURCES,
-        ui={"widget": "choice", "group": "sampling", "advanced": True},
-    )
-    batch: int = param(
-        1,
-        "Pictures",
-        "How many pictures to make at once, a layer each; their seeds follow one another.",
-        minimum=1,
-        maximum=8,
-        ui={"group": "sampling", "advanced": True},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

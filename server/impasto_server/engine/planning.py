@@ -29,8 +29,8 @@ from impasto_protocol.schema import AUTO
 
 from .fields import Number
 from .modes import DiffusionParams, Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
-from .params_common import TWO_CALLS
 from .params_hires import Hires, hires_sizes, second_pass
+from .step_counts import model_calls, run_steps
 
 __all__ = [
     "MAX_PIXELS",
@@ -41,7 +41,6 @@ __all__ = [
     "Plan",
     "check_box",
     "inpaint_reach",
-    "model_steps",
     "plan",
     "resolve_mask",
     "upscale_bands",
@@ -199,11 +198,6 @@ def working_size(size: Size, native_size: int) -> Size:
     return Size(_snap(native_size * root, native_size), _snap(native_size / root, native_size))
 
 
-def model_steps(steps: int, strength: float) -> int:
-    """Steps that really run: A1111's rule, int(min(strength, .999) * steps) + 1."""
-    return int(min(strength, 0.999) * steps) + 1
-
-
 def upscaled_size(params: Upscale, size: Size) -> Size:
     """The size of the result, rounded to whole pixels.
 
@@ -239,21 +233,21 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
         working = upscaled_size(params, box.size)
         return Plan(box, working, 0, upscale_bands(working))
     reach = 0
-    steps = params.steps
+    steps = run_steps(params)
     working = working_size(box.size, native_size)
     if isinstance(params, Inpaint):
         assert bounds is not None
         reach = inpaint_reach(params, bounds, native_size)
-        steps = model_steps(params.steps, params.strength)
+        steps = run_steps(params, params.strength)
     elif isinstance(params, Img2Img):
-        steps = model_steps(params.steps, params.strength)
+        steps = run_steps(params, params.strength)
     elif isinstance(params, Txt2Img):
         working = _txt2img_size(params, box.size, native_size)
     hires = _hires_plan(params, working)
     final = working if hires is None else hires.working
     if isinstance(params, Txt2Img):
         box = _fit_aspect(box, final)
-    calls = _calls(params.sampler, steps) * params.batch
+    calls = model_calls(params.sampler, steps) * params.batch
     return Plan(box, working, reach, steps, _warnings(box, final), calls, hires)
 
 
@@ -271,12 +265,7 @@ def _hires_plan(params: DiffusionParams, working: Size) -> HiresPlan | None:
         )
     own = second_pass(params)
     steps = own.get("steps", params.steps) if params.hires_strength > 0 else 0
-    return HiresPlan(scaled, final, steps, _calls(own.get("sampler", params.sampler), steps) * params.batch)
-
-
-def _calls(sampler: str, steps: int) -> int:
-    """Predictions of one picture; samplers that look twice at a step do so at all but the last."""
-    return max(2 * steps - 1, 0) if sampler in TWO_CALLS else steps
+    return HiresPlan(scaled, final, steps, model_calls(own.get("sampler", params.sampler), steps) * params.batch)
 
 
 def _check_canvas(canvas: Size) -> Box:

@@ -33,3 +33,7 @@ class PictureDenoisers:
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         # Each picture by itself, so that it is the one that its seed gives alone.
         return torch.cat([denoiser(x[i : i + 1], sigma) for i, denoiser in enumerate(self.denoisers)])
+
+    def unguided(self) -> torch.Tensor:
+        """The x0 of the negative sides in the last call, where they are kept."""
+        return torch.cat([denoiser.unguided() for denoiser in self.denoisers])

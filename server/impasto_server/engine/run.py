@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +21,13 @@ from .inputs import planned_for
 from .jobs import Emit, Job, Pixels, Result
 from .load import Components, load_checkpoint
 from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
-from .modes import DiffusionParams, Upscale
+from .modes import Upscale
 from .params_hires import Hires
 from .patch import Patcher
 from .preview import LatentColors, colors_of
 from .prompt_words import Words, resolve_words
 from .report import Report, expected
+from .seeds import drawn_seeds, seeds_of
 from .stages import Passed, Stage, run_stages
 from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
@@ -75,8 +76,9 @@ class Engine:
         report.expect(expected(job.params))
         if isinstance(job.params, Upscale):
             return self._upscale(job, job.params, report)
-        seeds = _seeds(job.params)
-        words = tuple(resolve_words(job.params, job.words, seed) for seed in seeds)
+        params = drawn_seeds(job.params)
+        job, seeds = replace(job, params=params), seeds_of(params)
+        words = tuple(resolve_words(params, job.words, seed) for seed in seeds)
         for hires in (False, True):
             named_loras(job, asked_loras(job, words, hires=hires))
         begun = report.place
@@ -213,12 +215,6 @@ def _stages(job: Job) -> tuple[Stage, ...]:
     if isinstance(params, Hires) and params.hires:
         return Stage("generate", generate, delivers=params.hires_keep_first), Stage("hires", paint_again)
     return (Stage("generate", generate),)
-
-
-def _seeds(params: DiffusionParams) -> tuple[int, ...]:
-    """One a picture of the batch, drawn where none is asked for."""
-    seed = params.seed if params.seed >= 0 else secrets.randbelow(2**32)
-    return tuple((seed + i) % 2**32 for i in range(params.batch))
 
 
 def _load(path: Path, *, device: torch.device, dtype: torch.dtype) -> Patcher:

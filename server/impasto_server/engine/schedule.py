@@ -12,24 +12,32 @@ from dataclasses import dataclass
 
 import torch
 
-from .planning import model_steps
+from .params_sampling import Sampled
+from .sampler_names import SAMPLER_INFO, resolve_schedule
+from .step_counts import model_steps, scheduled_steps
 
-__all__ = ["NoiseTable", "beta_quantile", "exact_sigmas", "resolve_schedule", "scaled_linear", "sigmas", "trim"]
-
-_OWN_SCHEDULE = {
-    "dpmpp_2m": "karras",
-    "dpmpp_sde": "karras",
-    "dpmpp_2m_sde": "exponential",
-    # A1111's time_uniform and diffusers' default look at the network at these levels; over the uniform ones the last
-    # step but one is too long for a third-order method.
-    "unipc": "sgm_uniform",
-}
-"""What "automatic" means for a sampler, as in A1111; the others take the uniform one."""
+__all__ = [
+    "NoiseTable",
+    "beta_quantile",
+    "exact_sigmas",
+    "resolve_schedule",
+    "run_levels",
+    "scaled_linear",
+    "sigmas",
+    "trim",
+    "zero_terminal_snr",
+]
 
 _RHO = 7.0
 
 _BETA = 0.6
 """Both exponents of the beta schedule, A1111's own."""
+
+_ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+"""The levels of Sabour et al., 2024, for Stable Diffusion 1.5 in ten steps."""
+
+_ALMOST_ZERO = 4.8973451890853435e-08
+"""What is left of the picture in the last row with zero terminal SNR, A1111's own."""
 
 
 @dataclass(frozen=True)
@@ -73,40 +81,79 @@ def scaled_linear(start: float = 0.00085, end: float = 0.012, count: int = 1000)
     return NoiseTable(torch.cumprod(1.0 - betas, dim=0))
 
 
-def resolve_schedule(schedule: str, sampler: str) -> str:
-    """The schedule that really runs: "automatic" becomes the sampler's own."""
-    return _OWN_SCHEDULE.get(sampler, "uniform") if schedule == "automatic" else schedule
+def zero_terminal_snr(table: NoiseTable) -> NoiseTable:
+    """The table stretched so that the last row is noise alone: Lin et al., "Common diffusion noise schedules and sample
+    steps are flawed", 2023, algorithm 1.
+
+    sqrt(alphas_cumprod) is shifted to end at 0 and scaled to start where it did. A1111 then puts 4.9e-8 where 0 would
+    be an infinite level, and so do we: sigma_max is about 4519.
+    """
+    root = table.alphas_cumprod.double().sqrt()
+    kept = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    kept[-1] = _ALMOST_ZERO
+    return NoiseTable(kept.float())
 
 
 def sigmas(table: NoiseTable, schedule: str, sampler: str, steps: int) -> torch.Tensor:
     """Noise levels of `steps` steps and a trailing 0, float32 [steps + 1], falling.
 
-    karras       (max^(1/7) + i / (n - 1) (min^(1/7) - max^(1/7)))^7 (Karras et al., 2022, equation 5)
-    exponential  even in log sigma
-    uniform      even in the timestep from the last row to the first, as A1111's Euler; "normal" is its other name
-    sgm_uniform  even in the timestep with a step to spare below: the last level is above the smallest one
-    simple       every n-th row of the table from the last on, without a fraction
-    beta         sigma at the quantiles of the beta distribution (0.6, 0.6), so dense at both ends: Lee et al., "Beta
-                 sampling is all you need", 2024; A1111 and diffusers spread sigma so, not the timestep
+    karras           (max^(1/7) + i / (n - 1) (min^(1/7) - max^(1/7)))^7 (Karras et al., 2022, equation 5)
+    exponential      even in log sigma
+    polyexponential  the same to a power, which is 1 as in A1111
+    uniform          even in the timestep from the last row to the first, as A1111's Euler; "normal" is its other name
+    sgm_uniform      even in the timestep with a step to spare below: the last level is above the smallest one
+    kl_optimal       even in arctan sigma, and down to the smallest level, not 0: Sabour et al., "Align your steps",
+                     2024, section 3.2
+    align_your_steps that paper's levels for Stable Diffusion 1.5, between them even in log sigma
+    simple           every n-th row of the table from the last on, without a fraction
+    ddim             every n-th row from row 1 up, n a whole number; so there may be more steps (`level_count`)
+    beta             sigma at the quantiles of the beta distribution (0.6, 0.6), so dense at both ends: Lee et al.,
+                     "Beta sampling is all you need", 2024; A1111 and diffusers spread sigma so, not the timestep
+
+    Samplers that leave out the last level but one get those of a step more without it.
     """
     name = resolve_schedule(schedule, sampler)
+    if not SAMPLER_INFO[sampler].discards:
+        return _levels(table, name, steps)
+    levels = _levels(table, name, steps + 1)
+    return torch.cat([levels[:-2], levels[-1:]])
+
+
+def run_levels(table: NoiseTable, params: Sampled, strength: float) -> torch.Tensor:
+    """The levels that a job runs over, float32 [steps + 1]: those of the schedule from where its strength begins."""
+    if params.exact_steps and strength > 0:
+        return exact_sigmas(table, params.schedule, params.sampler, params.steps, strength)
+    return trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
+
+
+def _levels(table: NoiseTable, name: str, steps: int) -> torch.Tensor:
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     last = len(table.alphas_cumprod) - 1
     low, high = table.sigma_min, table.sigma_max
     if name == "karras":
         levels = (high ** (1 / _RHO) + ramp * (low ** (1 / _RHO) - high ** (1 / _RHO))) ** _RHO
-    elif name == "exponential":
+    elif name in ("exponential", "polyexponential"):
         levels = (math.log(high) + ramp * (math.log(low) - math.log(high))).exp()
     elif name in ("uniform", "normal"):
         levels = table.sigma((1 - ramp) * last)
     elif name == "sgm_uniform":
         levels = table.sigma((1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:-1]) * last)
+    elif name == "kl_optimal":
+        part = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return (part * math.atan(low) + (1 - part) * math.atan(high)).tan().float()
+    elif name == "align_your_steps":
+        known = torch.tensor(_ALIGN_YOUR_STEPS, dtype=torch.float64).log()
+        place = ramp * (len(known) - 1)
+        below = place.floor().long().clamp(max=len(known) - 2)
+        levels = known[below].lerp(known[below + 1], place - below).exp()
     elif name == "simple":
         levels = table.sigmas[[last - int(i * (last + 1) / steps) for i in range(steps)]]
+    elif name == "ddim":
+        levels = table.sigmas[list(range(1, last + 1, max((last + 1) // steps, 1)))].flip(0)
     elif name == "beta":
         levels = low + beta_quantile(1 - ramp, _BETA) * (high - low)
     else:
-        raise ValueError(f"unknown schedule {schedule!r}")
+        raise ValueError(f"unknown schedule {name!r}")
     return torch.cat([levels, levels.new_zeros(1)]).float()
 
 
@@ -134,11 +181,11 @@ def beta_quantile(probability: torch.Tensor, exponent: float) -> torch.Tensor:
 
 
 def exact_sigmas(table: NoiseTable, schedule: str, sampler: str, steps: int, strength: float) -> torch.Tensor:
-    """Levels of exactly `steps` steps for a strength above 0: the last ones of int(steps / min(strength, .999)).
+    """Levels of exactly `steps` steps for a strength above 0: the last ones of `scheduled_steps`.
 
-    A1111's rule for the hires pass.
+    A1111's rule for the hires pass, and for image to image with its setting for exact steps.
     """
-    return sigmas(table, schedule, sampler, int(steps / min(strength, 0.999)))[-steps - 1 :]
+    return sigmas(table, schedule, sampler, scheduled_steps(steps, strength))[-steps - 1 :]
 
 
 def trim(levels: torch.Tensor, strength: float) -> torch.Tensor:

@@ -21,7 +21,7 @@ from .inpaint import InpaintChannels
 from .jobs import Job, Layer, Pixels, PreviewRequest
 from .load import Components
 from .modes import MODES, DiffusionParams, Upscale
-from .noise import NoiseSource, noise_for_batch
+from .noise import NoiseSource, noise_for_batch, noise_sources
 from .params_hires import Hires, second_pass
 from .pictures import resize
 from .planning import HiresPlan, Plan
@@ -31,8 +31,10 @@ from .prompt_schedule import total_calls
 from .prompt_words import Words
 from .recipe import RanPass, addons_told, layer_name, recipe
 from .report import Report
-from .samplers import SAMPLERS, Denoise
-from .schedule import exact_sigmas, resolve_schedule, scaled_linear, sigmas, trim
+from .sampler_names import SAMPLER_INFO
+from .samplers import SAMPLERS, Denoise, bound, guidance_scale
+from .schedule import exact_sigmas, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
+from .seeds import picture_seeds
 from .text import TextCache, guidance
 
 __all__ = ["Loaded", "Work", "dtype_name"]
@@ -89,7 +91,7 @@ class Work:
             own = second_pass(self.params)
             self.params = replace(self.params, **{name: own[name] for name in _OF_A_PASS if name in own})
         # From the beginning of each stream, also in the hires pass.
-        self.sources = tuple(NoiseSource(self.params.noise, seed) for seed in self.seeds)
+        self.sources = noise_sources(self.params, self.seeds, vae.factor_of(self.components.vae))
 
     def following(self, planned: HiresPlan) -> Work:
         """The hires pass. This one's checkpoint is let go before another is loaded: do no more with it."""
@@ -154,8 +156,10 @@ class Work:
             before=None if self.first is None else self.first.calls,
         )
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
+        if params.zero_terminal_snr:
+            table = zero_terminal_snr(table)
         if self.first is None:
-            levels = trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
+            levels = run_levels(table, params, strength)
         else:
             levels = exact_sigmas(table, params.schedule, params.sampler, params.steps, strength)
         self.steps = len(levels) - 1
@@ -164,7 +168,11 @@ class Work:
             prediction=info.prediction_type or family.prediction_type,
             positive=guided.positive,
             negative=guided.negative,
-            cfg=params.cfg,
+            cfg=guidance_scale(params),
+            cfg_rescale=params.cfg_rescale,
+            ngms=params.ngms,
+            ngms_all=params.ngms_all,
+            keep_unguided=SAMPLER_INFO[params.sampler].unguided,
             sigmas=levels,
             timestep_of=table.timestep,
             adapters=adapters,
@@ -186,7 +194,7 @@ class Work:
 
     def sample(self, denoiser: Denoiser | PictureDenoisers, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
         """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
-        sampler, _ = SAMPLERS[self.params.sampler]
+        sampler = bound(self.params, denoiser.unguided)
         steps, wish = self.steps, self.job.preview
         stage = "denoise" if self.first is None else "hires"
         last_preview = -float("inf")
@@ -225,7 +233,7 @@ class Work:
         """The finished layer `index` with its recipe, which makes this one picture of the batch again."""
         asked, seed = self.job.params, self.seeds[picture]
         assert not isinstance(asked, Upscale)
-        params = self.words[picture].params(asked)
+        params = self.words[picture].params(picture_seeds(asked, picture))
         name = layer_name(MODES[self.job.mode][1], params, seed)
         if self.first is None and isinstance(params, Hires) and params.hires:
             params, name = replace(params, hires=False), f"{name}, first pass"
