@@ -6,12 +6,12 @@ server, the clients and the CLI alike, so that there is one set of ranges and de
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import RequestError
+from .nearest import nearest
 
 __all__ = ["AUTO", "Mode", "ModeInput", "Param", "Value", "validate"]
 
@@ -152,17 +152,18 @@ def validate(
     """All values of `params`, checked and filled in; `defaults` (a checkpoint's hints) go before the schema's.
 
     Raises RequestError `request.invalid_param` with the path of the first wrong value, the nearest right name for an
-    unknown one, and the allowed range.
+    unknown one (also as the list `nearest` in its data), and the allowed range.
     """
     known = {p.name: p for p in params}
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 1)
+            near = nearest(str(name), known)
             hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(known))}."
             raise RequestError(
                 "request.invalid_param",
                 f"There is no parameter {str(name)[:80]!r}.{hint}",
                 path=f"{path}.{str(name)[:80]}",
+                data={"nearest": near},
             )
     filled: Dict[str, Any] = {}
     for p in params:
@@ -221,9 +222,11 @@ def _check(p: Param, value: Any, path: str) -> Any:
         if not isinstance(value, str):
             raise _refuse(p, path, "a text", value)
         if p.enum and value not in p.enum:
-            near = difflib.get_close_matches(value, list(p.enum), 1)
+            near = nearest(value, p.enum)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise _refuse(p, path, "one of " + ", ".join(p.enum) + hint, value)
+            refused = _refuse(p, path, "one of " + ", ".join(p.enum) + hint, value)
+            refused.data["nearest"] = near
+            raise refused
         if p.maximum is not None and len(value) > p.maximum:
             raise _refuse(p, path, f"a text of at most {p.maximum:g} characters", f"{len(value)} characters")
         return value

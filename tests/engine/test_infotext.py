@@ -14,9 +14,10 @@ from impasto_protocol.geometry import Size
 from impasto_protocol.schema import AUTO, Param
 from impasto_server.engine.extra_networks import format_networks
 from impasto_server.engine.fields import params_of
-from impasto_server.engine.infotext import MAX_NOTES, Match, Understood, infotext, read_infotext
+from impasto_server.engine.infotext import MAX_NOTES, Match, Understood, read_infotext
 from impasto_server.engine.infotext_keys import enum_name, schedule_title
 from impasto_server.engine.infotext_text import MAX_TEXT, format_infotext, read_pairs, split_infotext
+from impasto_server.engine.infotext_write import infotext
 from impasto_server.engine.modes import MODES, Txt2Img, parse_params
 from impasto_server.engine.params_common import SAMPLERS, SCHEDULES
 from impasto_server.engine.prompt_styles import Style, apply_style, pull_styles, style_names

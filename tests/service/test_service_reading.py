@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from impasto_protocol.errors import AssetError, ImpastoError, RequestError
 from impasto_protocol.geometry import Size
 from impasto_protocol.messages import Error, Parameters, ReadParameters
-from impasto_server.engine.infotext import Match, infotext
+from impasto_server.engine.infotext import Match
+from impasto_server.engine.infotext_write import infotext
 from impasto_server.engine.modes import parse_params
 from impasto_server.engine.prompt_words import WordSources
 from impasto_server.engine.recipe import upscale_recipe

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
+
+from impasto_protocol.nearest import nearest
 
 __all__ = ["SuggestingParser"]
 
@@ -48,5 +49,4 @@ def _near_option(word: str, known: Sequence[str]) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), 1)
-    return near[0] if near else ""
+    return next(iter(nearest(word, known)), "")

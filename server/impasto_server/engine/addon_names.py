@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 from impasto_protocol.errors import ModelError
+from impasto_protocol.nearest import nearest
 
 from .extra_networks import LORA_KINDS
 
@@ -22,6 +22,6 @@ def lora_names(text: str) -> tuple[str, ...]:
 
 def unknown_lora(name: str, known: Sequence[str]) -> ModelError:
     """The error for a LoRA that is not there; it says the nearest of those that are known."""
-    near = difflib.get_close_matches(name, known, 1, 0.4)
+    near = nearest(name, known, 0.4)
     hint = f"Did you mean {near[0]!r}?" if near else "`impasto models list` shows all."
     return ModelError("model.unknown", f"There is no LoRA {name[:80]!r}. {hint}", data={"nearest": near})

@@ -1,41 +1,41 @@
-"""A1111's `parameters` text both ways: written into every result, read from old pictures. No torch here.
+"""A1111's `parameters` text, as old pictures and our own have it, becomes the parameters of a job. No torch here.
 
-Nothing is dropped in reading: every key becomes a parameter or a note. What our own texts say is complete: they are
-read back as the parameters that made the picture.
+Nothing is dropped: every key becomes a parameter or a note. What our own texts say (`infotext_write`) is complete: they
+are read back as the parameters that made the picture.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from impasto_protocol.errors import RequestError
-from impasto_protocol.geometry import Size
+from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import AUTO, Param, validate
 
 from .addon_names import lora_names
-from .extra_networks import format_networks
 from .fields import params_of
-from .infotext_keys import KEYS, NEUTRAL, OURS, PREFIXES, TOLD, UNSUPPORTED, enum_name, schedule_title
-from .infotext_text import Infotext, format_infotext, format_pairs, read_pairs, split_infotext
-from .modes import MODES, DiffusionParams, Inpaint, Upscale
+from .infotext_keys import (
+    KEYS,
+    NEUTRAL,
+    OURS,
+    PREFIXES,
+    SYNONYMS,
+    TOLD,
+    UNSUPPORTED,
+    enum_name,
+)
+from .infotext_text import Infotext, read_pairs, split_infotext
+from .modes import MODES, Inpaint
 from .params_common import SAMPLERS, SCHEDULES
-from .params_hires import Hires, HiresSize
 from .prompt_styles import Style, pull_styles, styles_text
-from .sampler_names import SAMPLER_INFO, split_sampler
+from .sampler_names import split_sampler
 
-if TYPE_CHECKING:
-    from .addons import UsedLora
-
-__all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "extras_text", "infotext", "read_infotext"]
+__all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "mode_of", "read_infotext"]
 
 _WORDS = ("prompt", "negative_prompt")
-_BY_HAND = frozenset({*_WORDS, "styles", "model", "loras", "sampler", "schedule", "width", "height"})
-"""Parameters that the text says in ways of its own."""
-
 _OF_MASKS = ("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding")
 
 MAX_NOTES = 500
@@ -43,9 +43,6 @@ MAX_NOTES = 500
 
 _HIRES = "Hires "
 """How the keys of a hires pass begin."""
-
-_NEVER = frozenset({"batch"})
-"""Each picture of a batch has a text of its own."""
 
 
 # ---- what was read
@@ -125,7 +122,7 @@ class _Reader:
     def understood(self) -> Understood:
         values = self.text.values
         own = dict(read_pairs(values[OURS])[0]) if OURS in values else {}
-        self.mode = _mode(self.text, own)
+        self.mode = mode_of(self.text, own)
         self.schema = {p.name: p for p in params_of(MODES[self.mode][0])}
         self._words()
         last = {key: index for index, (key, _) in enumerate(self.text.pairs)}
@@ -163,21 +160,22 @@ class _Reader:
         if key in ("Sampler", "Schedule type", "Size", "Model", "Hires resize", "Seed resize from", OURS):
             self._by_hand(key, value, values)
             return
-        if key == "Denoising strength" and "strength" not in self.schema:
-            key = "Hires strength"
         if key == "Mask blur" and "blend" in self.schema:
             self._mask_blur(value)
             return
         if NEUTRAL.get(key) == value:
             self._note("info", key, value, "It is so here in any case.")
             return
-        known = KEYS.get(key)
+        key_of = "Hires strength" if key == "Denoising strength" and "strength" not in self.schema else key
+        known = KEYS.get(SYNONYMS.get(key_of, key_of))
         if known is not None and known.param in self.schema and (not known.modes or self.mode in known.modes):
             try:
                 read = known.read(value)
             except (ValueError, OverflowError) as e:
                 self._note("unsupported", key, value, f"The value is not understood ({e}).")
                 return
+            if self.schema[known.param].choices.get("from") == "models":
+                read = self._named(key, read, known.param)
             self._set(key, value, known.param, read)
         elif key in TOLD:
             if key == "Model hash" and "Model" not in values:
@@ -185,7 +183,9 @@ class _Reader:
             elif key != "Version":
                 self._note("info", key, value, f"It says {TOLD[key]}.")
         elif known is not None or key in UNSUPPORTED:
-            what = UNSUPPORTED.get(key, f"something that {MODES[self.mode][1].lower()} does not have")
+            what = UNSUPPORTED.get(
+                SYNONYMS.get(key, key), f"something that {MODES[self.mode][1].lower()} does not have"
+            )
             self._note("unsupported", key, value, f"There is no setting for it here: {what}.")
         else:
             whose = next((whose for prefix, whose in PREFIXES.items() if key.startswith(prefix)), None)
@@ -210,20 +210,21 @@ class _Reader:
             self._model(key, value, values.get("Model hash", ""))
         elif key == "Size" and "width" in self.schema:
             self._size(value)
-        elif key == "Seed resize from" and "seed_resize_width" in self.schema:
-            self._size(value, key, "seed_resize_")
         elif key == "Hires resize" and "hires_width" in self.schema:
             self._size(value, key, "hires_")
+        elif key == "Seed resize from" and "seed_resize_width" in self.schema:
+            self._size(value, key, "seed_resize_")
         elif key == "Size":
             self._note("info", key, value, "The size comes from the picture that is worked on.")
         elif key != OURS:
-            self._note("unsupported", key, value, f"{MODES[self.mode][1]} has no such setting.")
+            what = UNSUPPORTED.get(key, f"something that {MODES[self.mode][1].lower()} does not have")
+            self._note("unsupported", key, value, f"There is no setting for it here: {what}.")
 
     def _choice(self, key: str, said: str, param: str, name: str, known: Sequence[str]) -> None:
         if name in known:
             self.params[param] = name
             return
-        near = difflib.get_close_matches(name, known, 1)
+        near = nearest(name, known)
         hint = f"; the nearest is {near[0]}" if near else ""
         self._note("unsupported", key, said, f"There is no {param} of this name here{hint}.")
 
@@ -259,6 +260,20 @@ class _Reader:
             self._note("missing", key, name or digits, f"There is no such checkpoint here.{near}")
         elif name and found.id != name:
             self._note("changed", key, name, f"Here it is {found.id!r}.")
+
+    def _named(self, key: str, name: str, param: str) -> str:
+        """The id of a model by its name, "name [digits]" in older texts; the name itself where it is not here."""
+        choices = self.schema[param].choices
+        if not name or name in choices.get("also", ()):
+            return name
+        bare, _, digits = name.removesuffix("]").rpartition(" [") if name.endswith("]") else (name, "", "")
+        found = self.names.find(str(choices.get("kind", "")), bare, digits)
+        if not found.id:
+            near = f" The nearest is {found.nearest!r}." if found.nearest else ""
+            self._note("missing", key, name, f"There is no such {choices.get('kind', 'model')} here.{near}")
+        elif found.id != name:
+            self._note("changed", key, name, f"Here it is {found.id!r}.")
+        return found.id or name
 
     def _words(self) -> None:
         """The prompts, with styles pulled back out of them."""
@@ -308,7 +323,7 @@ class _Reader:
             self._note("assumed", "", ", ".join(told), "The text does not say it; A1111 leaves out its own defaults.")
 
 
-def _mode(text: Infotext, own: Mapping[str, str]) -> str:
+def mode_of(text: Infotext, own: Mapping[str, str]) -> str:
     """Which kind of job it was."""
     if own.get("mode") in MODES:
         return own["mode"]
@@ -337,107 +352,6 @@ def _source(values: Mapping[str, str]) -> str:
     if version[:1] == "f" and version[1:2].isdigit():
         return f"Forge {version}"
     return version
-
-
-# ---- writing
-
-
-def infotext(
-    mode: str,
-    params: DiffusionParams,
-    *,
-    seed: int,
-    model: str,
-    working: Size,
-    sampler_title: str,
-    schedule: str,
-    hires_sampler: str = "",
-    loras: Sequence[UsedLora] = (),
-    embeddings: Mapping[str, str] | None = None,
-) -> str:
-    """A1111's `parameters` text of one picture: the prompt, the negative prompt, then one line of `key: value` pairs.
-
-    A1111 knows LoRAs only as <lora:...> in the prompt, so those of the parameters are written there. `hires_sampler` is
-    A1111's name of the sampler of a hires pass. What it has no key
-    for stands in the key "Impasto", so that our own reading of it is complete.
-    """
-    prompt = params.prompt + format_networks(params.lora_uses)
-    pairs: dict[str, Any] = {
-        "Steps": params.steps,
-        "Sampler": sampler_title,
-        "Schedule type": schedule_title(schedule),
-        "CFG scale": KEYS["CFG scale"].write(params.cfg),
-        "Seed": seed,
-        "Size": f"{working.width}x{working.height}",
-        "Model": model,
-    }
-    written = {"steps", "cfg", "seed"}
-    hires = isinstance(params, Hires) and params.hires
-    if hires:
-        written.add("hires")
-    resized = (params.hires_width, params.hires_height) if hires and isinstance(params, HiresSize) else (0, 0)
-    if any(resized) and not any(side % 8 for side in resized):
-        pairs["Hires resize"] = f"{resized[0]}x{resized[1]}"
-        written |= {"hires_width", "hires_height"}
-    seed_from = (params.seed_resize_width, params.seed_resize_height)
-    if all(seed_from) and not any(side % 8 for side in seed_from):
-        pairs["Seed resize from"] = f"{seed_from[0]}x{seed_from[1]}"
-        written |= {"seed_resize_width", "seed_resize_height"}
-    for key, known in KEYS.items():
-        if known.param in written or not hasattr(params, known.param) or (known.modes and mode not in known.modes):
-            continue
-        if key.startswith(_HIRES) and (not hires or (key == "Hires upscale" and any(resized))):
-            continue
-        value = getattr(params, known.param)
-        if known.param == "masked_content" and isinstance(params, Inpaint):
-            value = params.content  # what "auto" came to
-        text = known.write(value)
-        if key == "Hires sampler" and text:
-            text = hires_sampler
-        if key == "Hires strength" and not hasattr(params, "strength"):
-            key = "Denoising strength"
-        if key == "Eta" and SAMPLER_INFO[params.sampler].eta == 0:
-            key = "Eta DDIM"
-        if text != "":
-            pairs[key] = text
-        if text != "" or value == AUTO:
-            written.add(known.param)
-    hashed = {name: digits for name, digits in (embeddings or {}).items() if digits}
-    if loras:
-        pairs["Lora hashes"] = ", ".join(dict.fromkeys(f"{lora.use.name}: {lora.hash}" for lora in loras))
-    if hashed:
-        pairs["TI hashes"] = ", ".join(f"{name}: {digits}" for name, digits in hashed.items())
-    own = _rest(params, written)
-    read = split_infotext(format_infotext(prompt, params.negative_prompt, pairs.items()))
-    if _mode(read, {}) != mode:
-        own = {"mode": mode, **own}
-    # A prompt may have lines that look like the others of the text, or spaces that are lost.
-    for name, meant, got in (
-        ("prompt", prompt, read.prompt),
-        ("negative_prompt", params.negative_prompt, read.negative_prompt),
-    ):
-        if meant != got:
-            own[name] = json.dumps(meant)
-    if own:
-        pairs[OURS] = format_pairs(own.items())
-    pairs["Version"] = OURS
-    return format_infotext(prompt, params.negative_prompt, pairs.items())
-
-
-def extras_text(params: Upscale) -> str:
-    """What A1111's Extras say of a picture that was enlarged, its text `postprocessing`."""
-    upscaler = params.upscaler or "Lanczos"
-    return format_pairs({"Postprocess upscale by": f"{params.scale:g}", "Postprocess upscaler": upscaler}.items())
-
-
-def _rest(params: DiffusionParams, written: set[str]) -> dict[str, str]:
-    """The parameters that no key says and that are not at their default."""
-    rest = {}
-    for param in params_of(type(params)):
-        value = getattr(params, param.name)
-        if param.name not in _BY_HAND | _NEVER | written and value != param.default:
-            rest[param.name] = value if param.enum else json.dumps(value)
-    return rest
 
 
 def _parsed(param: Param, said: str) -> Any:

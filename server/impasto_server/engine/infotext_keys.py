@@ -20,6 +20,7 @@ __all__ = [
     "NEUTRAL",
     "OURS",
     "PREFIXES",
+    "SYNONYMS",
     "TOLD",
     "UNSUPPORTED",
     "Key",
@@ -89,6 +90,12 @@ def _unless(neutral: Any) -> Callable[[Any], str]:
     return lambda value: "" if value == neutral else _plain(value)
 
 
+def _limit(text: str) -> float:
+    """A number; infinity is no limit, which is 0 here."""
+    value = float(text)
+    return 0.0 if value == float("inf") else value
+
+
 def _unless_auto(value: Any) -> str:
     return "" if value == AUTO else _plain(value)
 
@@ -101,7 +108,8 @@ _UPSCALERS = {"": "Lanczos", **LATENT_UPSCALERS}
 
 
 def _upscaler(title: str) -> str:
-    known = {shown.lower(): name for name, shown in _UPSCALERS.items()}
+    # A1111's "None" enlarges by Lanczos, too.
+    known = {"none": "", **{shown.lower(): name for name, shown in _UPSCALERS.items()}}
     return known.get(title.strip().lower(), title)
 
 
@@ -123,14 +131,14 @@ KEYS: Mapping[str, Key] = {
     "Seed": Key("seed", _whole),
     "RNG": Key("noise", _one_of(_RNG), _title_of(_RNG)),
     "Clip skip": Key("clip_skip", _whole, _unless(1)),
+    "VAE": Key("vae", str),
     "Variation seed": Key("variation_seed", _whole, _unless(-1)),
     "Variation seed strength": Key("variation_strength", _number, _unless(0)),
     "ENSD": Key("ensd", _whole, _unless(0)),
     "Eta": Key("eta", _number, _unless_auto),
-    "Eta DDIM": Key("eta", _number, _unless_auto),
     "Sigma churn": Key("s_churn", _number, _unless(0)),
     "Sigma tmin": Key("s_tmin", _number, _unless(0)),
-    "Sigma tmax": Key("s_tmax", _number, _unless(0)),
+    "Sigma tmax": Key("s_tmax", _limit, _unless(0)),
     "Sigma noise": Key("s_noise", _number, _unless(1)),
     "NGMS": Key("ngms", _number, _unless(0)),
     "NGMS all steps": Key("ngms_all", _one_of(_BOOL), _title_of(_BOOL, left_out=False)),
@@ -156,6 +164,13 @@ KEYS: Mapping[str, Key] = {
 """Key -> the parameter that it sets, in the order in which they are written. Sampler, Schedule type, Size, Seed
 resize from and Model are read by `infotext` itself, for they say more than one thing."""
 
+SYNONYMS: Mapping[str, str] = {
+    "Eta DDIM": "Eta",
+    "Negative Guidance minimum sigma": "NGMS",
+    "CLIP stop at last layers": "Clip skip",
+}
+"""Other names of keys -> the key."""
+
 TOLD: Mapping[str, str] = {
     "Version": "which program wrote it",
     "Model hash": "the checkpoint by its hash",
@@ -180,7 +195,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "Face restoration": "restoring faces",
     "Conditional mask weight": "a weight for what inpainting checkpoints see",
     "Tiling": "seamless textures",
-    "Negative Guidance minimum sigma": "steps without the negative prompt",
     "VAE": "a VAE of its own",
     "VAE Encoder": "how pictures are encoded",
     "VAE Decoder": "how pictures are decoded",
@@ -214,7 +228,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "X Type": "a plot over parameters",
     "Y Type": "a plot over parameters",
     "Z Type": "a plot over parameters",
-    "CLIP stop at last layers": "clip skip in its oldest form",
 }
 """Keys that A1111 and its relatives write and that set nothing here: what they were for."""
 

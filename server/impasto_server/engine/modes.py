@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impasto_protocol.errors import RequestError
+from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import Mode, ModeInput, validate
 
 from .fields import STRENGTH, param, params_of
@@ -143,6 +144,7 @@ def parse_params(mode: str, values: Mapping[str, Any], *, hints: Mapping[str, An
             "request.unknown_mode",
             f"This server has no mode {mode[:40]!r}; it has {', '.join(MODES)}.",
             path="mode",
+            data={"nearest": nearest(mode, MODES)},
         )
     cls = MODES[mode][0]
     return cls(**validate(params_of(cls), values, defaults=hints))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from impasto_protocol.errors import RequestError
+from impasto_protocol.nearest import nearest
 
 __all__ = ["Style", "apply_style", "pull_styles", "read_styles", "style_names", "styles_text", "take_styles"]
 
@@ -108,9 +108,14 @@ def take_styles(text: str, styles: Mapping[str, Style]) -> dict[str, Style]:
     taken: dict[str, Style] = {}
     for name in style_names(text):
         if name not in styles:
-            near = difflib.get_close_matches(name, list(styles), 1)
+            near = nearest(name, styles)
             hint = f" Did you mean {near[0]!r}?" if near else " Styles come from styles.csv."
-            raise RequestError("request.invalid_param", f"There is no style {name[:80]!r}.{hint}", path="params.styles")
+            raise RequestError(
+                "request.invalid_param",
+                f"There is no style {name[:80]!r}.{hint}",
+                path="params.styles",
+                data={"nearest": near},
+            )
         taken[name] = styles[name]
     return taken
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from impasto_protocol.geometry import Size
 
-from .infotext import extras_text, infotext
+from .infotext_write import extras_text, infotext
 from .modelpath import model_name
 from .modes import DiffusionParams, Upscale
 from .params_hires import Hires

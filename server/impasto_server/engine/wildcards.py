@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from impasto_protocol.errors import RequestError
+from impasto_protocol.nearest import nearest
 
 from .extra_networks import networks_in
 from .prompt_errors import PromptError
@@ -160,7 +160,7 @@ def _shared(side: str) -> tuple[float, str]:
 
 
 def _unknown(wildcard: Named, known: Iterable[str]) -> PromptError:
-    near = difflib.get_close_matches(wildcard.name, list(known), 1)
+    near = nearest(wildcard.name, known)
     hint = f"Did you mean __{near[0]}__?" if near else "Put it into the wildcards folder, or write \\_ for text."
     return PromptError(f"there is no wildcard file {wildcard.name}.txt. {hint}", wildcard.position, wildcard.source)
 

@@ -7,7 +7,6 @@ thousands is read once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto_protocol.errors import ModelError
+from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import Mode
 
 from ..engine.addon_names import unknown_lora
@@ -150,7 +150,7 @@ class Catalogue:
         found = self.named(name)
         if found is not None:
             return _usable(found, "checkpoint", "params.model")
-        near = self._nearest(name)
+        near = self._nearest(name, "checkpoint")
         hint = f" Did you mean {near[0]!r}?" if near else (" `impasto models list` shows all." if usable else "")
         raise ModelError(
             "model.unknown",
@@ -232,9 +232,10 @@ class Catalogue:
         taken = {model.id for model in chosen}
         return tuple(model for model in self.models if model.id in taken)
 
-    def _nearest(self, name: str, kind: str | None = None) -> list[str]:
-        names = [m.id for m in self.models if kind is None or m.facts.kind == kind]
-        return difflib.get_close_matches(name, names, 1, 0.4)
+    def _nearest(self, name: str, kind: str) -> list[str]:
+        """In a list: of those that can be used, of that kind if there is one, else of all models."""
+        usable = [m.id for m in self.models if m.facts.usable and m.facts.kind == kind]
+        return nearest(name, usable, 0.4) or nearest(name, (m.id for m in self.models), 0.4)
 
     def modes(self) -> tuple[Mode, ...]:
         """What can be asked for, and where it cannot be done now, why."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto_protocol.errors import RequestError
+from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import validate
 
 from ..engine.fields import params_of
@@ -198,7 +198,7 @@ def _plain(name: str) -> str:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     by_plain = {_plain(id): id for id in reversed(known)}
-    near = difflib.get_close_matches(name, list(by_plain), 1, 0.4) if name else []
+    near = nearest(name, by_plain, 0.4) if name else []
     return by_plain[near[0]] if near else ""
 
 
