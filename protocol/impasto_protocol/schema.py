@@ -89,7 +89,10 @@ class Param:
 
 @dataclass(frozen=True)
 class ModeInput:
-    """A picture that a mode takes: `kind` is "image" or "mask"."""
+    """A picture that a mode takes: `kind` is "image" or "mask".
+
+    Those of the kind "image" whose name ends in `_*` may be several: NAME_1, NAME_2 and so on, named by parameters.
+    """
 
     name: str
     kind: str

@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             f"The mask has {mask.width} x {mask.height} pixels and the picture {image.width} x {image.height}; "
             "they must be of the same size.",
         )
+    hints = _control_pictures(values)
     inbox: queue.SimpleQueue[Message | ImpastoError] = queue.SimpleQueue()
     with connection(args, values, inbox) as client:
         if getattr(args, "from_file", None) is not None:
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"impasto: {warning}", file=sys.stderr)
         job = uuid.uuid4().hex
         inputs = _upload(client, {"image": image, "mask": mask, "backdrop": backdrop}, plan)
+        inputs |= _upload_whole(client, hints)
         client.submit(job, args.verb, values, canvas, inputs)
         try:
             outputs, end = _follow(inbox, job)
@@ -181,8 +183,10 @@ class _ProgressLine:
 
 def _open(args: argparse.Namespace, name: str) -> Image | None:
     path: Path | None = getattr(args, name, None)
-    if path is None:
-        return None
+    return None if path is None else _opened(path, name)
+
+
+def _opened(path: Path, name: str) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -229,6 +233,24 @@ def _upload(client: Client, pictures: Mapping[str, Image | None], plan: PlanOk) 
             data = picture.crop((box.x, box.y, box.right, box.bottom)).tobytes()
             inputs[name] = InputPicture(client.upload(data), box.width, box.height, format, box.x, box.y)
     return inputs
+
+
+def _control_pictures(values: dict[str, Any]) -> dict[str, Image]:
+    """The pictures of the control units by the names that the units get for them."""
+    found: dict[str, Image] = {}
+    for number, entry in enumerate(values.get("control", ()), 1):
+        file = entry.pop("file", "")
+        if file:
+            entry["image"] = f"control_{number}"
+            found[entry["image"]] = _opened(Path(file), "control")
+    return found
+
+
+def _upload_whole(client: Client, pictures: Mapping[str, Image]) -> dict[str, InputPicture]:
+    return {
+        name: InputPicture(client.upload(picture.tobytes()), picture.width, picture.height, "rgba8")
+        for name, picture in pictures.items()
+    }
 
 
 def _save(args: argparse.Namespace, image: Image | None, output: Output, data: bytes, count: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from impasto_protocol.schema import AUTO, Param
 
 from ..engine.fields import params_of
 from ..engine.modes import MODES
+from ..engine.params_control import PREPROCESSORS
 
 __all__ = ["add_mode_options", "given_values"]
 
@@ -29,6 +30,16 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
         if param.name == "loras":
             group.add_argument(
                 "--lora", dest="p_loras", action="append", type=_lora, default=None, metavar="NAME[:W[:TE]]", help=_LORA
+            )
+        elif param.name == "control":
+            group.add_argument(
+                "--control",
+                dest="p_control",
+                action="append",
+                type=_control,
+                default=None,
+                metavar="MODEL=FILE[:WEIGHT]",
+                help=_CONTROL,
             )
         elif param.type == "boolean":
             group.add_argument(
@@ -70,6 +81,29 @@ def _lora(text: str) -> dict[str, Any]:
     if not name:
         raise argparse.ArgumentTypeError(f"{text!r} names no LoRA; write NAME:0.8")
     return {"model": name, **dict(zip(("strength", "text_strength"), numbers, strict=False))}
+
+
+_CONTROL = (
+    "a ControlNet, its picture and its weight (1); MODEL=canny:FILE makes the hint first (canny, lineart, scribble, "
+    "invert, threshold, blur, tile, color_grid); an empty FILE takes --image; may be given again"
+)
+
+
+def _control(text: str) -> dict[str, Any]:
+    """An entry of `control`, whose `file` is still to be uploaded."""
+    model, equals, rest = text.partition("=")
+    if not model or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no control; write MODEL=FILE or MODEL=canny:FILE:0.8")
+    entry: dict[str, Any] = {"model": model}
+    head, colon, tail = rest.rpartition(":")
+    try:
+        entry["weight"], rest = float(tail) if colon else 1.0, head if colon else rest
+    except ValueError:
+        entry["weight"] = 1.0
+    kind, colon, file = rest.partition(":")
+    if colon and kind in PREPROCESSORS:
+        entry["preprocessor"], rest = kind, file
+    return {**entry, "file": rest}
 
 
 def _kind(param: Param) -> Any:

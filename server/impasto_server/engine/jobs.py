@@ -18,6 +18,7 @@ from .prompt_words import WordFiles
 
 __all__ = [
     "Cancelled",
+    "ControlUnit",
     "Emit",
     "Event",
     "Job",
@@ -46,6 +47,34 @@ class PreviewRequest:
 
 
 @dataclass(frozen=True)
+class ControlUnit:
+    """One control of a job. `name` and `path` say which it is, to people and to programs; `model` is the file.
+
+    `image` is RGBA of any size; None takes the picture that is painted over. `start` and `end` are parts of the steps,
+    0..1. The thresholds are those of the preprocessor, None for its own.
+    """
+
+    name: str
+    path: str
+    model: str
+    image: Pixels | None = None
+    preprocessor: str = "none"
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: str = "balanced"
+    resize: str = "crop"
+    threshold_low: float | None = None
+    threshold_high: float | None = None
+
+    def low(self, own: float) -> float:
+        return own if self.threshold_low is None else self.threshold_low
+
+    def high(self, own: float) -> float:
+        return own if self.threshold_high is None else self.threshold_high
+
+
+@dataclass(frozen=True)
 class Job:
     """One request, complete: nothing else is consulted while it runs.
 
@@ -56,7 +85,8 @@ class Job:
     same box. `words` are the styles and the lines of wildcards that the prompts name, `loras` the files of the LoRAs
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
-    `params.hires_upscaler` name; "" where that is the same checkpoint, and no file.
+    `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
+    `params.control` that have a weight, in their order.
     """
 
     id: str
@@ -75,6 +105,7 @@ class Job:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     hires_checkpoint: str = ""
     hires_upscaler: str = ""
+    control: tuple[ControlUnit, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .modelfile import open_model
 from .modelpath import stamp_of
 from .tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["Components", "Source", "load_checkpoint", "open_pristine"]
+__all__ = ["Components", "Filler", "Source", "load_checkpoint", "open_pristine"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
     layers, levels = config["unet"]["layers_per_block"], len(config["vae"]["block_out_channels"])
 
     with open_model(path) as tensors:
-        filler = _Filler(path, tensors, device)
+        filler = Filler(path, tensors, device)
         nested = f"{layout.TEXT_PREFIX}text_model.final_layer_norm.weight" in filler.names
 
         def unet_name(name: str) -> str:
@@ -154,7 +154,7 @@ def open_pristine(components: Components) -> Iterator[Callable[[str, str, bool],
             data={"file": source.path.name},
         )
     with open_model(source.path) as tensors:
-        filler = _Filler(source.path, tensors, components.device)
+        filler = Filler(source.path, tensors, components.device)
 
         def read(part: str, name: str, cast: bool) -> torch.Tensor:
             held: torch.Tensor = getattr(components, part).get_parameter(name)
@@ -173,11 +173,12 @@ def _refused(path: Path, found: Unknown) -> ModelError:
     return ModelError(found.code, message, data={"file": path.name, **found.data})
 
 
-class _Filler:
-    """Fills modules from one open file."""
+class Filler:
+    """Fills modules from one open file; `what` names the kind of file in errors."""
 
-    def __init__(self, path: Path, tensors: Tensors, device: torch.device) -> None:
+    def __init__(self, path: Path, tensors: Tensors, device: torch.device, what: str = "checkpoint") -> None:
         self.path = path
+        self.what = what
         self.tensors = tensors
         self.device = device
         self.names = set(tensors.keys())
@@ -224,7 +225,7 @@ class _Filler:
     def _corrupt(self, reason: str) -> ModelError:
         return ModelError(
             "model.corrupt",
-            f"{self.path.name} is not a complete checkpoint: {reason}. Download or convert it again.",
+            f"{self.path.name} is not a complete {self.what}: {reason}. Download or convert it again.",
             data={"file": self.path.name},
         )
 

@@ -110,12 +110,13 @@ ModeParams = DiffusionParams | Upscale
 _IMAGE = ModeInput("image", "image", "Picture")
 _BACKDROP = ModeInput("backdrop", "image", "What lies under the sketch", required=False)
 _MASK = ModeInput("mask", "mask", "Selection")
+_CONTROL = ModeInput("control_*", "image", "Control pictures", required=False)
 
 MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
-    "txt2img": (Txt2Img, "Text to image", ()),
-    "img2img": (Img2Img, "Image to image", (_IMAGE,)),
-    "sketch": (Sketch, "Sketch to image", (_IMAGE, _BACKDROP)),
-    "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK)),
+    "txt2img": (Txt2Img, "Text to image", (_CONTROL,)),
+    "img2img": (Img2Img, "Image to image", (_IMAGE, _CONTROL)),
+    "sketch": (Sketch, "Sketch to image", (_IMAGE, _BACKDROP, _CONTROL)),
+    "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK, _CONTROL)),
     "upscale": (Upscale, "Upscale", (_IMAGE,)),
 }
 """Name -> (parameter dataclass, title, inputs)."""

@@ -8,6 +8,7 @@ from impasto_protocol.schema import AUTO, Param
 
 from .extra_networks import LoraUse
 from .fields import Maps, param
+from .params_control import Controlled
 from .params_sampling import NOISE_SOURCES, Sampled
 from .sampler_names import SAMPLERS, SCHEDULES, TWO_CALLS
 
@@ -102,5 +103,5 @@ class Prompted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common(Sampled, Prompted):
+class Common(Controlled, Sampled, Prompted):
     """What every diffusion mode takes; the fields of `Prompted` come first."""

@@ -15,6 +15,7 @@ from impasto_protocol.geometry import Size
 
 from .addons import Addons, asked_loras, named_loras
 from .attention import install
+from .controlnet import Controls
 from .generate import GENERATE
 from .hires import paint_again
 from .inputs import planned_for
@@ -54,6 +55,7 @@ class Engine:
         self._components: ComponentCache[Patcher] = ComponentCache(budget, _load)
         # One of them is enough, and small beside a checkpoint.
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
+        self._controls = Controls(budget // 4)
         self._texts = TextCache()
         self._addons = Addons()
         # By the VAE itself, so that the map goes when the checkpoint goes.
@@ -89,6 +91,7 @@ class Engine:
                 raise
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
+        self._controls.clear()
         report.place = begun
         try:
             return self._run(job, report, seeds, words, sequential=True)
@@ -194,6 +197,7 @@ class Engine:
             vectors=loaded.vectors,
             embeddings=loaded.embeddings,
             load_hires=lambda: self._loaded(job, words, hires=True),
+            controls=lambda components: self._controls.of(job, components),
             enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
         )
 

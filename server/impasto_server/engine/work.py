@@ -15,10 +15,12 @@ from impasto_protocol.geometry import Box, Size
 from . import vae
 from .adapters import Adapter
 from .addons import UsedLora
+from .controlnet import ControlAdapter, ControlModel
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
+from .hints import hint_tensor
 from .inpaint import InpaintChannels
-from .jobs import Job, Layer, Pixels, PreviewRequest
+from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
 from .load import Components
 from .modes import MODES, DiffusionParams, Upscale
 from .noise import NoiseSource, noise_for_batch, noise_sources
@@ -77,6 +79,7 @@ class Work:
     embeddings: Callable[[], dict[str, str]] = dict
     load_hires: Callable[[], Loaded] | None = None
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
+    controls: Callable[[Components], tuple[tuple[ControlUnit, ControlModel], ...]] = lambda _: ()
     first: RanPass | None = None
     steps: int = 0
     vae_dtype: str = ""
@@ -138,10 +141,17 @@ class Work:
 
     def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
+        adapters = (*adapters, *self._control())
         said = self.words if self.first is None else tuple(words.hires or words for words in self.words)
         if all(words == said[0] for words in said):
             return self._denoiser(said[0], strength, adapters)
         return PictureDenoisers(tuple(self._denoiser(words, strength, adapters) for words in said))
+
+    def _control(self) -> tuple[Adapter, ...]:
+        """The units of the job, with their hints at the size of this pass."""
+        size = self.plan.working
+        units = self.controls(self.components)
+        return tuple(ControlAdapter(model, unit, hint_tensor(unit, size)) for unit, model in units)
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family

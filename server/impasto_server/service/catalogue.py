@@ -177,6 +177,26 @@ class Catalogue:
             data={"nearest": near},
         )
 
+    def controlnet(self, name: str, path: str, family: str) -> Model:
+        """The ControlNet of that name, for a checkpoint of `family`. Raises ModelError as `lora` does."""
+        known = [m for m in self.models if m.facts.kind == "controlnet"]
+        found = self.named(name) or next((m for m in known if m.path.stem == name), None)
+        if found is None:
+            near = self._nearest(name, "controlnet")
+            hint = f"Did you mean {near[0]!r}?" if near else "`impasto models list` shows all."
+            raise ModelError(
+                "model.unknown", f"There is no ControlNet {name[:80]!r}. {hint}", path=path, data={"nearest": near}
+            )
+        if found.facts.kind == "controlnet" and found.facts.family not in ("", family):
+            raise ModelError(
+                "model.unsupported",
+                f"The ControlNet {found.id!r} is for {found.facts.family}, the checkpoint is {family}; choose one for "
+                f"{family}.",
+                path=path,
+                data={"model": found.id, "need": family, "got": found.facts.family},
+            )
+        return _usable(found, "controlnet", path)
+
     def lora(self, name: str, path: str, family: str) -> Model:
         """The LoRA of that name, file or alias, the latter where it means one, for a checkpoint of `family`.
 

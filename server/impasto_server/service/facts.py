@@ -99,7 +99,7 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         strength=notes.strength,
         notes=notes.text,
     )
-    if found.kind in ("lora", "embedding") and found.family in ("", *FAMILIES):
+    if found.kind in ("lora", "embedding", "controlnet") and found.family in ("", *FAMILIES):
         return facts
     if found.kind == "upscaler":
         if _has_spandrel():

@@ -14,7 +14,7 @@ from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
 from ..engine.addon_names import lora_names
-from ..engine.jobs import Job, Pixels, PreviewRequest
+from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
 from ..engine.params_hires import LATENT_UPSCALERS, Hires
 from ..engine.planning import Plan, check_box, plan
@@ -22,6 +22,7 @@ from ..engine.prompt_words import WordFiles, WordSources, check_words
 from ..engine.wildcards import strip_comments
 from .blobs import Held, bytes_of
 from .catalogue import Catalogue, Model
+from .control_orders import CONTROL_INPUT, control_of, with_pictures
 from .pixels import check_bytes, from_wire, mask_from_wire
 
 __all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "resolve_params", "to_engine_job"]
@@ -43,6 +44,7 @@ class Order:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     hires_model: Model | None = None
     hires_upscaler: Model | None = None
+    control: tuple[ControlUnit, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def check_inputs(submit: Submit, limits: Limits) -> None:
     taken = {i.name: i for i in MODES[submit.mode][2]}
     for name, picture in submit.inputs.items():
         path = f"inputs.{name[:40]}"
-        if name not in taken:
+        if name not in taken and not ("control_*" in taken and CONTROL_INPUT.fullmatch(name)):
             needs = ", ".join(taken) or "no pictures"
             raise RequestError(
                 "request.invalid_param",
@@ -130,7 +132,12 @@ def check_order(
     words = (sources or WordSources()).gather(params)
     check_words(params, words)
     loras, embeddings = _addons(catalogue, params, model, words)
-    files = (words, loras, embeddings, *_of_hires(catalogue, submit.mode, params, model))
+    control = control_of(catalogue, params, model, submit.inputs)
+    for name in submit.inputs.keys() - {"image", "mask", "backdrop"}:
+        picture = submit.inputs[name]
+        size = len(_held(picture, pictures, f"inputs.{name}"))
+        check_bytes(size, picture.width, picture.height, picture.format, f"inputs.{name}")
+    files = (words, loras, embeddings, *_of_hires(catalogue, submit.mode, params, model), control)
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
@@ -189,6 +196,9 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         embeddings=order.embeddings,
         hires_checkpoint=str(order.hires_model.path) if order.hires_model is not None else "",
         hires_upscaler=str(order.hires_upscaler.path) if order.hires_upscaler is not None else "",
+        control=with_pictures(
+            order.control, order.params, lambda name: _pixels(submit.inputs[name], pictures, f"inputs.{name}")
+        ),
     )
 
 

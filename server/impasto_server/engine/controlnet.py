@@ -1,0 +1,231 @@
+"""ControlNets: loading them beside a checkpoint, and their part in each call of its network.
+
+Zhang, Rao, Agrawala, "Adding conditional control to text-to-image diffusion models", 2023. A copy of the network's way
+down reads the noisy picture and the hint, and what it says is added to the skip connections of the network.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from impasto_protocol.errors import ModelError
+from torch import nn
+
+from .adapters import NetworkCall, Step
+from .control_layout import control_prefix, control_to_file, hint_widths
+from .jobs import ControlUnit, Job
+from .load import Components, Filler, open_pristine
+from .memory import placed
+from .modelfile import header_of, open_model
+from .modelpath import stamp_of
+
+__all__ = ["ControlAdapter", "ControlModel", "Controls", "injection_weights", "load_controlnet"]
+
+SOFT = 0.825
+"""A1111's factor from one injection to the next shallower one where the prompt or the control is to lead."""
+
+
+@dataclass(frozen=True, eq=False)
+class ControlModel:
+    """A loaded ControlNet. `pooled`: what it says is the same everywhere, and said with the prompt only (shuffle)."""
+
+    network: Any
+    path: Path
+    pooled: bool
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.network.parameters())
+
+
+def load_controlnet(path: str | Path, components: Components) -> ControlModel:
+    """The ControlNet at `path`, in the single-file or diffusers' layout, for a checkpoint.
+
+    It is a copy of a part of the checkpoint's network, so heads, groups and widths are the checkpoint's. Raises
+    ModelError `model.unsupported` where it was made for another network, with `need` and `got`, and
+    `model.corrupt`, `model.unknown`, `model.unsafe` as `load_checkpoint` does.
+    """
+    from diffusers import ControlNetModel
+
+    path = Path(path)
+    base, header = components.unet.config, header_of(path)
+    shapes = {name: tuple(entry.shape) for name, entry in header.tensors.items()}
+    prefix = control_prefix(shapes)
+    try:
+        channels, widths = hint_widths(shapes, prefix)
+    except KeyError as error:
+        raise _misfit(path, "a hint block as ControlNets have it", f"none ({error.args[0]} is missing)") from error
+    _check_width(path, shapes, prefix, int(base.cross_attention_dim), int(base.block_out_channels[0]))
+    with torch.device("meta"):
+        network = ControlNetModel(
+            in_channels=base.out_channels,
+            conditioning_channels=channels,
+            conditioning_embedding_out_channels=widths,
+            block_out_channels=base.block_out_channels,
+            down_block_types=base.down_block_types,
+            layers_per_block=base.layers_per_block,
+            transformer_layers_per_block=base.transformer_layers_per_block,
+            cross_attention_dim=base.cross_attention_dim,
+            attention_head_dim=base.attention_head_dim,
+            norm_num_groups=base.norm_num_groups,
+            use_linear_projection=base.use_linear_projection,
+        )
+    attention = tuple("CrossAttn" in name for name in base.down_block_types)
+    blocks = len(network.controlnet_cond_embedding.blocks)
+
+    def name_of(name: str) -> str:
+        if prefix is None:
+            return name
+        told = control_to_file(name, layers_per_block=base.layers_per_block, attention=attention, hint_blocks=blocks)
+        return prefix + told
+
+    with open_model(path) as tensors:
+        filler = Filler(path, tensors, components.device, what="ControlNet")
+        marker = "difference" in filler.names
+        filler.names.discard("difference")
+        filler.fill(network, prefix or "", name_of, components.dtype)
+    if marker:
+        _add_base(network, components)
+    return ControlModel(network, path, pooled="shuffle" in path.stem.casefold())
+
+
+def _check_width(path: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str | None, text: int, first: int) -> None:
+    """Both sides by their numbers before anything is loaded."""
+    conv = shapes.get("conv_in.weight" if prefix is None else f"{prefix}input_blocks.0.0.weight", ())
+    keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
+    got = shapes[keys[0]][1] if keys else 0
+    if got != text or not conv or conv[0] != first:
+        need = f"a network of width {first} that reads texts of width {text}"
+        raise _misfit(path, need, f"one of width {conv[0] if conv else '?'} for texts of width {got}")
+
+
+def _misfit(path: Path, need: str, got: str) -> ModelError:
+    return ModelError(
+        "model.unsupported",
+        f"The ControlNet {path.name} does not fit the checkpoint: needed is {need}, this is {got}. Choose a ControlNet "
+        "of the checkpoint's family.",
+        data={"file": path.name, "need": need, "got": got},
+    )
+
+
+def _add_base(network: nn.Module, components: Components) -> None:
+    """A file with the marker `difference` holds what is to be added to the checkpoint's own weights."""
+    shared = dict(components.unet.named_parameters())
+    with open_pristine(components) as read:
+        for name, held in list(network.named_parameters()):
+            # A 9-channel checkpoint's first layer is not the one that the difference was taken from.
+            if name in shared and shared[name].shape == held.shape:
+                owner, _, leaf = name.rpartition(".")
+                whole = nn.Parameter(held + read("unet", name, True).to(held), requires_grad=False)
+                setattr(network.get_submodule(owner), leaf, whole)
+
+
+def injection_weights(weight: float, mode: str, count: int) -> list[float]:
+    """The weight of each of `count` injections, from the shallowest to the middle: all the same in mode "balanced",
+    else falling by SOFT from the middle on (A1111's rule)."""
+    if mode == "balanced":
+        return [weight] * count
+    return [weight * SOFT ** (count - 1 - i) for i in range(count)]
+
+
+class ControlAdapter:
+    """One unit at work: adds to the skip connections within its part of the steps.
+
+    `hint` [1, channels, h, w] in 0..1 (below 0 where an inpainting ControlNet is to paint), of the picture's size. In
+    mode "control", and for pooled networks, it speaks with the prompt only, not with the negative one.
+    """
+
+    def __init__(self, model: ControlModel, unit: ControlUnit, hint: torch.Tensor) -> None:
+        self.model, self.unit, self.hint = model, unit, hint
+
+    def attach(self, network: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def prepare(self, call: NetworkCall, step: Step) -> None:
+        unit = self.unit
+        # A1111's rule: the part of the steps that is done, and both ends belong to it.
+        if unit.weight == 0 or not unit.start <= step.fraction <= unit.end:
+            return
+        conditional = unit.mode == "control" or self.model.pooled
+        rows = [i for i, label in enumerate(call.rows) if label.kind == "cond" or not conditional]
+        if not rows:
+            return
+        down, mid = self._residuals(call, rows)
+        weights = injection_weights(unit.weight, unit.mode, len(down) + 1)
+        scaled = [self._spread(r * w, rows, call) for r, w in zip((*down, mid), weights, strict=True)]
+        call.add_residuals(scaled[:-1], scaled[-1])
+
+    def extra_pass(self, call: NetworkCall, step: Step) -> NetworkCall | None:
+        return None
+
+    def _residuals(self, call: NetworkCall, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        network = self.model.network
+        device, dtype = placed(network)
+        pick: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if len(rows) == len(call.rows) else t[rows]  # noqa: E731
+        sample = pick(call.sample).to(device, dtype)
+        down, mid = network(
+            sample,
+            call.timestep.to(device),
+            pick(call.encoder_hidden_states).to(device, dtype),
+            self.hint.to(device, dtype).expand(len(rows), -1, -1, -1),
+            return_dict=False,
+        )
+        if self.model.pooled:
+            down, mid = [d.mean((2, 3), keepdim=True) for d in down], mid.mean((2, 3), keepdim=True)
+        return tuple(down), mid
+
+    def _spread(self, residual: torch.Tensor, rows: list[int], call: NetworkCall) -> torch.Tensor:
+        """The rows of the whole call, 0 for those that it does not speak to."""
+        if len(rows) == len(call.rows):
+            return residual
+        whole = residual.new_zeros(len(call.rows), *residual.shape[1:])
+        whole[rows] = residual
+        return whole
+
+
+class Controls:
+    """The ControlNets that were used last, within a budget in bytes; at least those of one job."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._held: OrderedDict[Hashable, ControlModel] = OrderedDict()
+
+    def of(self, job: Job, components: Components) -> tuple[tuple[ControlUnit, ControlModel], ...]:
+        """The units of a job with their networks, loaded for a checkpoint; a unit without a picture of its own gets the
+        job's."""
+        found = []
+        for unit in job.control:
+            with _told_of(unit), torch.inference_mode(False):
+                found.append(
+                    (unit if unit.image is not None else replace(unit, image=job.image), self._get(unit, components))
+                )
+        return tuple(found)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._held.clear()
+
+    def _get(self, unit: ControlUnit, components: Components) -> ControlModel:
+        key = (unit.model, stamp_of(unit.model), components.identity)
+        model = self._held.pop(key, None) or load_controlnet(unit.model, components)
+        self._held[key] = model
+        # The last one stays, whatever its size.
+        while len(self._held) > 1 and sum(held.size_bytes for held in self._held.values()) > self._budget:
+            self._held.popitem(last=False)
+        return model
+
+
+@contextmanager
+def _told_of(unit: ControlUnit) -> Iterator[None]:
+    """An error of the block is about this unit."""
+    try:
+        yield
+    except ModelError as error:
+        error.path = f"{unit.path}.model"
+        raise

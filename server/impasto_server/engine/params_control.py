@@ -1,0 +1,120 @@
+"""The parameters of control: pictures that guide the structure of the result, each through a network. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from impasto_protocol.schema import AUTO, Param
+
+from .fields import Maps, param
+
+__all__ = ["CONTROL", "CONTROL_MODES", "PREPROCESSORS", "RESIZE_MODES", "Controlled"]
+
+PREPROCESSORS = ("none", "invert", "canny", "threshold", "blur", "lineart", "scribble", "tile", "color_grid")
+"""What makes a hint of a picture without a network's help; "none" where the picture is one already."""
+
+CONTROL_MODES = ("balanced", "prompt", "control")
+RESIZE_MODES = ("crop", "fill", "stretch")
+
+_STEP: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0, "step": 0.01, "ui": {"widget": "slider", "unit": "%"}}
+
+CONTROL = (
+    Param(
+        "model",
+        "string",
+        "",
+        "ControlNet",
+        "A ControlNet of the catalogue.",
+        maximum=500,
+        ui={"widget": "model"},
+        choices={"from": "models", "kind": "controlnet"},
+    ),
+    Param(
+        "image",
+        "string",
+        "",
+        "Picture",
+        "The input of the job that holds the picture (control_1, control_2, ...); empty takes what is painted over.",
+        maximum=40,
+        ui={"widget": "picture"},
+    ),
+    Param(
+        "preprocessor",
+        "string",
+        "none",
+        "Preprocessor",
+        "What makes the hint of the picture: none where it is one already.",
+        enum=PREPROCESSORS,
+        ui={"widget": "choice"},
+    ),
+    Param(
+        "weight",
+        "number",
+        1.0,
+        "Weight",
+        "How strongly the hint is followed.",
+        minimum=0.0,
+        maximum=2.0,
+        step=0.05,
+        ui={"widget": "slider"},
+    ),
+    Param("start", "number", 0.0, "Start", "From which part of the steps on.", **_STEP),
+    Param("end", "number", 1.0, "End", "Up to which part of the steps.", **_STEP),
+    Param(
+        "mode",
+        "string",
+        "balanced",
+        "Who leads",
+        "balanced; prompt: the hint weakens towards the fine details; control: so, too, and it speaks with the prompt "
+        "only, which guidance makes stronger.",
+        enum=CONTROL_MODES,
+        ui={"widget": "choice", "advanced": True},
+    ),
+    Param(
+        "resize",
+        "string",
+        "crop",
+        "Fit",
+        "How a picture of another shape is fitted: crop what is too much, fill what is missing, or stretch.",
+        enum=RESIZE_MODES,
+        ui={"widget": "choice", "advanced": True},
+    ),
+    Param(
+        "threshold_low",
+        "number",
+        AUTO,
+        "Lower threshold",
+        "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32).",
+        minimum=0.0,
+        maximum=1000.0,
+        auto=True,
+        ui={"advanced": True},
+    ),
+    Param(
+        "threshold_high",
+        "number",
+        AUTO,
+        "Upper threshold",
+        "canny: above are edges (200).",
+        minimum=0.0,
+        maximum=1000.0,
+        auto=True,
+        ui={"advanced": True},
+    ),
+)
+"""One unit of `control`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controlled:
+    """What guides the structure of the picture."""
+
+    control: Maps = param(
+        (),
+        "Control",
+        "Pictures that guide the structure of the result, each through a ControlNet.",
+        maximum=8,
+        ui={"group": "control", "advanced": True},
+        items=CONTROL,
+    )

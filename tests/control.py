@@ -1,0 +1,64 @@
+"""Tiny ControlNets with random weights for the tiny checkpoint, in the layouts that files come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.tiny import UNET
+
+HINT_WIDTHS = (8, 8, 16, 16)
+
+
+def tiny_controlnet(seed: int = 0, **changes: Any) -> Any:
+    """A ControlNet for `tests.tiny`'s UNet, fp32, in eval mode; its outputs are not 0 as those of an untrained one."""
+    import torch
+    from diffusers import ControlNetModel
+
+    names = ("block_out_channels", "layers_per_block", "down_block_types", "cross_attention_dim", "norm_num_groups")
+    config = {name: UNET[name] for name in names} | {"attention_head_dim": UNET["attention_head_dim"]} | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ControlNetModel(in_channels=4, conditioning_embedding_out_channels=HINT_WIDTHS, **config)
+        for part in (*network.controlnet_down_blocks, network.controlnet_mid_block):
+            torch.nn.init.normal_(part.weight, 0, 0.2)
+        torch.nn.init.normal_(network.controlnet_cond_embedding.conv_out.weight, 0, 0.2)
+    return network.eval().requires_grad_(False)
+
+
+def write_tiny_controlnet(
+    path: str | Path,
+    *,
+    layout: str = "ldm",
+    prefix: str = "control_model.",
+    seed: int = 0,
+    less: Any = None,
+    **changes: Any,
+) -> Path:
+    """Write it as "ldm" (the single-file layout) or "diffusers"; `less` is a UNet whose weights are taken away, which
+    makes it a difference. The path."""
+    from impasto_server.engine.control_layout import control_to_file
+    from safetensors.torch import save_file
+
+    network = tiny_controlnet(seed, **changes)
+    state = network.state_dict()
+    marker = {}
+    if less is not None:
+        import torch
+
+        base = less.state_dict()
+        state = {name: value - base[name] if name in base else value for name, value in state.items()}
+        marker = {"difference": torch.zeros(1)}
+    attention = tuple("CrossAttn" in name for name in network.config.down_block_types)
+    blocks = len(network.controlnet_cond_embedding.blocks)
+
+    def name_of(name: str) -> str:
+        if layout == "diffusers":
+            return name
+        layers = network.config.layers_per_block
+        return prefix + control_to_file(name, layers_per_block=layers, attention=attention, hint_blocks=blocks)
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name_of(name): value.contiguous() for name, value in state.items()} | marker, str(path))
+    return path

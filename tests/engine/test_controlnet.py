@@ -1,0 +1,212 @@
+"""ControlNets with a tiny random checkpoint: layouts, what fits, when and how strongly they speak."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from impasto_protocol.errors import ModelError
+from impasto_protocol.geometry import Size
+from impasto_server.engine.adapters import NetworkCall, RowLabel, Step
+from impasto_server.engine.controlnet import ControlAdapter, ControlModel, injection_weights, load_controlnet
+from impasto_server.engine.hints import hint_tensor
+from impasto_server.engine.jobs import ControlUnit
+from impasto_server.engine.load import load_checkpoint
+from impasto_server.engine.run import Engine
+
+from tests.control import tiny_controlnet, write_tiny_controlnet
+from tests.engine.test_run import image_job, picture, run, run_batch, selection_job, text_job
+from tests.tiny import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder):
+    return str(write_tiny_checkpoint(folder / "tiny.safetensors", half=False))
+
+
+@pytest.fixture(scope="module")
+def components(checkpoint):
+    return load_checkpoint(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def control(folder):
+    return str(write_tiny_controlnet(folder / "control.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine("cpu", "fp32")
+
+
+def unit(model, **more):
+    more.setdefault("image", picture(64, 64))
+    return ControlUnit("control unit 1", "params.control[0]", model, **more)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"prefix": ""}, {"layout": "diffusers"}], ids=["A1111", "without a prefix", "diffusers"]
+)
+def test_every_layout_gives_the_same_network(components, folder, form):
+    path = write_tiny_controlnet(folder / f"form-{len(form)}-{form.get('layout')}.safetensors", **form)
+    loaded, wanted = load_controlnet(path, components), tiny_controlnet()
+    state = loaded.network.state_dict()
+    assert state.keys() == wanted.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in wanted.state_dict().items())
+    assert not loaded.pooled and loaded.size_bytes > 0
+
+
+def test_a_difference_is_added_to_the_checkpoint(components, folder):
+    path = write_tiny_controlnet(folder / "difference.safetensors", less=components.unet)
+    state = load_controlnet(path, components).network.state_dict()
+    for name, value in tiny_controlnet().state_dict().items():
+        torch.testing.assert_close(state[name], value, atol=1e-6, rtol=0)
+
+
+def test_one_for_another_family_is_refused_with_both_sides(components, folder):
+    path = write_tiny_controlnet(folder / "wide.safetensors", cross_attention_dim=48)
+    with pytest.raises(ModelError) as caught:
+        load_controlnet(path, components)
+    assert caught.value.code == "model.unsupported"
+    assert "width 32" in caught.value.data["need"] and "width 48" in caught.value.data["got"]
+
+
+def test_another_file_under_that_name_is_refused(components, checkpoint, folder):
+    with pytest.raises(ModelError) as caught:
+        load_controlnet(checkpoint, components)
+    assert caught.value.code == "model.unsupported" and "hint block" in str(caught.value)
+
+
+def test_a_file_with_a_tensor_missing_is_refused(components, folder):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(write_tiny_controlnet(folder / "whole.safetensors"))
+    del tensors["control_model.middle_block_out.0.bias"]
+    save_file(tensors, folder / "part.safetensors")
+    with pytest.raises(ModelError, match="not a complete ControlNet: 1 tensors are missing") as caught:
+        load_controlnet(folder / "part.safetensors", components)
+    assert caught.value.code == "model.corrupt"
+
+
+def test_the_engine_says_which_unit_it_was(engine, checkpoint, folder):
+    path = write_tiny_controlnet(folder / "wide too.safetensors", cross_attention_dim=48)
+    with pytest.raises(ModelError) as caught:
+        run(engine, replace(text_job(checkpoint, steps=2), control=(unit(str(path)),)))
+    assert caught.value.path == "params.control[0].model"
+
+
+# ---- how strongly it speaks
+
+
+def test_the_weights_are_those_of_the_formula():
+    assert injection_weights(0.8, "balanced", 13) == [0.8] * 13
+    soft = injection_weights(2.0, "prompt", 13)
+    assert soft[12] == 2.0 and soft[0] == pytest.approx(2 * 0.0994, rel=1e-3)
+    assert soft == injection_weights(2.0, "control", 13)
+
+
+def residuals(model, hint, mode="balanced", fraction=0.0, weight=1.0, **more):
+    """Of a batch [negative, positive] at a step of ten."""
+    torch.manual_seed(1)
+    rows = (RowLabel("uncond", 0, 0), RowLabel("cond", 0, 0))
+    call = NetworkCall(torch.randn(2, 4, 8, 8), torch.tensor(500.0), torch.randn(2, 77, 32), rows)
+    step = Step(round(fraction * 10), 10, torch.tensor(3.0), torch.tensor(500.0))
+    with torch.inference_mode():
+        ControlAdapter(model, unit("", mode=mode, weight=weight, **more), hint).prepare(call, step)
+    return call
+
+
+def test_modes_scale_each_injection_and_choose_the_side(components, control):
+    model = load_controlnet(control, components)
+    hint = hint_tensor(unit(control), Size(64, 64))
+    plain = residuals(model, hint)
+    assert plain.down_residuals is not None and plain.mid_residual is not None
+    flat = [*plain.down_residuals, plain.mid_residual]
+    for mode in ("prompt", "control"):
+        got = residuals(model, hint, mode, weight=0.5)
+        for one, whole, factor in zip(
+            (*got.down_residuals, got.mid_residual), flat, injection_weights(0.5, mode, len(flat)), strict=True
+        ):
+            torch.testing.assert_close(one[1], whole[1] * factor)
+            # In the mode "control" it is silent on the negative side.
+            torch.testing.assert_close(one[0], whole[0] * factor if mode == "prompt" else torch.zeros_like(one[0]))
+
+
+def test_shuffle_says_the_same_everywhere_and_with_the_prompt_only(components, control):
+    model = load_controlnet(control, components)
+    pooled = residuals(ControlModel(model.network, model.path, pooled=True), torch.rand(1, 3, 64, 64))
+    assert pooled.mid_residual.shape[2:] == (1, 1) and not pooled.mid_residual[0].any() and pooled.mid_residual[1].any()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "speaks"), [(0.0, False), (0.2, True), (0.5, True), (0.6, False)], ids=lambda v: str(v)
+)
+def test_it_speaks_in_its_part_of_the_steps(components, control, fraction, speaks):
+    call = residuals(
+        load_controlnet(control, components), torch.rand(1, 3, 64, 64), fraction=fraction, start=0.2, end=0.5
+    )
+    assert (call.down_residuals is not None) == speaks
+
+
+# ---- in the engine
+
+
+def test_control_changes_the_picture_and_nothing_when_it_is_silent(engine, checkpoint, control):
+    job = text_job(checkpoint, steps=4, seed=3, prompt="a cat")
+    plain, *_ = run(engine, job)
+    guided, *_ = run(engine, replace(job, control=(unit(control),)))
+    assert (guided.pixels != plain.pixels).any()
+    for silent in ({"weight": 0.0}, {"start": 0.9, "end": 1.0}):
+        layer, *_ = run(engine, replace(job, control=(unit(control, **silent),)))
+        np.testing.assert_array_equal(layer.pixels, plain.pixels)
+    again, *_ = run(engine, job)
+    np.testing.assert_array_equal(again.pixels, plain.pixels)
+
+
+def test_two_units_add(engine, checkpoint, control):
+    job = text_job(checkpoint, steps=3, seed=3)
+    one = unit(control, weight=0.4)
+    twice, *_ = run(engine, replace(job, control=(one, one)))
+    strong, *_ = run(engine, replace(job, control=(unit(control, weight=0.8),)))
+    assert np.abs(twice.pixels.astype(int) - strong.pixels).max() <= 1
+
+
+def test_every_picture_of_a_batch_is_guided_alike(engine, checkpoint, control):
+    units = (unit(control),)
+    layers, *_ = run_batch(engine, replace(text_job(checkpoint, steps=3, seed=3, batch=2), control=units))
+    alone, *_ = run(engine, replace(text_job(checkpoint, steps=3, seed=4), control=units))
+    assert np.abs(layers[1].pixels.astype(int) - alone.pixels).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_inpainting_is_guided_within_the_mask(engine, folder, control, channels):
+    path = str(write_tiny_checkpoint(folder / f"paint{channels}.safetensors", channels=channels, half=False))
+    job = selection_job(path)
+    plain, *_ = run(engine, job)
+    # Without a picture of its own the unit takes the one that is painted over.
+    guided, *_ = run(engine, replace(job, control=(unit(control, image=None, preprocessor="canny"),)))
+    assert guided.box == plain.box
+    np.testing.assert_array_equal(guided.pixels[..., 3], plain.pixels[..., 3])
+    assert (guided.pixels[..., :3] != plain.pixels[..., :3]).any()
+
+
+def test_image_to_image_and_hires_take_the_hint_at_their_size(engine, checkpoint, control):
+    layer, *_ = run(engine, replace(image_job(checkpoint), control=(unit(control, image=None),)))
+    assert layer.pixels.shape[2] == 4
+    big = replace(
+        text_job(checkpoint, Size(96, 96), steps=2, seed=3, width=64, height=64, hires=True, hires_scale=1.5),
+        control=(unit(control),),
+    )
+    without, *_ = run(engine, replace(big, control=()))
+    with_it, *_ = run(engine, big)
+    assert with_it.pixels.shape == without.pixels.shape and (with_it.pixels != without.pixels).any()
