@@ -13,6 +13,7 @@ import numpy as np
 from impasto_protocol.geometry import Box, Size
 from numpy.typing import NDArray
 
+from .modelpath import model_name
 from .modes import ModeParams
 from .prompt_words import WordFiles
 
@@ -66,6 +67,12 @@ class ControlUnit:
     resize: str = "crop"
     threshold_low: float | None = None
     threshold_high: float | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What ran, as plain values."""
+        names = ("preprocessor", "weight", "start", "end", "mode", "resize")
+        return {"model": model_name(self.model), **{name: getattr(self, name) for name in names}}
 
     def low(self, own: float) -> float:
         return own if self.threshold_low is None else self.threshold_low

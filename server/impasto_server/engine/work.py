@@ -281,6 +281,7 @@ class Work:
             **addons_told(first.loras, first.embeddings),
             **first.told,
             **({"hires": {**last.told, "model": last.model["title"]}} if first is not last else {}),
+            **({"control": [unit.told for unit in self.job.control]} if self.job.control else {}),
             "sequential": self.sequential,
             "torch": torch.__version__,
         }
