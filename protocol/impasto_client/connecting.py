@@ -65,9 +65,20 @@ def connect_or_start(
             again = find_or_start(timeout, on_status, home=home, start=True, stop=stop, stale=first.pid, patient=lost)
         except ResourceError as held:
             if held.code == ALREADY_RUNNING and not lost:
-                raise error from held
+                raise _of_own(error, first) from held
             raise
         return connect(again)
+
+
+def _of_own(error: ImpastoError, own: Endpoint) -> ImpastoError:
+    """A refused token of the user's own folder: it is another one than the server began with."""
+    if error.path != "token":
+        return error
+    return AuthError(
+        "auth.denied",
+        f"The running Impasto server (process {own.pid}) began with another token than the one in the token file now; "
+        "end that process, then try again.",
+    )
 
 
 def _of_paired(error: AuthError, paired: Endpoint) -> AuthError:

@@ -55,9 +55,16 @@ def ensure_home(home: Path) -> None:
 def single_instance(home: Path) -> Iterator[None]:
     """Hold the folder's lock; the system frees it on a crash.
 
-    Raises ResourceError `resource.already_running` while another server holds it.
+    Raises ResourceError `resource.already_running` while another server holds it, `resource.home` without a lock.
     """
-    with open(lock_file(home), "a+", encoding="utf-8") as file:
+    try:
+        opened = open(lock_file(home), "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as e:
+        raise ResourceError(
+            "resource.home",
+            f"The lock {lock_file(home)} cannot be opened ({e.strerror}); delete it, or make the folder writable.",
+        ) from e
+    with opened as file:
         if not _try_lock(file):
             there = read_endpoint(home)
             where = f" (process {there.pid}, port {there.port})" if there else ""
@@ -107,7 +114,7 @@ def ensure_token(home: Path) -> str:
     """
     path = token_file(home)
     if not path.exists():
-        write_private(path, secrets.token_urlsafe(TOKEN_BYTES))
+        _write(path, secrets.token_urlsafe(TOKEN_BYTES))
     if os.name == "posix":
         mode = path.stat().st_mode & 0o777
         if mode & 0o077:
@@ -116,7 +123,10 @@ def ensure_token(home: Path) -> str:
                 f"The token file {path} can be read by others (mode {mode:o}); run `chmod 600 {path}`, "
                 "or delete it and start the server again.",
             )
-    token = path.read_text(encoding="utf-8").strip()
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        token = ""
     if len(token) < 16:
         raise AuthError(
             "auth.denied", f"The token file {path} holds no usable token; delete it and start the server again."
@@ -125,8 +135,8 @@ def ensure_token(home: Path) -> str:
 
 
 def write_endpoint(home: Path, endpoint: Endpoint) -> None:
-    """Tell where the server listens; call it once it does."""
-    write_private(endpoint_file(home), endpoint.to_json())
+    """Tell where the server listens; call it once it does. Raises ResourceError `resource.home`."""
+    _write(endpoint_file(home), endpoint.to_json())
 
 
 def remove_endpoint(home: Path, pid: int) -> None:
@@ -137,8 +147,19 @@ def remove_endpoint(home: Path, pid: int) -> None:
 
 
 def write_launch(home: Path, argv: Sequence[str]) -> None:
-    """Keep the command that starts this server, so that an editor can."""
-    write_private(launch_file(home), json.dumps({"argv": list(argv)}, indent=1))
+    """Keep the command that starts this server, so that an editor can. Raises ResourceError `resource.home`."""
+    _write(launch_file(home), json.dumps({"argv": list(argv)}, indent=1))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_private(path, text)
+    except OSError as e:
+        raise ResourceError(
+            "resource.home",
+            f"{path} cannot be written ({e.strerror}); free some space and make the folder writable, and where "
+            "something else lies in this place, delete it.",
+        ) from e
 
 
 @contextmanager
