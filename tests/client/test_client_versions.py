@@ -1,4 +1,4 @@
-"""Servers of other times: the client does without what an older minor version lacks, and lets be what a newer one has."""
+"""Servers of other times: the client does without what an older one lacks, and lets be what a newer one has."""
 
 from __future__ import annotations
 
