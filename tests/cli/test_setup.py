@@ -315,7 +315,7 @@ def test_the_launch_record_is_kept_unless_its_python_is_gone(person: Path, capsy
 
 def test_uninstall_keeps_pictures_and_models_unless_asked(person: Path, capsys: Any) -> None:
     home = person / "impasto's"
-    tree(home, "token", "server.log", "spool/half", "notes of mine.txt")
+    tree(home, "token", "server.log", "spool/half", "kit/face-mesh.onnx", "notes of mine.txt")
     tree(history_folder(home), "one.png")
     tree(models_folder(home), "mine.safetensors")
     assert main(["uninstall", "--dry-run", "--pictures"]) == 0

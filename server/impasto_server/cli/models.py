@@ -1,20 +1,23 @@
-"""`impasto models list | show | check | starter | pull`."""
+"""`impasto models list | show | check | starter | kit | pull`."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from impasto_protocol.errors import RequestError
-from impasto_protocol.home import models_folder
+from impasto_protocol.errors import ModelError, RequestError
+from impasto_protocol.home import kit_folder, models_folder
 
+from ..engine.kit.runtime import installed
 from ..engine.modelpath import is_model_folder
 from ..service.catalogue import STARTER, Catalogue
 from ..service.facts import Facts, identify
 from ..service.home import ensure_home
+from ..service.kit_files import KitFile, kit_files
 from ..service.server import catalogue_of
 from ..service.settings import Settings
 from ..service.starter_model import install_starter
@@ -27,12 +30,13 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb `models`."""
     models = subparsers.add_parser("models", help="list, show and check models; install the starter model, pull others")
-    verbs = models.add_subparsers(dest="models_verb", required=True, metavar="list|show|check|starter|pull")
+    verbs = models.add_subparsers(dest="models_verb", required=True, metavar="list|show|check|starter|kit|pull")
     for name, text in (
         ("list", "all models that are found"),
         ("show", "what is known of one"),
         ("check", "whether files can be used, and if not why"),
         ("starter", "install the starter model"),
+        ("kit", "the small networks that come with Impasto"),
     ):
         parser = verbs.add_parser(name, help=text)
         if name == "show":
@@ -41,7 +45,10 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all that are found")
         elif name == "starter":
             parser.add_argument("--repair", action="store_true", help="install it again even if it is there")
-        if name != "starter":
+        elif name == "kit":
+            parser.add_argument("--repair", action="store_true", help="unpack all, over what lies in their places")
+            parser.add_argument("--json", action="store_true")
+        if name not in ("starter", "kit"):
             add_folder_options(parser)
             parser.add_argument("--json", action="store_true")
 
@@ -58,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         return _pull(args)
     if args.models_verb == "starter":
         return _starter(args.repair)
+    if args.models_verb == "kit":
+        return _kit(args.repair, args.json)
     if args.models_verb == "check" and args.files:
         return _tell_check([(str(path), _check(path)) for path in args.files], args.json)
     settings = Settings(**folders_of(args))
@@ -67,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     if args.models_verb == "check":
         return _tell_check([(str(m.path), m.facts) for m in catalogue.models], args.json)
     if args.models_verb == "show":
-        return _show(catalogue, args.name, args.json)
-    return _list(catalogue, args.json)
+        return _show(catalogue, settings.home, args.name, args.json)
+    return _list(catalogue, settings.home, args.json)
 
 
-def _list(catalogue: Catalogue, as_json: bool) -> int:
+def _list(catalogue: Catalogue, home: Path, as_json: bool) -> int:
     if as_json:
         print(json.dumps([m.to_wire() for m in catalogue.models]))
         return 0
@@ -80,12 +89,25 @@ def _list(catalogue: Catalogue, as_json: bool) -> int:
         what = " ".join(part for part in (facts.kind, facts.family, facts.variant) if part)
         partner = f"inpaints with {model.partner}" if model.partner else ""
         print(f"{model.id:<40} {what:<28} {partner if facts.usable else facts.reason}".rstrip())
+    listed = {str(model.path) for model in catalogue.models}
+    try:
+        for file in kit_files(home):
+            if file.file not in listed:
+                print(_line(file))
+    except ModelError as e:
+        print(e.message, file=sys.stderr)
     if not catalogue.checkpoints():
         print(catalogue.no_checkpoint, file=sys.stderr)
     return 0
 
 
-def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
+def _line(file: KitFile) -> str:
+    """A network of the kit as a line of the list."""
+    state = {"there": file.about, "packed": f"{file.about} (unpacked when first used)"}.get(file.state, file.state)
+    return f"{file.name:<40} {'kit ' + file.kind:<28} {state}"
+
+
+def _show(catalogue: Catalogue, home: Path, name: str, as_json: bool) -> int:
     for model in catalogue.models:
         if model.id == name:
             told = {**model.to_wire(), "file": str(model.path), "preview": model.preview}
@@ -94,6 +116,11 @@ def _show(catalogue: Catalogue, name: str, as_json: bool) -> int:
             else:
                 for key, value in told.items():
                     print(f"{key:<12} {value}")
+            return 0
+    for file in kit_files(home):
+        if file.name == name:
+            known = dataclasses.asdict(file)
+            print(json.dumps(known) if as_json else "\n".join(f"{key:<12} {value}" for key, value in known.items()))
             return 0
     catalogue.checkpoint(name)  # raises with the nearest name
     return 1
@@ -141,3 +168,18 @@ def _starter(repair: bool) -> int:
         (models_folder(home) / f"{STARTER}.safetensors").unlink(missing_ok=True)
     print(install_starter(models_folder(home)))
     return 0
+
+
+def _kit(repair: bool, as_json: bool) -> int:
+    home = Settings().home
+    if repair:
+        ensure_home(home)
+        for file in kit_files(home):
+            installed(file.name, kit_folder(home), repair=True)
+    files = list(kit_files(home))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(file) for file in files]))
+    else:
+        for file in files:
+            print(_line(file))
+    return 0 if all(file.state in ("there", "packed") for file in files) else 1

@@ -15,7 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from impasto_protocol.errors import ModelError
-from impasto_protocol.home import Endpoint, history_folder, models_folder, pairings_file, spool_folder, token_file
+from impasto_protocol.home import (
+    Endpoint,
+    history_folder,
+    kit_folder,
+    models_folder,
+    pairings_file,
+    spool_folder,
+    token_file,
+)
 from impasto_protocol.messages import CatalogChanged, ServerInfo, Welcome
 from impasto_protocol.pairing import PairOpened
 from impasto_protocol.version import PROTOCOL
@@ -33,6 +41,7 @@ from .doors import Door, check_host, doors_of, is_loopback, open_door, warning_o
 from .estimates import Estimates
 from .idle import IdleWatch
 from .journal import Journal
+from .kit_files import checking, install_upscalers
 from .ledger import Ledger
 from .model_folders import a1111_folders, comfyui_folders, invokeai_folders
 from .orders import Order
@@ -60,7 +69,7 @@ CLOSE_RESTART = 1012
 
 
 def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] | None = None) -> Catalogue:
-    """The catalogue of the home's models/ and of the folders in the settings; not scanned yet."""
+    """The catalogue of the home's models/, of the folders in the settings and of the kit; not scanned yet."""
     settings = with_remembered(settings)
 
     def folders() -> list[Path]:
@@ -72,12 +81,13 @@ def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] | N
         ):
             for root in roots:
                 found += layout(root)
-        return found
+        return [*found, kit_folder(settings.home)]
 
     for root in (*settings.models, *settings.a1111, *settings.comfyui, *settings.invokeai):
         if not root.exists():
             log.warning("there is no %s: its models are missing until it is there", root)
-    return Catalogue(folders, identify or facts.Identify(), settings.home / "models.json")
+    known = checking(identify or facts.Identify(), settings.home)
+    return Catalogue(folders, known, settings.home / "models.json")
 
 
 def word_sources_of(settings: Settings) -> WordSources:
@@ -246,6 +256,11 @@ class Server:
                 closing.add_done_callback(self._closing.discard)
 
     def _scan_first(self) -> None:
+        if self.settings.starter:
+            try:
+                install_upscalers(self.settings.home)
+            except ModelError as e:
+                log.error("%s", e)
         self.catalogue.scan()
         if self.catalogue.checkpoints() or not self.settings.starter:
             return

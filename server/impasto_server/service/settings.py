@@ -61,7 +61,7 @@ class Settings:
     """"process", or "thread" for tests and for a single job on the command line."""
 
     starter: bool = True
-    """Install the starter model where no checkpoint is found."""
+    """Install the starter model where no checkpoint is found, and the kit's upscaler."""
 
     limits: Limits = field(default_factory=Limits)
     blob_bytes: int = 2 << 30
