@@ -28,7 +28,7 @@ VERBS = {
     "sketch": ("generate", "make a picture from a sketch"),
     "upscale": ("generate", "scale a picture up"),
     "params": ("params", "what a picture says of how it was made"),
-    "models": ("models", "list, show and check models; install the starter model, the kit"),
+    "models": ("models", "list, show and check models; install the starter model, pull others"),
     "history": ("history", "list the results that are kept, make one again"),
     "pair": ("pair", "let another computer or a sandboxed editor use this server"),
     "plugin": ("plugin", "build or install an editor's plug-in"),
