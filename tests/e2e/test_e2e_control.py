@@ -118,3 +118,36 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert (told["model"], told["weight"], told["preprocessor"]) == ("canny", 0.7, "canny")
     wrong = impasto(tmp_path, "txt2img", "--control", "canny", "-o", str(tmp_path / "no.png"))
     assert wrong.returncode == 2 and "MODEL=FILE" in wrong.stderr
+
+
+def test_a_hint_of_a_picture_comes_back_as_a_layer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            running(settings_of(tmp_path), identify=facts.identify) as (_, endpoint),
+            connected(endpoint) as peer,
+        ):
+            image = np.full((40, 60, 4), 255, np.uint8)
+            image[10:30, 20:40, :3] = 0
+            there = InputPicture(await peer.put(image.tobytes()), 60, 40, "rgba8", 5, 6)
+            # No checkpoint is needed for it.
+            output, hint, _ = await one(
+                peer, "hint", "annotate", {"preprocessor": "canny"}, {"image": there}, Size(80, 60)
+            )
+            assert output.placement == (5, 6, 60, 40) and output.stage == "annotate" and output.alpha == "opaque"
+            assert hint[10, 30, 0] == 255 or hint[9, 30, 0] == 255
+            assert not hint[20, 30, 0] and (hint[..., 3] == 255).all()
+
+    asyncio.run(scenario())
+
+
+def test_a_hint_from_the_command_line(tmp_path: Path) -> None:
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[20:40, 20:40] = 0
+    Image.fromarray(image).save(tmp_path / "square.png")
+    found = impasto(
+        tmp_path, "annotate", "--image", str(tmp_path / "square.png"), "--preprocessor", "lineart", "-o",
+        str(tmp_path / "hint.png"),
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    with Image.open(tmp_path / "hint.png") as hint:
+        assert hint.size == (64, 64) and hint.convert("L").getextrema()[1] > 100

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from impasto_protocol.errors import RequestError
-from impasto_protocol.geometry import Size
-from impasto_server.engine.hints import PREPROCESS, canny, fitted, hint_picture, hint_tensor
-from impasto_server.engine.jobs import ControlUnit
+from impasto_protocol.geometry import Box, Size
+from impasto_server.engine.hints import (
+    OF_THE_KIT,
+    PERSON,
+    PREPROCESS,
+    annotate,
+    canny,
+    fitted,
+    hint_picture,
+    hint_tensor,
+)
+from impasto_server.engine.jobs import ControlUnit, Job, Layer
+from impasto_server.engine.kit.runtime import Kit
+from impasto_server.engine.modes import Annotate
 from impasto_server.engine.params_control import PREPROCESSORS, RESIZE_MODES
+from impasto_server.engine.report import Report
 
 
 def unit(image, **more):
     return ControlUnit("control unit 2", "params.control[1]", "", image, **more)
+
+
+@functools.cache
+def kit():
+    return Kit()
 
 
 def square(side=96, inner=40, dark=30, light=220):
@@ -27,7 +46,7 @@ def square(side=96, inner=40, dark=30, light=220):
 
 
 def test_the_tables_name_the_same():
-    assert tuple(PREPROCESS) == PREPROCESSORS
+    assert {*PREPROCESS, *OF_THE_KIT} == set(PREPROCESSORS)
 
 
 def test_canny_draws_the_outline_one_pixel_wide_and_closed():
@@ -114,9 +133,9 @@ def test_ways_to_fit():
     assert (filled == 90).all()
 
 
-@pytest.mark.parametrize("preprocessor", PREPROCESSORS)
+@pytest.mark.parametrize("preprocessor", list(PREPROCESS))
 def test_every_preprocessor_gives_a_hint(preprocessor):
-    hint = hint_tensor(unit(square(), preprocessor=preprocessor), Size(64, 48))
+    hint = hint_tensor(unit(square(), preprocessor=preprocessor), Size(64, 48), kit())
     assert hint.shape == (1, 3, 48, 64) and float(hint.min()) >= 0 and float(hint.max()) <= 1
     if preprocessor != "color_grid":
         assert float(hint.max()) > float(hint.min())
@@ -126,15 +145,42 @@ def test_dark_strokes_become_light_ones():
     image = np.full((96, 96, 4), 255, np.uint8)
     image[46:50, 10:86, :3] = 0
     for preprocessor in ("scribble", "lineart", "invert"):
-        hint = hint_picture(unit(image, preprocessor=preprocessor), Size(96, 96))
+        hint = hint_picture(unit(image, preprocessor=preprocessor), Size(96, 96), kit())
         assert hint[48, 48].min() > 120 and hint[10, 10].max() == 0, preprocessor
 
 
 def test_what_is_transparent_is_nothing_in_a_hint_and_paper_in_a_picture():
     image = np.zeros((32, 32, 4), np.uint8)
     image[10:20, 10:20] = (255, 255, 255, 255)
-    assert hint_picture(unit(image), Size(32, 32))[0, 0].max() == 0
-    assert hint_picture(unit(image, preprocessor="tile"), Size(32, 32))[0, 0].min() == 255
+    assert hint_picture(unit(image), Size(32, 32), kit())[0, 0].max() == 0
+    assert hint_picture(unit(image, preprocessor="tile"), Size(32, 32), kit())[0, 0].min() == 255
     with pytest.raises(RequestError) as caught:
-        hint_picture(unit(np.zeros((8, 8, 4), np.uint8)), Size(8, 8))
+        hint_picture(unit(np.zeros((8, 8, 4), np.uint8)), Size(8, 8), kit())
     assert "control unit 2" in caught.value.message and caught.value.path == "params.control[1]"
+
+
+def photograph():
+    from skimage import data
+
+    rgb = data.astronaut()
+    return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+
+
+def test_the_kit_finds_the_person_and_the_lines():
+    person = hint_picture(unit(photograph(), preprocessor="person"), Size(256, 256), kit())
+    assert set(map(tuple, person.reshape(-1, 3))) == {(0, 0, 0), PERSON}
+    assert person[200, 110].any() and not person[10, 250].any()
+    lines = hint_picture(unit(square(256, 120), preprocessor="mlsd"), Size(256, 256), kit())
+    assert lines.max() == 255 and 0 < (lines > 0).mean() < 0.1
+
+
+def test_a_hint_is_a_layer_where_the_picture_lies():
+    events = []
+    image = square(48)
+    job = Job("j", "annotate", Annotate(preprocessor="canny"), Size(200, 100), Box(20, 30, 48, 48), "", image=image)
+    result = annotate(job, job.params, Report(events.append, lambda: False), kit())
+    (layer,) = [event for event in events if isinstance(event, Layer)]
+    assert layer.box == job.box and layer.name == "canny hint" and layer.stage == "annotate"
+    assert layer.pixels[..., 3].min() == 255 and layer.info["params"]["preprocessor"] == "canny"
+    np.testing.assert_array_equal(layer.pixels[..., 0], canny(image[..., :3], 100, 200))
+    assert result.ran["preprocessor"] == "canny"

@@ -113,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
             client.cancel(job)
             raise
         pictures = [client.fetch(output.digest, output.width * output.height * 4) for output in outputs]
-    # An upscaled picture lies on nothing.
-    under = None if args.verb == "upscale" else image
+    # An upscaled picture lies on nothing, and a hint is to be seen alone.
+    under = None if args.verb in ("upscale", "annotate") else image
     results = [_save(args, under, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
     if args.json:
         told = {"mode": args.verb, "outputs": results, "seeds": list(end.seeds), "timings": end.timings, "ran": end.ran}

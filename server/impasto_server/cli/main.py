@@ -27,6 +27,7 @@ VERBS = {
     "inpaint": ("generate", "repaint what a mask selects"),
     "sketch": ("generate", "make a picture from a sketch"),
     "upscale": ("generate", "scale a picture up"),
+    "annotate": ("generate", "make the hint for a ControlNet of a picture"),
     "params": ("params", "what a picture says of how it was made"),
     "models": ("models", "list, show and check models; install the starter model, pull others"),
     "history": ("history", "list the results that are kept, make one again"),

@@ -16,7 +16,7 @@ from .extra_networks import LoraUse
 from .jobs import Job
 from .lora import lora_hash
 from .modelpath import stamp_of
-from .modes import Upscale
+from .modes import Common
 from .patch import LoraSource, Patcher
 from .prompt_words import Words
 
@@ -48,7 +48,7 @@ def asked_loras(job: Job, words: Sequence[Words], *, hires: bool = False) -> tup
             "the choices.",
             path="params.batch",
         )
-    return () if isinstance(job.params, Upscale) else (*job.params.lora_uses, *first)
+    return () if not isinstance(job.params, Common) else (*job.params.lora_uses, *first)
 
 
 def named_loras(job: Job, uses: Sequence[LoraUse]) -> tuple[LoraSource, ...]:

@@ -1,11 +1,13 @@
 """From a control picture to the hint that a ControlNet reads: fitted to the size of the run, then preprocessed.
 
-Everything here works without weights, with numpy, Pillow and torch. A preprocessor sees the picture at the size of the
-run ("pixel perfect").
+Most of it works without weights, with numpy, Pillow and torch; straight lines and people are the kit's. A preprocessor
+sees the picture at the size of the run ("pixel perfect").
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,21 +15,44 @@ import numpy as np
 import torch
 from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Size
+from impasto_protocol.schema import AUTO
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .jobs import ControlUnit, Pixels
-from .pictures import flattened
+from .jobs import ControlUnit, Job, Layer, Pixels, Result
+from .kit.lines import draw_lines, straight_lines
+from .kit.people import segment_person
+from .kit.runtime import Kit
+from .params_control import Annotate
+from .pictures import flattened, opaque
+from .report import Report
 
-__all__ = ["canny", "fitted", "hint_picture", "hint_tensor"]
+__all__ = ["annotate", "canny", "fitted", "hint_picture", "hint_tensor"]
 
 Floats = NDArray[np.float32]
+
+PERSON = (150, 5, 61)
+"""The colour of a person in ADE20K's palette."""
 
 COLOR_CELL = 64
 """Side in pixels of one colour of the colour grid."""
 
 
-def hint_picture(unit: ControlUnit, size: Size) -> Pixels:
+def annotate(job: Job, params: Annotate, report: Report, kit: Kit) -> Result:
+    """The hint of the job's picture as one opaque layer where the picture lies; emitted through `report`."""
+    low, high = (None if value == AUTO else float(value) for value in (params.threshold_low, params.threshold_high))
+    unit = ControlUnit(
+        "picture", "inputs.image", "", job.image, params.preprocessor, threshold_low=low, threshold_high=high
+    )
+    with report.stage("annotate"):
+        picture = hint_picture(unit, job.box.size, kit)
+    name = f"{params.preprocessor.replace('_', ' ')} hint"
+    info = {"mode": job.mode, "params": dataclasses.asdict(params), "working": [job.box.width, job.box.height]}
+    report.emit(Layer(0, "annotate", name, opaque(picture), job.box, "opaque", 0, info))
+    return Result((), dict(report.timings), {"device": "cpu", "preprocessor": params.preprocessor})
+
+
+def hint_picture(unit: ControlUnit, size: Size, kit: Kit) -> Pixels:
     """The hint of a unit as RGB [height, width, 3]: what a painter may look at, correct, and feed in again.
 
     What is transparent is black in a finished hint, where black means nothing, and white paper in a picture. Raises
@@ -38,16 +63,19 @@ def hint_picture(unit: ControlUnit, size: Size) -> Pixels:
     if not picture[..., 3].any():
         raise RequestError(
             "request.empty_selection",
-            f"The control picture of {unit.name} is fully transparent; paint on its layer or switch the control off.",
+            f"The picture of {unit.name} is fully transparent; paint on its layer, or switch the control off.",
             path=unit.path,
         )
+    fit = functools.partial(fitted, size=size, resize=unit.resize)
+    if unit.preprocessor in OF_THE_KIT:
+        return OF_THE_KIT[unit.preprocessor](kit, fit(flattened(picture)), unit)
     under = np.zeros((*picture.shape[:2], 3), np.uint8) if unit.preprocessor == "none" else None
-    return PREPROCESS[unit.preprocessor](fitted(flattened(picture, under), size, unit.resize), unit)
+    return PREPROCESS[unit.preprocessor](fit(flattened(picture, under)), unit)
 
 
-def hint_tensor(unit: ControlUnit, size: Size) -> torch.Tensor:
+def hint_tensor(unit: ControlUnit, size: Size, kit: Kit) -> torch.Tensor:
     """The same as float32 [1, 3, height, width] in 0..1."""
-    return torch.tensor(hint_picture(unit, size)).permute(2, 0, 1)[None].float() / 255
+    return torch.tensor(hint_picture(unit, size, kit)).permute(2, 0, 1)[None].float() / 255
 
 
 def fitted(picture: Pixels, size: Size, resize: str) -> Pixels:
@@ -182,4 +210,20 @@ PREPROCESS: Mapping[str, Callable[[Pixels, ControlUnit], Pixels]] = {
     "tile": lambda picture, unit: picture,
     "color_grid": _color_grid,
 }
-"""Preprocessor -> function of RGB and the unit; the names are those of `params_control.PREPROCESSORS`."""
+"""Preprocessor -> function of RGB and the unit."""
+
+
+def _lines(kit: Kit, picture: Pixels, unit: ControlUnit) -> Pixels:
+    ends, _ = straight_lines(kit, picture, threshold=unit.low(0.1))
+    return draw_lines(ends, picture.shape[1], picture.shape[0])
+
+
+def _person(kit: Kit, picture: Pixels, unit: ControlUnit) -> Pixels:
+    """In the colour that ADE20K's palette, and so the segmentation ControlNets, have for a person; the rest black."""
+    out = np.zeros_like(picture)
+    out[segment_person(kit, picture) > 0.5] = PERSON
+    return out
+
+
+OF_THE_KIT: Mapping[str, Callable[[Kit, Pixels, ControlUnit], Pixels]] = {"mlsd": _lines, "person": _person}
+"""The same for networks of the kit. All names together are `params_control.PREPROCESSORS`."""

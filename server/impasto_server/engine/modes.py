@@ -16,12 +16,15 @@ from impasto_protocol.schema import Mode, ModeInput, validate
 
 from .fields import STRENGTH, param, params_of
 from .params_common import Common
+from .params_control import Annotate
 from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
 from .params_sampling import Started
 
 __all__ = [
     "MODES",
+    "Annotate",
+    "Common",
     "DiffusionParams",
     "Img2Img",
     "Inpaint",
@@ -105,7 +108,7 @@ class Upscale:
 DiffusionParams = Txt2Img | Img2Img | Sketch | Inpaint
 """Those that need a checkpoint."""
 
-ModeParams = DiffusionParams | Upscale
+ModeParams = DiffusionParams | Upscale | Annotate
 
 _IMAGE = ModeInput("image", "image", "Picture")
 _BACKDROP = ModeInput("backdrop", "image", "What lies under the sketch", required=False)
@@ -118,6 +121,7 @@ MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
     "sketch": (Sketch, "Sketch to image", (_IMAGE, _BACKDROP, _CONTROL)),
     "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK, _CONTROL)),
     "upscale": (Upscale, "Upscale", (_IMAGE,)),
+    "annotate": (Annotate, "Annotate", (_IMAGE,)),
 }
 """Name -> (parameter dataclass, title, inputs)."""
 

@@ -7,15 +7,33 @@ from typing import Any
 
 from impasto_protocol.schema import AUTO, Param
 
-from .fields import Maps, param
+from .fields import Maps, Number, param
 
-__all__ = ["CONTROL", "CONTROL_MODES", "PREPROCESSORS", "RESIZE_MODES", "Controlled"]
+__all__ = ["CONTROL", "CONTROL_MODES", "PREPROCESSORS", "RESIZE_MODES", "Annotate", "Controlled"]
 
-PREPROCESSORS = ("none", "invert", "canny", "threshold", "blur", "lineart", "scribble", "tile", "color_grid")
-"""What makes a hint of a picture without a network's help; "none" where the picture is one already."""
+PREPROCESSORS = (
+    "none",
+    "invert",
+    "canny",
+    "threshold",
+    "blur",
+    "lineart",
+    "scribble",
+    "tile",
+    "color_grid",
+    "mlsd",
+    "person",
+)
+"""What makes a hint of a picture; "none" where the picture is one already. The last two are networks of the kit."""
 
 CONTROL_MODES = ("balanced", "prompt", "control")
 RESIZE_MODES = ("crop", "fill", "stretch")
+
+_LOW = (
+    "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32); mlsd: "
+    "least score (0.1)."
+)
+_HIGH = "canny: above are edges (200)."
 
 _STEP: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0, "step": 0.01, "ui": {"widget": "slider", "unit": "%"}}
 
@@ -85,7 +103,7 @@ CONTROL = (
         "number",
         AUTO,
         "Lower threshold",
-        "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32).",
+        _LOW,
         minimum=0.0,
         maximum=1000.0,
         auto=True,
@@ -96,7 +114,7 @@ CONTROL = (
         "number",
         AUTO,
         "Upper threshold",
-        "canny: above are edges (200).",
+        _HIGH,
         minimum=0.0,
         maximum=1000.0,
         auto=True,
@@ -104,6 +122,31 @@ CONTROL = (
     ),
 )
 """One unit of `control`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotate:
+    """Annotate: the hint that a preprocessor makes of a picture, as a layer to look at, correct and feed in again."""
+
+    preprocessor: str = param(
+        "canny",
+        "Preprocessor",
+        "What makes the hint of the picture.",
+        enum=PREPROCESSORS[1:],
+        ui={"widget": "choice", "group": "control"},
+    )
+    threshold_low: Number = param(
+        AUTO, "Lower threshold", _LOW, minimum=0.0, maximum=1000.0, auto=True, ui={"group": "control", "advanced": True}
+    )
+    threshold_high: Number = param(
+        AUTO,
+        "Upper threshold",
+        _HIGH,
+        minimum=0.0,
+        maximum=1000.0,
+        auto=True,
+        ui={"group": "control", "advanced": True},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .extra_networks import LoraUse
-from .modes import DiffusionParams, ModeParams, Upscale
+from .modes import Common, DiffusionParams, ModeParams
 from .params_hires import Hires
 from .prompt_errors import told_as_request
 from .prompt_grammar import Nodes, Prompt, parse_negative, parse_prompt
@@ -36,7 +36,7 @@ class WordSources:
 
     def gather(self, params: ModeParams) -> WordFiles:
         """What `params` names. Raises RequestError for an unknown style or wildcard and an unreadable file."""
-        if isinstance(params, Upscale):
+        if not isinstance(params, Common):
             return WordFiles()
         styles = take_styles(params.styles, read_styles(self.styles)) if params.styles.strip() else {}
         lines: dict[str, tuple[str, ...]] = {}
@@ -83,7 +83,7 @@ def resolve_words(params: DiffusionParams, files: WordFiles, seed: int) -> Words
 
 def check_words(params: ModeParams, files: WordFiles) -> None:
     """Raise what the run would raise, as far as it can be known before the seed is drawn."""
-    if not isinstance(params, Upscale):
+    if isinstance(params, Common):
         resolve_words(params, files, max(params.seed, 0))
 
 

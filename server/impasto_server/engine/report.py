@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 
 from .jobs import Cancelled, Emit, Progress
-from .modes import ModeParams, Upscale
+from .modes import Annotate, ModeParams, Upscale
 from .params_hires import Hires, second_pass
 
 __all__ = ["Report", "Share", "expected"]
@@ -23,6 +23,8 @@ def expected(params: ModeParams) -> tuple[Share, ...]:
     """The stages of a job, in order."""
     if isinstance(params, Upscale):
         return (("upscale", 100),)
+    if isinstance(params, Annotate):
+        return (("annotate", 100),)
     first = (("load", 8.0), ("encode", 7.0), ("denoise", _DENOISE))
     if not isinstance(params, Hires) or not params.hires:
         return (*first, ("decode", 8))

@@ -17,12 +17,14 @@ from .addons import Addons, asked_loras, named_loras
 from .attention import install
 from .controlnet import Controls
 from .generate import GENERATE
+from .hints import annotate
 from .hires import paint_again
 from .inputs import planned_for
 from .jobs import Emit, Job, Pixels, Result
+from .kit.runtime import Kit
 from .load import Components, load_checkpoint
 from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
-from .modes import Upscale
+from .modes import Annotate, Upscale
 from .params_hires import Hires
 from .patch import Patcher
 from .preview import LatentColors, colors_of
@@ -55,6 +57,7 @@ class Engine:
         self._components: ComponentCache[Patcher] = ComponentCache(budget, _load)
         # One of them is enough, and small beside a checkpoint.
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
+        self._kit = Kit()
         self._controls = Controls(budget // 4)
         self._texts = TextCache()
         self._addons = Addons()
@@ -78,6 +81,9 @@ class Engine:
         report.expect(expected(job.params))
         if isinstance(job.params, Upscale):
             return self._upscale(job, job.params, report)
+        if isinstance(job.params, Annotate):
+            planned_for(job, 0)
+            return annotate(job, job.params, report, self._kit)
         params = drawn_seeds(job.params)
         job, seeds = replace(job, params=params), seeds_of(params)
         words = tuple(resolve_words(params, job.words, seed) for seed in seeds)
@@ -197,6 +203,7 @@ class Engine:
             vectors=loaded.vectors,
             embeddings=loaded.embeddings,
             load_hires=lambda: self._loaded(job, words, hires=True),
+            kit=self._kit,
             controls=lambda components: self._controls.of(job, components),
             enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
         )

@@ -21,8 +21,9 @@ from .embeddings import NO_VECTORS, Vectors
 from .hints import hint_tensor
 from .inpaint import InpaintChannels
 from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
+from .kit.runtime import Kit
 from .load import Components
-from .modes import MODES, DiffusionParams, Upscale
+from .modes import MODES, Common, DiffusionParams
 from .noise import NoiseSource, noise_for_batch, noise_sources
 from .params_hires import Hires, second_pass
 from .pictures import resize
@@ -79,6 +80,7 @@ class Work:
     embeddings: Callable[[], dict[str, str]] = dict
     load_hires: Callable[[], Loaded] | None = None
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
+    kit: Kit = field(default_factory=Kit)
     controls: Callable[[Components], tuple[tuple[ControlUnit, ControlModel], ...]] = lambda _: ()
     first: RanPass | None = None
     steps: int = 0
@@ -88,7 +90,7 @@ class Work:
     sources: tuple[NoiseSource, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        assert not isinstance(self.job.params, Upscale), "an upscale is no work for a checkpoint"
+        assert isinstance(self.job.params, Common), "an upscale is no work for a checkpoint"
         self.params = self.job.params
         if self.first is not None and isinstance(self.params, Hires):
             own = second_pass(self.params)
@@ -151,7 +153,7 @@ class Work:
         """The units of the job, with their hints at the size of this pass."""
         size = self.plan.working
         units = self.controls(self.components)
-        return tuple(ControlAdapter(model, unit, hint_tensor(unit, size)) for unit, model in units)
+        return tuple(ControlAdapter(model, unit, hint_tensor(unit, size, self.kit)) for unit, model in units)
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
@@ -242,7 +244,7 @@ class Work:
     def layer(self, index: int, picture: int, stage: str, pixels: Pixels, box: Box, alpha: str) -> Layer:
         """The finished layer `index` with its recipe, which makes this one picture of the batch again."""
         asked, seed = self.job.params, self.seeds[picture]
-        assert not isinstance(asked, Upscale)
+        assert isinstance(asked, Common)
         params = self.words[picture].params(picture_seeds(asked, picture))
         name = layer_name(MODES[self.job.mode][1], params, seed)
         if self.first is None and isinstance(params, Hires) and params.hires:

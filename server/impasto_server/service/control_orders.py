@@ -11,7 +11,7 @@ from impasto_protocol.messages import InputPicture
 from impasto_protocol.schema import AUTO
 
 from ..engine.jobs import ControlUnit, Pixels
-from ..engine.modes import DiffusionParams, ModeParams, Upscale
+from ..engine.modes import Common, DiffusionParams, ModeParams
 from .catalogue import Catalogue, Model
 
 __all__ = ["CONTROL_INPUT", "control_of", "with_pictures"]
@@ -29,7 +29,7 @@ def control_of(
     is not there or of another family; also RequestError for a control picture that no unit asks for.
     """
     given = {name for name in inputs if CONTROL_INPUT.fullmatch(name)}
-    if isinstance(params, Upscale) or model is None:
+    if not isinstance(params, Common) or model is None:
         return ()
     units = []
     for index, entry in enumerate(params.control):
@@ -51,7 +51,7 @@ def with_pictures(
     units: tuple[ControlUnit, ...], params: ModeParams, pixels: Callable[[str], Pixels]
 ) -> tuple[ControlUnit, ...]:
     """The units with their pictures; `pixels` gives those of an input."""
-    if isinstance(params, Upscale):
+    if not isinstance(params, Common):
         return ()
     names = {f"params.control[{index}]": str(entry["image"]) for index, entry in enumerate(params.control)}
     held = {name: pixels(name) for name in dict.fromkeys(names[unit.path] for unit in units) if name}

@@ -15,7 +15,7 @@ from impasto_protocol.version import Limits
 
 from ..engine.addon_names import lora_names
 from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest
-from ..engine.modes import MODES, Inpaint, ModeParams, Sketch, Upscale, parse_params
+from ..engine.modes import MODES, Common, Inpaint, ModeParams, Sketch, Upscale, parse_params
 from ..engine.params_hires import LATENT_UPSCALERS, Hires
 from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordFiles, WordSources, check_words
@@ -61,6 +61,8 @@ def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]
     first = parse_params(mode, values)
     if isinstance(first, Upscale):
         return first, catalogue.upscaler(first.upscaler) if first.upscaler else None
+    if not isinstance(first, Common):
+        return first, None
     model = catalogue.checkpoint(first.model)
     partner = catalogue.partner_of(model) if isinstance(first, Inpaint) and first.use_partner else None
     runs = partner or model
@@ -210,7 +212,7 @@ def _addons(
     Raises ModelError for a LoRA that is not there or does not fit, but for those that only a line of a wildcard names:
     it may never be chosen.
     """
-    if isinstance(params, Upscale) or model is None:
+    if not isinstance(params, Common) or model is None:
         return {}, {}
     family = model.facts.family
     loras: dict[str, str] = {}
@@ -269,7 +271,7 @@ def _told_of(path: str) -> Iterator[None]:
 
 def _partner_of(params: ModeParams, model: Model | None) -> str:
     """The checkpoint that was asked for, where the model that runs is its partner; else ""."""
-    if isinstance(params, Upscale) or model is None or model.id == params.model:
+    if not isinstance(params, Common) or model is None or model.id == params.model:
         return ""
     return params.model
 
