@@ -41,6 +41,8 @@ class Client(Exchange):
     ) -> None:
         super().__init__(transport, connection, welcome, on_event, on_lost)
         self._pictures = Pictures(self)
+        self.place = ""
+        """The name of a paired server; "" is the user's own."""
 
     @staticmethod
     def connect(
@@ -66,6 +68,7 @@ class Client(Exchange):
             transport.close()
             raise
         opened = Client(transport, connection, connection.welcome, on_event, on_lost)
+        opened.place = endpoint.paired
         opened.start()
         if files:
             try:

@@ -28,6 +28,7 @@ from .events import (
     ResultFetched,
     ResultReady,
     ServerCatalog,
+    ServerChosen,
 )
 from .jobs import JobList, JobState
 from .recipes import Packed, written_recipe
@@ -98,6 +99,8 @@ class Controller:
         self._listed = False
         # Closing the panel or the editor does not end a job: its result is found in the history.
         self._runner = Runner(host_name, post)
+        self.servers = self._runner.servers
+        """Which server is in use; a notice says what a choice came to."""
 
     # ---- the server
 
@@ -214,6 +217,8 @@ class Controller:
             self._capture(event)
         elif isinstance(event, Failed):
             self._end(event.ticket, "failed", event.error)
+        elif isinstance(event, ServerChosen):
+            self._say(_notice_of(event))
         elif isinstance(event, (ParametersRead, Diagnosed)):
             pass  # the panel that asked takes it
         elif self.jobs.get(event.job_id) is not None:
@@ -292,3 +297,11 @@ class Controller:
     def _say(self, notice: Optional[Notice]) -> None:
         self.notice = notice
         self.changed()
+
+
+def _notice_of(chosen: ServerChosen) -> Notice:
+    if chosen.error is not None:
+        return Notice(chosen.error.message, is_error=True)
+    if chosen.name:
+        return Notice(f"The server at {chosen.name} is used from now on.")
+    return Notice("This computer's own server is used from now on.")

@@ -29,6 +29,7 @@ __all__ = [
     "ResultFetched",
     "ResultReady",
     "ServerCatalog",
+    "ServerChosen",
 ]
 
 TERMINAL_STATES = frozenset(("finished", "failed", "cancelled"))
@@ -156,6 +157,14 @@ class PreviewReady:
 
 
 @dataclass(frozen=True)
+class ServerChosen:
+    """What `Servers.pair` or `Servers.use` came to: the server in use now, "" this computer's own, or the error."""
+
+    name: str
+    error: Optional[ImpastoError] = None
+
+
+@dataclass(frozen=True)
 class ResultReady:
     """A result with its pixels; comes before the job's "finished"."""
 
@@ -189,6 +198,7 @@ Event = Union[
     JobChanged,
     PreviewReady,
     ResultReady,
+    ServerChosen,
     HistoryListed,
     ResultFetched,
 ]

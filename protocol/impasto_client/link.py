@@ -36,6 +36,12 @@ class _Lost(NamedTuple):
     error: ImpastoError
 
 
+class _Anew(NamedTuple):
+    """Another server may be in use now."""
+
+    generation: int
+
+
 class Link:
     """One connection after the other. The callbacks run on the link's thread, except `on_message`.
 
@@ -71,7 +77,7 @@ class Link:
         self._wanted = True
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._questions: queue.SimpleQueue[Union[_Question, _Lost, None]] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[Union[_Question, _Lost, _Anew, None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="impasto-control", daemon=True)
 
     # ---- for its owner, from any thread
@@ -110,6 +116,13 @@ class Link:
             self._may_start = self._start_server
             self._wanted = True
         self._wake.set()
+
+    def reconnect(self) -> None:
+        """Another server is in use now: leave the present one, whose jobs go on, and connect to that."""
+        with self._lock:
+            if self._client is not None:
+                self._questions.put(_Anew(self._generation))
+        self.nudge()
 
     # ---- its thread
 
@@ -153,7 +166,8 @@ class Link:
         with self._lock:
             self._client = client
         server = client.welcome.server
-        self._tell("connected", "", f"{server.name} {server.version} ({server.device})")
+        place = f" at {client.place}" if client.place else ""
+        self._tell("connected", "", f"{server.name} {server.version} ({server.device}){place}")
         return client
 
     def _serve(self, client: Client) -> None:
@@ -163,9 +177,21 @@ class Link:
             question = self._questions.get()
             if isinstance(question, _Question):
                 self._answer(client, question)
-            elif question is not None and question.generation == self._generation:
+            elif question is None or question.generation != self._generation:
+                continue
+            elif isinstance(question, _Lost):
                 self._lost(question.error)
                 return
+            else:
+                self._leave()
+                return
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._client = None
+            self._may_start = self._start_server
+            self._wanted = True
+        self._wake.set()
 
     def _lost(self, error: ImpastoError) -> None:
         told_to_stop = error.data.get("close_code") == GOING_AWAY

@@ -38,6 +38,7 @@ from .events import (
 )
 from .lanes import Lane
 from .link import Link, internal_error
+from .servers import Servers
 from .transfers import fetch_result, send_job, whole_catalog
 
 __all__ = ["Runner"]
@@ -105,6 +106,8 @@ class Runner:
         )
         self._send = Lane("impasto-send")
         self._receive = Lane("impasto-receive")
+        self.servers = Servers(self._link, self._emit, self._leave_server, home)
+        """Which server is in use, and pairing with another."""
 
     # ---- for the editor
 
@@ -271,6 +274,16 @@ class Runner:
             for job in [job for job in self._jobs.values() if job.submitted]:
                 lost = "The Impasto server stopped while this job ran; run it again. "
                 self._end_lost(job, ResourceError("resource.connection_lost", lost + error.message))
+
+    def _leave_server(self) -> None:
+        """Another server is in use now: the jobs go on at the old one, and are not followed any more."""
+        with self._lock:
+            self._catalog_rev = None
+            for job in [job for job in self._jobs.values() if job.submitted]:
+                left = (
+                    "You went to another server while this job ran; its result will be in the history of the old one."
+                )
+                self._end_lost(job, ResourceError("resource.connection_lost", left))
 
     def _end_lost(self, job: _Job, error: ImpastoError) -> None:
         """The server lost a job; one that was cancelled is simply that."""
