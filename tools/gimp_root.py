@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BUILDERS", "Gimp", "build_root", "can_build", "find", "root_folder"]
+__all__ = ["BUILDERS", "KEYRING", "Gimp", "build_root", "can_build", "find", "mirror", "root_folder"]
 
 BUILDERS = ("mmdebstrap", "debian-archive-keyring")
 """Debian packages that build the root."""
@@ -115,13 +115,13 @@ def build_root() -> Path:
             options = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
             packages = "--include=" + ",".join(PACKAGES)
             base = ["mmdebstrap", "--mode=root", "--variant=apt", "--quiet", f"--keyring={KEYRING}"]
-            subprocess.run([*base, packages, *options, SUITE, str(partial), _mirror()], check=True)
+            subprocess.run([*base, packages, *options, SUITE, str(partial), mirror()], check=True)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
     return target
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The Debian mirror of the system's own apt sources."""
     done = subprocess.run(["apt-get", "indextargets", "--format", "$(SITE)"], capture_output=True, text=True)
     for site in done.stdout.splitlines():

@@ -81,6 +81,16 @@ def test_the_wheel_holds_what_runs_without_a_network(built: Path) -> None:
     assert needed == ['Requires-Dist: torch>=2.4; extra == "torch"'], "which build fits is for `impasto setup`"
 
 
+def test_a_python_that_is_too_old_is_refused(built: Path) -> None:
+    old = [p for minor in (8, 9, 10) for p in Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")]
+    if not old:
+        pytest.skip("there is no Python before 3.11 here")
+    (wheel,) = built.glob("*.whl")
+    command = [old[-1], "-m", "pip", "install", "--no-index", "--no-deps", "--target", built / "never", wheel]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=built)
+    assert done.returncode != 0 and ">=3.11" in done.stderr and not (built / "never").exists()
+
+
 def test_the_same_sources_give_the_same_wheel(built: Path, tmp_path: Path) -> None:
     run(sys.executable, ROOT / "tools" / "build.py", tmp_path)
     for file in sorted(built.iterdir()):

@@ -186,7 +186,7 @@ def install_commands(build: Build, index: str | None = None, there: str = "") ->
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
     chosen = build.index if index is None else ("" if index == "none" else index)
     where = [] if not chosen else ["--index-url" if build.only_index and index is None else "--extra-index-url", chosen]
-    patient = ["--retries", "10", "--timeout", "60", "--resume-retries", "20"]
+    patient = ["--timeout", "60", "--resume-retries", "20"]
     # To pip 2.13.0+cpu satisfies ==2.13.0, so it would leave another build where it is.
     anew = ["--force-reinstall"] if there and "+" not in build.requirement else []
     return [
