@@ -91,7 +91,7 @@ def test_what_is_written_is_read_again(job: tuple[str, Any]) -> None:
     read = read_infotext(written(mode, params))
     assert read.mode == mode and read.source == "Impasto"
     assert parse_params(read.mode, read.params) == with_what_ran(params)
-    assert {note.kind for note in read.notes} <= {"info"}, read.notes
+    assert {note.kind for note in read.notes if note.key != "control"} <= {"info"}, read.notes
 
 
 @pytest.mark.parametrize("mode", PAINTING)
@@ -183,9 +183,9 @@ def test_a1111_1_6() -> None:
     assert read.mode == "txt2img" and read.source == "AUTOMATIC1111 v1.6.0"
     assert (read.params["sampler"], read.params["schedule"]) == ("dpmpp_sde", "karras")
     assert read.params["noise"] == "torch-cpu" and read.params["clip_skip"] == 1, "left out means A1111's default"
-    told = noted(read, "unsupported")
-    assert told["ADetailer model 2nd"] == "hand_yolov8n.pt"
-    assert told["ControlNet 0"].startswith("Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight")
+    assert noted(read, "unsupported")["ADetailer model 2nd"] == "hand_yolov8n.pt"
+    guided = noted(read, "missing")["ControlNet 0"]
+    assert guided.startswith("Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight")
     every_key_is_somewhere(V1_6, read)
 
 
@@ -305,6 +305,36 @@ def test_eta_of_ddim_has_its_own_key() -> None:
             schedule="uniform",
         )
         assert split_infotext(text).values[key] == "0.5" and read_infotext(text).params["eta"] == 0.5
+
+
+def test_keys_that_have_other_names() -> None:
+    said = "x\nSteps: 9, Seed: 1, Sigma tmax: inf, Negative Guidance minimum sigma: 2.5, Emphasis: Original"
+    read = read_infotext(said)
+    assert (read.params["s_tmax"], read.params["ngms"]) == (0, 2.5)
+    assert noted(read, "info") == {"Emphasis": "Original"} and len(read.notes) == 1
+
+
+def test_models_of_the_hires_pass_are_looked_for_too() -> None:
+    said = "x\nSteps: 9, Seed: 1, Denoising strength: 0.5, Hires upscaler: {}, Hires checkpoint: {}"
+    read = read_infotext(said.format("4x-Foolhardy", "deliberate [0123456789]"), Shelf())
+    assert read.params["hires_upscaler"] == "4x-Foolhardy" and read.params["hires_model"] == "deliberate_v3"
+    assert noted(read, "missing") == {"Hires upscaler": "4x-Foolhardy"}
+    for upscaler, ours in (("None", ""), ("Lanczos", ""), ("Latent (bicubic)", "latent_bicubic")):
+        told = read_infotext(said.format(upscaler, "deliberate [0123456789]"), Shelf())
+        assert told.params["hires_upscaler"] == ours and not noted(told, "missing")
+
+
+def test_control() -> None:
+    """Its pictures are in no file: what is known is told, and ours are named."""
+    read = read_infotext(V1_6)
+    assert "control" not in read.params and noted(read, "missing")["ControlNet 0"].startswith("Module: canny")
+    unit = {"model": "edges, fine", "image": "control_1", "preprocessor": "canny", "weight": 0.8, "mode": "prompt"}
+    text = written("txt2img", parse_params("txt2img", {"control": [unit], "seed": 1, "width": 64, "height": 64}))
+    pairs = dict(read_pairs(split_infotext(text).values["ControlNet 0"])[0])
+    assert pairs["Module"] == "canny" and pairs["Model"] == "edges, fine" and pairs["Threshold A"] == "-1"
+    assert pairs["Control Mode"] == "My prompt is more important"
+    own = read_infotext(text)
+    assert own.params["control"][0].items() >= unit.items() and noted(own, "missing") == {"control": "control_1"}
 
 
 # ---- the form

@@ -18,6 +18,7 @@ from impasto_protocol.schema import AUTO, Param, validate
 from .addon_names import lora_names
 from .fields import params_of
 from .infotext_keys import (
+    CONTROLNET,
     KEYS,
     NEUTRAL,
     OURS,
@@ -33,7 +34,7 @@ from .params_common import SAMPLERS, SCHEDULES
 from .prompt_styles import Style, pull_styles, styles_text
 from .sampler_names import split_sampler
 
-__all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "mode_of", "read_infotext"]
+__all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "missing_guides", "mode_of", "read_infotext"]
 
 _WORDS = ("prompt", "negative_prompt")
 _OF_MASKS = ("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding")
@@ -163,6 +164,11 @@ class _Reader:
         if key == "Mask blur" and "blend" in self.schema:
             self._mask_blur(value)
             return
+        if key.startswith(CONTROLNET) and "control" in self.schema:
+            if not _is_own(values):  # ours stand whole in our own key
+                said = "The picture that guided it is not in the file; set it up anew with that picture."
+                self._note("missing", key, value, said)
+            return
         if NEUTRAL.get(key) == value:
             self._note("info", key, value, "It is so here in any case.")
             return
@@ -252,6 +258,8 @@ class _Reader:
             self._note("changed", "Mask blur", value, said)
 
     def _model(self, key: str, name: str, digits: str) -> None:
+        if not (name or digits):
+            return
         found = self.names.find("checkpoint", name, digits)
         if found.id or name:
             self.params["model"] = found.id or name
@@ -304,6 +312,7 @@ class _Reader:
             self.params["styles"] = ""  # they were pulled out of a text that is not the prompt
         for name, param in self.schema.items():
             self.params.setdefault(name, param.default)
+        self.notes += missing_guides(self.params)
 
     def _assume(self) -> None:
         """What A1111 leaves out because it is at its own default."""
@@ -321,6 +330,13 @@ class _Reader:
                     told.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
         if told:
             self._note("assumed", "", ", ".join(told), "The text does not say it; A1111 leaves out its own defaults.")
+
+
+def missing_guides(params: Mapping[str, Any]) -> list[Note]:
+    """A note for each picture that guided a result: it is named in the parameters, and in no file."""
+    guides = dict.fromkeys(str(unit.get("image", "")) for unit in params.get("control", ()))
+    said = "The picture that guided it is not in the file; send it as this input."
+    return [Note("missing", "control", guide, said) for guide in guides if guide]
 
 
 def mode_of(text: Infotext, own: Mapping[str, str]) -> str:

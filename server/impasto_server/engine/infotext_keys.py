@@ -16,6 +16,7 @@ from .params_hires import LATENT_UPSCALERS, SAME
 from .sampler_names import SCHEDULE_TITLES
 
 __all__ = [
+    "CONTROLNET",
     "KEYS",
     "NEUTRAL",
     "OURS",
@@ -30,6 +31,10 @@ __all__ = [
 
 OURS = "Impasto"
 """Our own key: the mode, and every parameter that A1111 has no key for and that is not at its default."""
+
+
+CONTROLNET = "ControlNet "
+"""How the keys of A1111's units of control begin."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,6 @@ PREFIXES: Mapping[str, str] = {
     "Hires ": "something of the hires pass",
     "Soft inpainting": "soft inpainting",
     "ADetailer": "the extension ADetailer",
-    "ControlNet": "the extension ControlNet",
     "AddNet": "the extension Additional Networks",
     "Ultimate SD upscale": "the script Ultimate SD upscale",
     "SD upscale": "the script SD upscale",

@@ -12,7 +12,7 @@ from impasto_protocol.schema import AUTO
 from .extra_networks import format_networks
 from .fields import params_of
 from .infotext import mode_of
-from .infotext_keys import KEYS, OURS, schedule_title
+from .infotext_keys import CONTROLNET, KEYS, OURS, schedule_title
 from .infotext_text import format_infotext, format_pairs, split_infotext
 from .modes import DiffusionParams, Inpaint, Upscale
 from .params_hires import Hires, HiresSize
@@ -95,6 +95,8 @@ def infotext(
             pairs[key] = text
         if text != "" or value == AUTO:
             written.add(known.param)
+    for index, unit in enumerate(params.control):
+        pairs[f"{CONTROLNET}{index}"] = format_pairs(_unit(unit).items())
     hashed = {name: digits for name, digits in (embeddings or {}).items() if digits}
     if loras:
         pairs["Lora hashes"] = ", ".join(dict.fromkeys(f"{lora.use.name}: {lora.hash}" for lora in loras))
@@ -115,6 +117,30 @@ def infotext(
         pairs[OURS] = format_pairs(own.items())
     pairs["Version"] = OURS
     return format_infotext(prompt, params.negative_prompt, pairs.items())
+
+
+def _unit(unit: Mapping[str, Any]) -> dict[str, Any]:
+    """A unit of control in the words of A1111's extension."""
+    low, high = (-1 if unit[name] == AUTO else unit[name] for name in ("threshold_low", "threshold_high"))
+    return {
+        "Module": unit["preprocessor"],
+        "Model": unit["model"],
+        "Weight": unit["weight"],
+        "Resize Mode": _RESIZE[unit["resize"]],
+        "Threshold A": low,
+        "Threshold B": high,
+        "Guidance Start": unit["start"],
+        "Guidance End": unit["end"],
+        "Control Mode": _LEADS[unit["mode"]],
+    }
+
+
+_RESIZE = {"crop": "Crop and Resize", "fill": "Resize and Fill", "stretch": "Just Resize"}
+_LEADS = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
 
 
 def extras_text(params: Upscale) -> str:

@@ -15,7 +15,7 @@ from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import validate
 
 from ..engine.fields import params_of
-from ..engine.infotext import Match, Note, Understood, read_infotext
+from ..engine.infotext import Match, Note, Understood, missing_guides, read_infotext
 from ..engine.infotext_text import read_pairs, split_infotext
 from ..engine.modes import MODES
 from ..engine.prompt_styles import Style, read_styles
@@ -129,7 +129,7 @@ def _read_recipe(recipe: Mapping[str, Any], names: CatalogueNames) -> Understood
                 near = f" The nearest is {match.nearest!r}." if match.nearest else ""
                 notes.append(Note("missing", name, params[name], f"There is no such {kind} here.{near}"))
             params[name] = match.id or params[name]
-    return Understood(mode, params, tuple(notes), "Impasto")
+    return Understood(mode, params, (*notes, *missing_guides(params)), "Impasto")
 
 
 def _read_extras(text: str, names: CatalogueNames) -> Understood:
