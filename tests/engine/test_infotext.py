@@ -18,12 +18,12 @@ from impasto_server.engine.infotext import MAX_NOTES, Match, Understood, read_in
 from impasto_server.engine.infotext_keys import enum_name, schedule_title
 from impasto_server.engine.infotext_text import MAX_TEXT, format_infotext, read_pairs, split_infotext
 from impasto_server.engine.infotext_write import infotext
-from impasto_server.engine.modes import MODES, Txt2Img, parse_params
+from impasto_server.engine.modes import MODES, Txt2Img, needs_checkpoint, parse_params
 from impasto_server.engine.params_common import SAMPLERS, SCHEDULES
 from impasto_server.engine.prompt_styles import Style, apply_style, pull_styles, style_names
 from impasto_server.engine.samplers import SAMPLERS as SAMPLER_TABLE
 
-PAINTING = [mode for mode in MODES if mode != "upscale"]
+PAINTING = [mode for mode in MODES if needs_checkpoint(mode)]
 
 
 # ---- what was written is read again
