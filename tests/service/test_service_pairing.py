@@ -139,7 +139,8 @@ def test_names_can_be_told_apart_and_typed(quick: list[int], tmp_path: Path) -> 
     pairings = Pairings(tmp_path / "p.json")
     names = [pairings.pair(asked(pairings.open(), name), b"").name for name in ("a", "a", "b\n\tc \x1b[2J" + "x" * 99)]
     assert names[:2] == ["a", "a 2"] and names[2].startswith("b c [2Jx") and len(names[2]) == 60
-    for name, salt in ((" ", SALT), ("a", b"short")):
+    # Nothing that could be shown is no name: nobody is to be taken for somebody else, or for nobody.
+    for name, salt in ((" ", SALT), ("\x00\u200b\n", SALT), ("a", b"short")):
         with pytest.raises(ProtocolError):
             pairings.pair(asked(pairings.open(), name, salt=salt), b"")
     with pytest.raises(RequestError, match="there is a, a 2"):

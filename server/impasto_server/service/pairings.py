@@ -28,7 +28,7 @@ from impasto_protocol.pairing import (
     server_proof,
 )
 
-__all__ = ["CODE_SECONDS", "MAX_WRONG", "PairedClient", "Pairings"]
+__all__ = ["CODE_SECONDS", "MAX_WRONG", "Caller", "PairedClient", "Pairings"]
 
 log = logging.getLogger("impasto.pairing")
 
@@ -38,6 +38,14 @@ MAX_WRONG = 10
 
 _LONGEST_NAME = 60
 _TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose hello was accepted: the server's own user, or the paired client of that name."""
+
+    owner: bool
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Pairings:
         Raises AuthError `auth.wrong_code`, also where there is no code or an old one, and `auth.locked`;
         ResourceError `resource.disk_full` where the pairing cannot be kept.
         """
-        if len(asked.salt) != SALT_BYTES or not asked.name.strip():
+        if len(asked.salt) != SALT_BYTES or not _plain(asked.name):
             raise ProtocolError(
                 "protocol.bad_message",
                 f"Pairing needs a name and a salt of {SALT_BYTES} bytes.",
@@ -182,4 +190,4 @@ def _hash(token: str) -> str:
 
 def _plain(text: str) -> str:
     """One line that can be shown and typed."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:_LONGEST_NAME]
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:_LONGEST_NAME].strip()

@@ -45,7 +45,7 @@ from .kit_files import checking, install_upscalers
 from .ledger import Ledger
 from .model_folders import a1111_folders, comfyui_folders, invokeai_folders
 from .orders import Order
-from .pairings import CODE_SECONDS, Pairings
+from .pairings import CODE_SECONDS, Caller, Pairings
 from .queue import JobQueue
 from .remembered import with_remembered
 from .session import CLOSE_POLICY, Session
@@ -230,14 +230,15 @@ class Server:
         """Revision of all that the catalogue message says: the models and the device."""
         return hashlib.blake2b(f"{self.catalogue.rev} {self.device}".encode(), digest_size=8).hexdigest()
 
-    def who(self, token: str) -> str | None:
-        """Whose token this is: "" the server's own user, the name of a paired client, None nobody's."""
+    def who(self, token: str) -> Caller | None:
+        """Whose token this is; None is nobody's."""
         if hmac.compare_digest(token.encode("utf-8", "replace"), self._token):
-            return ""
+            return Caller(owner=True)
         name = self.pairings.who(token)
-        if name is not None:
-            self.pairings.seen(name)
-        return name
+        if name is None:
+            return None
+        self.pairings.seen(name)
+        return Caller(owner=False, name=name)
 
     def open_pairing(self, id: int) -> PairOpened:
         """A new code, and where it can be used."""
@@ -250,7 +251,7 @@ class Server:
         """A paired client's token is worth nothing any more, and its connections end. Raises RequestError."""
         self.pairings.revoke(name)
         for session in self._sessions:
-            if session.who == name:
+            if session.caller == Caller(owner=False, name=name):
                 closing = asyncio.create_task(session.socket.close(CLOSE_POLICY, "the pairing was revoked"))
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)

@@ -72,7 +72,7 @@ from .incidents import as_impasto_error
 from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
 from .outbox import Outbox
-from .pairings import Pairings
+from .pairings import Caller, Pairings
 from .queue import JobQueue
 from .reading import CatalogueNames, read_parameters
 from .spool import Spool, SpoolFile
@@ -115,7 +115,7 @@ class Services(Protocol):
 
     def welcome(self) -> Welcome: ...
 
-    def who(self, token: str) -> str | None: ...
+    def who(self, token: str) -> Caller | None: ...
 
     def open_pairing(self, id: int) -> PairOpened: ...
 
@@ -131,8 +131,8 @@ class Session:
         self.services = services
         self.socket = socket
         self.door = door
-        self.who: str | None = None
-        """ "" the server's own user, else the name of a paired client; None before the hello."""
+        self.caller: Caller | None = None
+        """None before the hello."""
         self.connection = ServerConnection(services.limits, self._welcome, self._check_token, self._pair)
         self.uploads = Uploads(services.limits)
         self.outbox = Outbox(OUTBOX_ROOM)
@@ -178,8 +178,8 @@ class Session:
         return replace(welcome, spool=self.files.offer()) if self.door.inner else welcome
 
     def _check_token(self, token: str) -> bool:
-        self.who = self.services.who(token)
-        return self.who is not None
+        self.caller = self.services.who(token)
+        return self.caller is not None
 
     def _pair(self, asked: Pair) -> Paired:
         if not self.door.may_pair:
@@ -191,7 +191,7 @@ class Session:
         return self.services.pairings.pair(asked, self.door.fingerprint)
 
     def _only_owner(self) -> None:
-        if self.who != "":
+        if self.caller is None or not self.caller.owner:
             raise AuthError(
                 "auth.denied",
                 "A paired computer cannot do this; do it on the server's computer (`impasto pair`, `impasto stop`).",
