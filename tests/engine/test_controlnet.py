@@ -12,10 +12,12 @@ from impasto_protocol.geometry import Size
 from impasto_server.engine.adapters import NetworkCall, RowLabel, Step
 from impasto_server.engine.controlnet import ControlAdapter, ControlModel, injection_weights, load_controlnet
 from impasto_server.engine.hints import hint_tensor
+from impasto_server.engine.identify import identify_file
 from impasto_server.engine.jobs import ControlUnit
 from impasto_server.engine.kit.runtime import Kit
 from impasto_server.engine.load import load_checkpoint
 from impasto_server.engine.run import Engine
+from impasto_server.engine.t2i import t2i_to_file
 
 from tests.control import tiny_controlnet, write_tiny_controlnet
 from tests.engine.test_run import image_job, picture, run, run_batch, selection_job, text_job
@@ -211,3 +213,54 @@ def test_image_to_image_and_hires_take_the_hint_at_their_size(engine, checkpoint
     without, *_ = run(engine, replace(big, control=()))
     with_it, *_ = run(engine, big)
     assert with_it.pixels.shape == without.pixels.shape and (with_it.pixels != without.pixels).any()
+
+
+# ---- T2I-Adapters
+
+
+def write_t2i(path, kind, layout, seed=0, widths=(16, 32, 32)):
+    """A tiny random one for the tiny checkpoint, with two residual blocks a level."""
+    from diffusers import T2IAdapter
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    light = kind == "light_adapter"
+    net = T2IAdapter(3, widths[:-1] if light else widths, 2, downscale_factor=8, adapter_type=kind).eval()
+    bare = {name.removeprefix("adapter."): value for name, value in net.state_dict().items()}
+    if layout == "original":
+        save_file({t2i_to_file(name, light=light, blocks=2): value for name, value in bare.items()}, path)
+    else:
+        save_file(net.state_dict(), path)
+    return net
+
+
+@pytest.mark.parametrize("kind", ["full_adapter", "light_adapter"])
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_t2i_adapters_of_every_kind_load(components, folder, kind, layout):
+    path = folder / f"{kind}-{layout}.safetensors"
+    wanted = write_t2i(path, kind, layout)
+    info = identify_file(path)
+    assert (info.kind, info.family, info.variant) == ("controlnet", "sd1", "t2i")
+    loaded = load_controlnet(path, components)
+    assert loaded.t2i and loaded.network.state_dict().keys() == wanted.state_dict().keys()
+    assert all(torch.equal(loaded.network.state_dict()[name], value) for name, value in wanted.state_dict().items())
+
+
+def test_a_t2i_adapter_for_another_network_is_refused(components, folder):
+    path = folder / "broad.safetensors"
+    write_t2i(path, "full_adapter", "original", widths=(24, 48, 48))
+    with pytest.raises(ModelError) as caught:
+        load_controlnet(path, components)
+    assert caught.value.code == "model.unsupported" and caught.value.data["got"] == 24
+
+
+def test_a_t2i_adapter_guides_beside_a_controlnet(engine, checkpoint, control, folder):
+    path = folder / "guide.safetensors"
+    write_t2i(path, "full_adapter", "original")
+    job = text_job(checkpoint, steps=3, seed=3)
+    plain, *_ = run(engine, job)
+    guided, *_ = run(engine, replace(job, control=(unit(str(path)),)))
+    both, *_ = run(engine, replace(job, control=(unit(str(path)), unit(control))))
+    silent, *_ = run(engine, replace(job, control=(unit(str(path), weight=0.0),)))
+    assert (guided.pixels != plain.pixels).any() and (both.pixels != guided.pixels).any()
+    np.testing.assert_array_equal(silent.pixels, plain.pixels)

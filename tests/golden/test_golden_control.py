@@ -1,4 +1,4 @@
-"""ControlNets in our loop against stock pipelines: tiny random networks, CPU, fp32."""
+"""ControlNets and T2I-Adapters in our loop against stock pipelines: tiny random networks, CPU, fp32."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from diffusers import (
     ControlNetModel,
     EulerDiscreteScheduler,
+    StableDiffusionAdapterPipeline,
     StableDiffusionControlNetImg2ImgPipeline,
     StableDiffusionControlNetPipeline,
+    T2IAdapter,
 )
 from impasto_server.engine import vae as vae_
 from impasto_server.engine.conditioning import Conditioning
@@ -20,6 +22,7 @@ from impasto_server.engine.controlnet import ControlAdapter, ControlModel
 from impasto_server.engine.denoise import Denoiser
 from impasto_server.engine.jobs import ControlUnit
 from impasto_server.engine.samplers import SAMPLERS
+from impasto_server.engine.t2i import T2IAdapter as T2I
 from PIL import Image
 
 from tests.golden.tiny import BETAS, seeded, tiny_text, tiny_unet, tiny_vae
@@ -133,4 +136,44 @@ def test_image_to_image_equals_the_stock_pipeline():
     x = latent + draw(latent) * levels[0]
     adapter = ControlAdapter(ControlModel(net, Path("net.safetensors"), False), unit(0.8), picture)
     got = SAMPLERS["euler"][0](denoiser(unet, (adapter,), levels, times), x, levels, draw, lambda i, d: None)
+    assert float((expected - got).abs().max() / expected.abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["full_adapter", "light_adapter"])
+@pytest.mark.parametrize("with_control", [False, True])
+def test_t2i_adapters_equal_the_stock_pipeline(kind, with_control):
+    """Alone; and beside a ControlNet equal to the sum of what each adds, row by row as in one batch."""
+    unet, vae = tiny_unet(), tiny_vae()
+    if kind == "light_adapter":  # these end in two levels of the same width, as those of SD 1.x do
+        unet = tiny_unet(
+            block_out_channels=(32, 64, 64),
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        )
+    torch.manual_seed(40)
+    widths = (32, 64)
+    net = T2IAdapter(3, widths, num_res_blocks=1, downscale_factor=8, adapter_type=kind).eval()
+    picture = hint(31, 128)
+    scheduler, levels, times = euler()
+    start = torch.randn(1, 4, 16, 16, generator=seeded(5))
+    adapters: tuple[Any, ...] = (T2I(net, unit(0.8), picture),)
+    if with_control:
+        adapters += (ControlAdapter(ControlModel(controlnet(unet, 20), Path("net.safetensors")), unit(0.5), hint(30)),)
+        x = start * scheduler.init_noise_sigma
+        ways = [denoiser(unet, adapters, levels, times, sequential=sequential) for sequential in (False, True)]
+        runs = [SAMPLERS["euler"][0](way, x, levels, lambda x: x, lambda i, d: None) for way in ways]
+        assert float((runs[0] - runs[1]).abs().max() / runs[0].abs().max()) <= 1e-5
+        return
+    positive, negative = tiny_text()
+    pipe = StableDiffusionAdapterPipeline(
+        vae=vae, unet=unet, adapter=net, scheduler=scheduler, text_encoder=None, tokenizer=None, safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        prompt_embeds=positive, negative_prompt_embeds=negative, image=picture, num_inference_steps=STEPS,
+        guidance_scale=CFG, output_type="latent", latents=start, height=128, width=128, adapter_conditioning_scale=0.8,
+    ).images  # fmt: skip
+    ours = denoiser(unet, adapters, levels, times)
+    got = SAMPLERS["euler"][0](ours, start * scheduler.init_noise_sigma, levels, lambda x: x, lambda i, d: None)
     assert float((expected - got).abs().max() / expected.abs().max()) <= 1e-5

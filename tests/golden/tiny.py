@@ -16,9 +16,9 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def tiny_unet(in_channels: int = 4) -> Any:
+def tiny_unet(in_channels: int = 4, **changes: Any) -> Any:
     torch.manual_seed(1)
-    return UNet2DConditionModel(
+    config: dict[str, Any] = dict(
         sample_size=16,
         in_channels=in_channels,
         out_channels=4,
@@ -29,7 +29,8 @@ def tiny_unet(in_channels: int = 4) -> Any:
         cross_attention_dim=32,
         norm_num_groups=8,
         attention_head_dim=8,
-    ).eval()
+    )
+    return UNet2DConditionModel(**{**config, **changes}).eval()
 
 
 def tiny_vae() -> Any:

@@ -17,13 +17,14 @@ import torch
 from impasto_protocol.errors import ModelError
 from torch import nn
 
-from .adapters import NetworkCall, Step
+from .adapters import Adapter, NetworkCall, Step
 from .control_layout import control_prefix, control_to_file, hint_widths
 from .jobs import ControlUnit, Job
 from .load import Components, Filler, open_pristine
 from .memory import placed
 from .modelfile import header_of, open_model
 from .modelpath import stamp_of
+from .t2i import T2IAdapter, is_t2i, load_t2i
 
 __all__ = ["ControlAdapter", "ControlModel", "Controls", "injection_weights", "load_controlnet"]
 
@@ -33,11 +34,19 @@ SOFT = 0.825
 
 @dataclass(frozen=True, eq=False)
 class ControlModel:
-    """A loaded ControlNet. `pooled`: what it says is the same everywhere, and said with the prompt only (shuffle)."""
+    """A loaded ControlNet, or with `t2i` a T2I-Adapter.
+
+    `pooled`: what it says is the same everywhere, and said with the prompt only (shuffle).
+    """
 
     network: Any
     path: Path
-    pooled: bool
+    pooled: bool = False
+    t2i: bool = False
+
+    def adapter(self, unit: ControlUnit, hint: torch.Tensor) -> Adapter:
+        """The network at work for one unit; `hint` as `ControlAdapter` takes it."""
+        return T2IAdapter(self.network, unit, hint) if self.t2i else ControlAdapter(self, unit, hint)
 
     @property
     def size_bytes(self) -> int:
@@ -45,7 +54,7 @@ class ControlModel:
 
 
 def load_controlnet(path: str | Path, components: Components) -> ControlModel:
-    """The ControlNet at `path`, in the single-file or diffusers' layout, for a checkpoint.
+    """The ControlNet or T2I-Adapter at `path`, in the original or diffusers' layout, for a checkpoint.
 
     It is a copy of a part of the checkpoint's network, so heads, groups and widths are the checkpoint's. Raises
     ModelError `model.unsupported` where it was made for another network, with `need` and `got`, and
@@ -56,6 +65,8 @@ def load_controlnet(path: str | Path, components: Components) -> ControlModel:
     path = Path(path)
     base, header = components.unet.config, header_of(path)
     shapes = {name: tuple(entry.shape) for name, entry in header.tensors.items()}
+    if is_t2i(shapes):
+        return ControlModel(load_t2i(path, shapes, components), path, t2i=True)
     prefix = control_prefix(shapes)
     try:
         channels, widths = hint_widths(shapes, prefix)

@@ -113,6 +113,20 @@ def controlnet(shapes: Shapes) -> Found | None:
     return None
 
 
+def t2i_adapter(shapes: Shapes) -> Found | None:
+    """T2I-Adapters, full and light, in the original layout and in diffusers'."""
+    for prefix in ("adapter.", ""):
+        first = shapes.get(prefix + "conv_in.weight") or shapes.get(prefix + "body.0.in_conv.weight")
+        blocks = ("body.0.block1.weight", "body.0.body.0.block1.weight", "body.0.resnets.0.block1.weight")
+        if first is None or len(first) != 4 or not any(prefix + name in shapes for name in blocks):
+            continue
+        # Pixels unshuffled by 8, of one or three channels; SDXL's by 16.
+        family = {64: "sd1", 192: "sd1", 256: "sdxl", 768: "sdxl"}.get(first[1], "")
+        layout = "diffusers" if prefix + blocks[2] in shapes else "ldm"
+        return Found("controlnet", family, "t2i", layout) if family else None
+    return None
+
+
 _LORA = (
     ".lora_down.weight",
     ".lora_A.weight",
@@ -219,6 +233,7 @@ RULES: tuple[Callable[[Shapes], Found | None], ...] = (
     mmdit,
     flux,
     controlnet,
+    t2i_adapter,
     lora,
     ip_adapter,
     vae,

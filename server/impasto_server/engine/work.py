@@ -15,7 +15,7 @@ from impasto_protocol.geometry import Box, Size
 from . import vae
 from .adapters import Adapter
 from .addons import UsedLora
-from .controlnet import ControlAdapter, ControlModel
+from .controlnet import ControlModel
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
 from .hints import hint_tensor
@@ -153,7 +153,7 @@ class Work:
         """The units of the job, with their hints at the size of this pass."""
         size = self.plan.working
         units = self.controls(self.components)
-        return tuple(ControlAdapter(model, unit, hint_tensor(unit, size, self.kit)) for unit, model in units)
+        return tuple(model.adapter(unit, hint_tensor(unit, size, self.kit)) for unit, model in units)
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
