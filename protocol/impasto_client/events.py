@@ -40,12 +40,14 @@ TERMINAL_STATES = frozenset(("finished", "failed", "cancelled"))
 class ConnectionChanged:
     """`state` is "starting" (the server program), "connecting", "connected", "failed" (tried again later) or "lost".
 
-    `message` is a sentence for the painter; `server` names the server and its device once connected.
+    `message` is a sentence for the painter; `server` names the server and its device once connected, and `place` where
+    it is if it is a paired one.
     """
 
     state: str
     message: str = ""
     server: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True)

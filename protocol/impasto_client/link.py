@@ -166,8 +166,7 @@ class Link:
         with self._lock:
             self._client = client
         server = client.welcome.server
-        place = f" at {client.place}" if client.place else ""
-        self._tell("connected", "", f"{server.name} {server.version} ({server.device}){place}")
+        self._tell("connected", "", f"{server.name} {server.version} ({server.device})", client.place)
         return client
 
     def _serve(self, client: Client) -> None:
@@ -220,8 +219,8 @@ class Link:
             if isinstance(question, _Question):
                 question.fail(error)
 
-    def _tell(self, state: str, message: str, server: str = "") -> None:
-        status = ConnectionChanged(state, message, server)
+    def _tell(self, state: str, message: str, server: str = "", place: str = "") -> None:
+        status = ConnectionChanged(state, message, server, place)
         if status != self._status_told:
             self._status_told = status
             self._on_status(status)

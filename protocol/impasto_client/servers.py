@@ -14,7 +14,13 @@ from .link import Link, internal_error
 from .paired import read_paired, write_paired
 from .pairing import pair
 
-__all__ = ["Servers"]
+__all__ = ["PAIRING_HELP", "Servers"]
+
+PAIRING_HELP = (
+    "To paint with the graphics card of another computer, or where this editor may not see your files: run `impasto "
+    "pair` on the server's computer, and type the address and the code that it shows."
+)
+"""What the editors' dialogs say above address and code."""
 
 _log = logging.getLogger("impasto.client")
 
@@ -43,6 +49,13 @@ class Servers:
     def pair(self, address: str, code: str) -> None:
         """Pair with the server at this address by the code that it shows, and use it from now on."""
         self._apart(lambda: pair(address, code, home=self._home).name)
+
+    def connect(self, address: str, code: str) -> None:
+        """What a dialog with both fields asks for: pair, or without a code use one that was paired with before."""
+        if code.strip():
+            self.pair(address, code)
+        else:
+            self.use(address.strip())
 
     def use(self, name: str) -> None:
         """Use a server that was paired with before, or with "" this computer's own."""

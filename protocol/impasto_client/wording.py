@@ -35,7 +35,8 @@ def describe_connection(connection: ConnectionChanged, catalog: Optional[ServerC
     if connection.state == "connected":
         name = connection.server.split(" (")[0] or "Connected"
         device = catalog.device if catalog is not None and catalog.device != "starting" else ""
-        return (name[:1].upper() + name[1:]) + (f" on {device}" if device else "")
+        place = f" at {connection.place}" if connection.place else ""
+        return (name[:1].upper() + name[1:]) + place + (f" on {device}" if device else "")
     return texts.get(connection.state) or connection.message or "No connection to the server."
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fake_server import FakeServer
 from impasto_client.events import CatalogChanged, ConnectionChanged, PreviewReady, ServerChosen
+from impasto_client.wording import describe_connection
 from impasto_protocol.home import paired_file
 from scenarios import Editor, snapshot, wait_until
 from threaded import free_port, service
@@ -21,7 +22,11 @@ def own(tmp_path: Path) -> Iterator[FakeServer]:
 
 
 def servers_of(editor: Editor) -> list[str]:
-    return [e.server for e in editor.events if isinstance(e, ConnectionChanged) and e.state == "connected"]
+    return [
+        f"{e.server} at {e.place}" if e.place else e.server
+        for e in editor.events
+        if isinstance(e, ConnectionChanged) and e.state == "connected"
+    ]
 
 
 def chosen(editor: Editor, count: int) -> ServerChosen:
@@ -84,3 +89,9 @@ def test_a_painter_without_any_server_can_pair(tmp_path: Path) -> None:
             assert servers_of(editor)[0].endswith(f" at {server.inner}")
     finally:
         editor.close()
+
+
+def test_the_line_about_the_server_names_the_place() -> None:
+    away = ConnectionChanged("connected", "", "impasto 0.1.0 (cuda)", "192.168.1.20:7867")
+    assert describe_connection(away, None) == "Impasto 0.1.0 at 192.168.1.20:7867"
+    assert describe_connection(ConnectionChanged("connected", "", "impasto 0.1.0 (cuda)"), None) == "Impasto 0.1.0"
