@@ -337,3 +337,12 @@ def test_over_the_wire(tmp_path: Path) -> None:
             assert isinstance(recipe, Parameters) and recipe.params["prompt"] == "?" and recipe.notes[0].key == "seed"
 
     asyncio.run(scenario())
+
+
+def test_a_checkpoint_by_the_hash_that_is_noted_beside_it(names: CatalogueNames, tmp_path: Path) -> None:
+    said = {"files": [{"hashes": {"AutoV2": "9ABA26ABDF", "SHA256": "9ABA26ABDF" + "0" * 54, "CRC32": 3}}, 7]}
+    (tmp_path / "models/Dream Shaper.civitai.info").write_text(json.dumps(said))
+    (tmp_path / "models/tiny.civitai.info").write_text('{"files": {"hashes": 1}}')
+    read = read_parameters(TEXT.replace("0123456789", "9aba26abdf").replace("tiny", "renamed"), names)
+    assert read.params["model"] == "Dream Shaper" and {note.kind for note in read.notes} == {"changed", "info"}
+    assert names.find("checkpoint", "renamed", "9aba") == Match("", ""), "too few digits say nothing"

@@ -15,7 +15,7 @@ from typing import Any
 
 from .modelpath import beside
 
-__all__ = ["Notes", "read_notes"]
+__all__ = ["Notes", "noted_hashes", "read_notes"]
 
 MAX_BYTES = 4_000_000
 MAX_WORDS = 100
@@ -62,6 +62,17 @@ def read_notes(path: str | Path) -> Notes:
         _FAMILIES.get(_text(mine, "sd version")) or _FAMILIES.get(_text(site, "baseModel"), ""),
         (_text(mine, "description") or _text(mine, "notes"))[:2000],
     )
+
+
+def noted_hashes(path: str | Path) -> frozenset[str]:
+    """What civitai says of the hashes of the model at `path`, all kinds of them, lower case. Never raises."""
+    files = _read(beside(path) + ".civitai.info").get("files")
+    found: set[str] = set()
+    for file in files if isinstance(files, list) else []:
+        hashes = file.get("hashes") if isinstance(file, dict) else None
+        if isinstance(hashes, dict):
+            found |= {digits.lower() for digits in hashes.values() if isinstance(digits, str) and len(digits) >= 8}
+    return frozenset(found)
 
 
 def _text(said: dict[str, Any], key: str) -> str:

@@ -17,6 +17,7 @@ from impasto_protocol.schema import validate
 from ..engine.fields import params_of
 from ..engine.infotext import Match, Note, Understood, missing_guides, read_infotext
 from ..engine.infotext_text import read_pairs, split_infotext
+from ..engine.modelnotes import noted_hashes
 from ..engine.modes import MODES
 from ..engine.prompt_styles import Style, read_styles
 from ..engine.prompt_words import WordSources
@@ -206,11 +207,15 @@ _OLD_HASH_AT, _OLD_HASH_BYTES = 0x100000, 0x10000
 
 
 def _has_hash(model: Model, digits: str) -> bool:
-    """Whether the file has this old hash: 8 digits of the sha256 over 64 KiB from 1 MiB on. The later hashes, over the
-    whole file, would take minutes for a folder of checkpoints."""
-    if len(digits) != 8 or not model.path.is_file():
+    """Whether the file has this hash of A1111's: one that is noted beside it, or the old one of 8 digits, over 64 KiB
+    from 1 MiB on. To hash whole files would take minutes for a folder of checkpoints."""
+    digits = digits.lower()
+    if not 8 <= len(digits) <= 64:
         return False
-    return old_hash(model.path) == digits.lower()
+    # The later ones are the first 10 or 12 digits of the sha256.
+    if any(noted.startswith(digits) for noted in noted_hashes(model.path)):
+        return True
+    return len(digits) == 8 and model.path.is_file() and old_hash(model.path) == digits
 
 
 def old_hash(path: Path) -> str:
