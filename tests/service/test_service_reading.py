@@ -345,4 +345,4 @@ def test_a_checkpoint_by_the_hash_that_is_noted_beside_it(names: CatalogueNames,
     (tmp_path / "models/tiny.civitai.info").write_text('{"files": {"hashes": 1}}')
     read = read_parameters(TEXT.replace("0123456789", "9aba26abdf").replace("tiny", "renamed"), names)
     assert read.params["model"] == "Dream Shaper" and {note.kind for note in read.notes} == {"changed", "info"}
-    assert names.find("checkpoint", "renamed", "9aba") == Match("", ""), "too few digits say nothing"
+    assert names.find("checkpoint", "renamed", "9aba").id == "", "too few digits say nothing"

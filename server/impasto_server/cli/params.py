@@ -63,10 +63,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"mode": read.mode, "params": dict(read.params), "notes": notes, "source": read.source}))
         return 0
     print(MODES[read.mode][1] + (f", by {read.source}" if read.source else ""))
-    for name, value in read.params.items():
-        if value not in ("", [], ()):
-            lines = (value if isinstance(value, str) else json.dumps(value)).split("\n")
-            print(f"  {name:<16} {lines[0]}", *(f"  {'':<16} {line}" for line in lines[1:]), sep="\n")
+    said = {name: value for name, value in read.params.items() if value not in ("", [], ())}
+    width = max(map(len, said), default=0)
+    for name, value in said.items():
+        lines = (value if isinstance(value, str) else json.dumps(value)).split("\n")
+        print(f"  {name:<{width}}  {lines[0]}", *(f"  {'':<{width}}  {line}" for line in lines[1:]), sep="\n")
     if read.notes:
         print("Not taken over, or not as it was said:")
     for line in told_lines(read.notes):
