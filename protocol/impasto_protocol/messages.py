@@ -233,7 +233,10 @@ class NotModified(Message):
 
 @dataclass(frozen=True)
 class PlanOk(Message):
-    """The box to send, the size it is worked at, how far the mask reaches, and an estimate of the time."""
+    """The box to send, the size it is worked at, how far the mask reaches, and an estimate of the time.
+
+    `final` is the size of the picture in the end where a hires pass enlarges it; `outputs` how many results will come.
+    """
 
     TYPE = "plan_ok"
     id: int = field(metadata=UINT)
@@ -243,6 +246,8 @@ class PlanOk(Message):
     steps: int = 0
     seconds: Optional[float] = None
     warnings: Tuple[str, ...] = ()
+    final: Optional[Size] = None
+    outputs: Optional[int] = field(default=None, metadata=UINT)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from impasto_server.service.catalogue import Catalogue
 from impasto_server.service.facts import Facts
 from impasto_server.service.metadata import png_info
 from impasto_server.service.model_folders import a1111_folders
-from impasto_server.service.orders import resolve_params
 from impasto_server.service.partners import partners
+from impasto_server.service.resolving import resolve_params
 
 from tests.service.fakes import (
     FakeEngine,

@@ -8,19 +8,15 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from impasto_protocol.errors import AuthError, ImpastoError, ResourceError
-from impasto_protocol.geometry import Size
 from impasto_protocol.home import endpoint_file, models_folder, read_endpoint, token_file
 from impasto_protocol.images import digest_of
 from impasto_protocol.messages import Finished, Ok, Preview, Progress
-from impasto_server.engine.modes import parse_params
 from impasto_server.service.blobs import Blobs
 from impasto_server.service.catalogue import Catalogue
-from impasto_server.service.estimates import Estimates
 from impasto_server.service.home import ensure_home, ensure_token, single_instance
 from impasto_server.service.journal import Journal
 from impasto_server.service.outbox import Outbox
@@ -196,21 +192,3 @@ def test_outbox_makes_requests_wait() -> None:
         await box.has_room()
 
     asyncio.run(scenario())
-
-
-def test_estimates_count_what_the_network_is_asked() -> None:
-    """Twice the pictures take about twice the time, and a sampler that looks twice a step as well."""
-    from impasto_server.engine.planning import plan as planned
-
-    def seconds(known: Estimates, **params: Any) -> float:
-        answer = known.seconds("m", planned("txt2img", parse_params("txt2img", params), Size(64, 64), None, 64))
-        assert answer is not None
-        return answer
-
-    estimates = Estimates()
-    one = planned("txt2img", parse_params("txt2img", {"steps": 10, "sampler": "euler"}), Size(64, 64), None, 64)
-    assert estimates.seconds("m", one) is None
-    estimates.measured("m", one, 11.0)
-    assert seconds(estimates, steps=10, sampler="euler") == pytest.approx(11.0)
-    assert seconds(estimates, steps=10, sampler="euler", batch=2) == pytest.approx(21.0)
-    assert seconds(estimates, steps=10, sampler="heun") == pytest.approx(20.0)

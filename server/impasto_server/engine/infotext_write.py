@@ -31,7 +31,7 @@ _BY_HAND = frozenset(
 )
 """Parameters that the text says in ways of its own."""
 
-_NEVER = frozenset({"batch"})
+_NEVER = frozenset({"batch", "vary"})
 """Each picture of a batch has a text of its own."""
 
 

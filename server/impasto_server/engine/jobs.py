@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from .modelpath import model_name
 from .modes import ModeParams
 from .prompt_words import WordFiles
+from .variants import Variant
 
 __all__ = [
     "Cancelled",
+    "Cell",
     "ControlUnit",
     "Emit",
     "Event",
@@ -82,6 +84,21 @@ class ControlUnit:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One picture of a job that varies: where it stands, and what of the job is its own."""
+
+    variant: Variant
+    params: ModeParams
+    checkpoint: str
+    partner_of: str = ""
+    words: WordFiles = field(default_factory=WordFiles)
+    loras: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    hires_checkpoint: str = ""
+    hires_upscaler: str = ""
+
+
+@dataclass(frozen=True)
 class Job:
     """One request, complete: nothing else is consulted while it runs.
 
@@ -93,7 +110,8 @@ class Job:
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
     `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
-    `params.control` that have a weight, in their order.
+    `params.control` that have a weight, in their order. A job with `cells` makes one picture (or batch) for each; the
+    fields that a cell has are then those of the first.
     """
 
     id: str
@@ -113,6 +131,7 @@ class Job:
     hires_checkpoint: str = ""
     hires_upscaler: str = ""
     control: tuple[ControlUnit, ...] = ()
+    cells: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True)

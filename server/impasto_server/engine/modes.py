@@ -20,6 +20,7 @@ from .params_control import Annotate
 from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
 from .params_sampling import Started
+from .params_vary import Varied
 
 __all__ = [
     "MODES",
@@ -39,7 +40,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Txt2Img(HiresSize, Common):
+class Txt2Img(Varied, HiresSize, Common):
     """Text to image: a picture of width x height pixels; 0 takes the checkpoint's native size."""
 
     width: int = param(
@@ -63,7 +64,7 @@ class Txt2Img(HiresSize, Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Img2Img(Started, Hires, Common):
+class Img2Img(Varied, Started, Hires, Common):
     """Image to image: repaint the whole of a picture by `strength`."""
 
     strength: float = param(0.75, "Strength", "0 leaves the picture, 1 repaints it.", **STRENGTH)

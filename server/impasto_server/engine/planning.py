@@ -41,6 +41,7 @@ __all__ = [
     "Plan",
     "check_box",
     "inpaint_reach",
+    "outputs_of",
     "plan",
     "resolve_mask",
     "upscale_bands",
@@ -268,6 +269,14 @@ def _hires_plan(params: DiffusionParams, working: Size) -> HiresPlan | None:
     own = second_pass(params)
     steps = own.get("steps", params.steps) if params.hires_strength > 0 else 0
     return HiresPlan(scaled, final, steps, model_calls(own.get("sampler", params.sampler), steps) * params.batch)
+
+
+def outputs_of(params: ModeParams) -> int:
+    """How many layers the job of these parameters makes."""
+    if isinstance(params, Upscale):
+        return 1
+    kept = isinstance(params, Hires) and params.hires and params.hires_keep_first
+    return params.batch * (2 if kept else 1)
 
 
 def _check_canvas(canvas: Size) -> Box:

@@ -36,6 +36,7 @@ from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
 from .upscale import enlarged, passes, upscale, upscale_by_model
 from .upscaler import UpscalerModel, load_upscaler
+from .vary import run_cells
 from .work import Loaded, Work, dtype_name
 
 __all__ = ["Engine"]
@@ -78,7 +79,14 @@ class Engine:
         `resource.out_of_memory`.
         """
         report = Report(emit, cancelled)
+        if job.cells:
+            report.expect([share for cell in job.cells for share in expected(cell.params)])
+            return run_cells(job, emit, lambda one, layers: self._one(one, report, layers))
         report.expect(expected(job.params))
+        return self._one(job, report, emit)
+
+    def _one(self, job: Job, report: Report, emit: Emit) -> Result:
+        """One picture or batch, its layers to `emit`."""
         if isinstance(job.params, Upscale):
             return self._upscale(job, job.params, report)
         if isinstance(job.params, Annotate):
@@ -91,7 +99,7 @@ class Engine:
             named_loras(job, asked_loras(job, words, hires=hires))
         begun = report.place
         try:
-            return self._run(job, report, seeds, words, sequential=False)
+            return self._run(job, report, emit, seeds, words, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -100,7 +108,7 @@ class Engine:
         self._controls.clear()
         report.place = begun
         try:
-            return self._run(job, report, seeds, words, sequential=True)
+            return self._run(job, report, emit, seeds, words, sequential=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -151,7 +159,14 @@ class Engine:
             side = max(MIN_TILE, side // 2 // GRID * GRID)
 
     def _run(
-        self, job: Job, report: Report, seeds: tuple[int, ...], words: tuple[Words, ...], *, sequential: bool
+        self,
+        job: Job,
+        report: Report,
+        emit: Emit,
+        seeds: tuple[int, ...],
+        words: tuple[Words, ...],
+        *,
+        sequential: bool,
     ) -> Result:
         # Not in inference mode: what is loaded outlives the job.
         with report.stage("load"):
@@ -161,7 +176,7 @@ class Engine:
             passed, layers = run_stages(self._work(job, loaded.pop(), report, seeds, words, sequential), _stages(job))
         # All at the end: had memory run out after the first, it would come twice.
         for layer in layers:
-            report.emit(layer)
+            emit(layer)
         return Result(seeds, dict(report.timings), passed.work.ran(self.device_name))
 
     def _loaded(self, job: Job, words: tuple[Words, ...], *, hires: bool = False) -> Loaded:

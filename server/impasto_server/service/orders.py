@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from impasto_protocol.errors import AssetError, ModelError, RequestError
+from impasto_protocol.errors import AssetError, RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import ImageFormat
 from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
-from ..engine.addon_names import lora_names
 from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest
-from ..engine.modes import MODES, Common, Inpaint, ModeParams, Sketch, Upscale, parse_params
-from ..engine.params_hires import LATENT_UPSCALERS, Hires
+from ..engine.modes import MODES, Sketch
 from ..engine.planning import Plan, check_box, plan
-from ..engine.prompt_words import WordFiles, WordSources, check_words
-from ..engine.wildcards import strip_comments
+from ..engine.prompt_words import WordSources
 from .blobs import Held, bytes_of
-from .catalogue import Catalogue, Model
+from .catalogue import Catalogue
 from .control_orders import CONTROL_INPUT, control_of, with_pictures
 from .pixels import check_bytes, from_wire, mask_from_wire
+from .resolving import Resolved, path_of, resolve
 
-__all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "resolve_params", "to_engine_job"]
+__all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "to_engine_job"]
 
 OUTPUT_FORMATS = ("rgba8", "bgra8")
 
 
 @dataclass(frozen=True)
 class Order:
-    """A submit that has been checked. `model` is the one that runs: `params.model`, or its inpainting partner."""
+    """A submit that has been checked: `settings` and `plans` of its picture, or of each of its variants."""
 
     submit: Submit
-    params: ModeParams
-    model: Model | None
+    settings: tuple[Resolved, ...]
     box: Box
-    plan: Plan
-    words: WordFiles = field(default_factory=WordFiles)
-    loras: Mapping[str, str] = field(default_factory=dict)
-    embeddings: Mapping[str, str] = field(default_factory=dict)
-    hires_model: Model | None = None
-    hires_upscaler: Model | None = None
+    plans: tuple[Plan, ...]
     control: tuple[ControlUnit, ...] = ()
 
     @property
@@ -52,34 +43,25 @@ class Order:
         return tuple(picture.digest for picture in self.submit.inputs.values())
 
 
-def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]) -> tuple[ModeParams, Model | None]:
-    """Checked parameters and the model that will run, whose hints are the defaults; None for a mode without one.
-
-    `params.model` is the checkpoint that was asked for; inpainting runs its inpainting partner where it has one.
-    Raises RequestError and ModelError; a wrong type is told before a wrong name.
-    """
-    first = parse_params(mode, values)
-    if isinstance(first, Upscale):
-        return first, catalogue.upscaler(first.upscaler) if first.upscaler else None
-    if not isinstance(first, Common):
-        return first, None
-    model = catalogue.checkpoint(first.model)
-    partner = catalogue.partner_of(model) if isinstance(first, Inpaint) and first.use_partner else None
-    runs = partner or model
-    return parse_params(mode, {**values, "model": model.id}, hints=runs.hints), runs
-
-
 def plan_for(
-    catalogue: Catalogue, mode: str, values: Mapping[str, object], canvas: Size, selection: Box | None
-) -> tuple[Plan, Model | None]:
-    """What the job would need; see engine.planning.plan for what it raises."""
-    params, model = resolve_params(catalogue, mode, values)
-    planned = plan(mode, params, canvas, selection, _native(model))
-    asked = _partner_of(params, model)
-    if asked and model is not None:
-        said = f"Inpaints with {model.id}, the inpainting partner of {asked}."
-        planned = replace(planned, warnings=(*planned.warnings, said))
-    return planned, model
+    catalogue: Catalogue,
+    mode: str,
+    values: Mapping[str, object],
+    canvas: Size,
+    selection: Box | None,
+    sources: WordSources | None = None,
+) -> tuple[tuple[Plan, ...], tuple[Resolved, ...]]:
+    """What the job would need, for each of its variants; see engine.planning.plan and `resolve` for what it raises.
+
+    Touches the disk where prompts name styles or wildcards.
+    """
+    settings = resolve(catalogue, sources or WordSources(), mode, values)
+    planned = tuple(plan(mode, each.params, canvas, selection, each.native_size) for each in settings)
+    first = settings[0]
+    if first.partner_of and first.model is not None:
+        said = f"Inpaints with {first.model.id}, the inpainting partner of {first.partner_of}."
+        planned = (replace(planned[0], warnings=(*planned[0].warnings, said)), *planned[1:])
+    return planned, settings
 
 
 def check_inputs(submit: Submit, limits: Limits) -> None:
@@ -130,21 +112,18 @@ def check_order(
 
     `pictures` holds them by digest. Raises RequestError, AssetError, ModelError.
     """
-    params, model = resolve_params(catalogue, submit.mode, submit.params)
-    words = (sources or WordSources()).gather(params)
-    check_words(params, words)
-    loras, embeddings = _addons(catalogue, params, model, words)
-    control = control_of(catalogue, params, model, submit.inputs)
+    settings = resolve(catalogue, sources or WordSources(), submit.mode, submit.params)
+    params = settings[0].params
+    control = control_of(catalogue, params, settings[0].model, submit.inputs)
     for name in submit.inputs.keys() - {"image", "mask", "backdrop"}:
         picture = submit.inputs[name]
         size = len(_held(picture, pictures, f"inputs.{name}"))
         check_bytes(size, picture.width, picture.height, picture.format, f"inputs.{name}")
-    files = (words, loras, embeddings, *_of_hires(catalogue, submit.mode, params, model), control)
     image, mask = submit.inputs.get("image"), submit.inputs.get("mask")
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
-        planned = check_box(submit.mode, params, submit.canvas, None, _native(model), asked)
-        return Order(submit, params, model, planned.box, planned, *files)
+        plans = _plans(submit, settings, None, asked)
+        return Order(submit, settings, asked if len(plans) > 1 else plans[0].box, plans, control)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
         raise RequestError(
@@ -172,113 +151,42 @@ def check_order(
                 "Nothing is selected inside the picture that was sent; select what is to be repainted.",
                 path="inputs.mask",
             )
-    planned = check_box(submit.mode, params, submit.canvas, selection, _native(model), box)
-    return Order(submit, params, model, box, planned, *files)
+    return Order(submit, settings, box, _plans(submit, settings, selection, box), control)
+
+
+def _plans(submit: Submit, settings: tuple[Resolved, ...], selection: Box | None, box: Box) -> tuple[Plan, ...]:
+    return tuple(
+        check_box(submit.mode, each.params, submit.canvas, selection, each.native_size, box) for each in settings
+    )
 
 
 def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
     """The engine's job: pictures as arrays, nothing left to look up."""
-    submit = order.submit
+    submit, first = order.submit, order.settings[0]
     image, mask, backdrop = (submit.inputs.get(name) for name in ("image", "mask", "backdrop"))
     wish = submit.preview
     return Job(
         id=submit.job,
         mode=submit.mode,
-        params=order.params,
+        params=first.params,
         canvas=submit.canvas,
         box=order.box,
-        checkpoint=str(order.model.path) if order.model is not None else "",
-        partner_of=_partner_of(order.params, order.model),
+        checkpoint=path_of(first.model),
+        partner_of=first.partner_of,
         image=_pixels(image, pictures, "inputs.image") if image is not None else None,
         mask=_mask(mask, pictures) if mask is not None else None,
         backdrop=_pixels(backdrop, pictures, "inputs.backdrop") if backdrop is not None else None,
         preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
-        words=order.words,
-        loras=order.loras,
-        embeddings=order.embeddings,
-        hires_checkpoint=str(order.hires_model.path) if order.hires_model is not None else "",
-        hires_upscaler=str(order.hires_upscaler.path) if order.hires_upscaler is not None else "",
+        words=first.words,
+        loras=first.loras,
+        embeddings=first.embeddings,
+        hires_checkpoint=path_of(first.hires_model),
+        hires_upscaler=path_of(first.hires_upscaler),
+        cells=tuple(each.cell for each in order.settings if each.cell is not None),
         control=with_pictures(
-            order.control, order.params, lambda name: _pixels(submit.inputs[name], pictures, f"inputs.{name}")
+            order.control, first.params, lambda name: _pixels(submit.inputs[name], pictures, f"inputs.{name}")
         ),
     )
-
-
-def _addons(
-    catalogue: Catalogue, params: ModeParams, model: Model | None, words: WordFiles
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Paths of the LoRAs that parameters and prompts ask for, and of the embeddings whose names may stand in them.
-
-    Raises ModelError for a LoRA that is not there or does not fit, but for those that only a line of a wildcard names:
-    it may never be chosen.
-    """
-    if not isinstance(params, Common) or model is None:
-        return {}, {}
-    family = model.facts.family
-    loras: dict[str, str] = {}
-    for index, use in enumerate(params.lora_uses):
-        loras[use.name] = str(catalogue.lora(use.name, f"params.loras[{index}].model", family).path)
-    again = (params.hires_prompt, params.hires_negative_prompt) if isinstance(params, Hires) else ("", "")
-    written = [params.prompt, *(style.prompt for style in words.styles.values()), again[0]]
-    chosen = [line for lines in words.wildcards.values() for line in lines]
-    for text in (*written, *chosen):
-        for name in lora_names(strip_comments(text)):
-            if "{" in name:  # the name itself is a choice
-                loras |= catalogue.loras(family)
-                continue
-            with suppress(ModelError) if text in chosen else nullcontext():
-                loras[name] = str(catalogue.lora(name, "params.prompt", family).path)
-    negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values()), again[1]]
-    return loras, catalogue.embeddings([*written, *negative, *chosen])
-
-
-def _of_hires(
-    catalogue: Catalogue, mode: str, params: ModeParams, model: Model | None
-) -> tuple[Model | None, Model | None]:
-    """The checkpoint and the upscaler of the hires pass, where it has some of its own.
-
-    Raises ModelError for one that is not there, and a checkpoint of another family.
-    """
-    if not isinstance(params, Hires) or not params.hires or model is None:
-        return None, None
-    other = upscaler = None
-    if params.hires_model:
-        with _told_of("params.hires_model"):
-            other = catalogue.checkpoint(params.hires_model)
-        if other.facts.family != model.facts.family:
-            raise ModelError(
-                "model.unsupported",
-                f"The hires model {other.id!r} is {other.facts.family}, the model {model.id!r} is "
-                f"{model.facts.family}; choose one of the same family.",
-                path="params.hires_model",
-                data={"model": other.id, "need": model.facts.family, "got": other.facts.family},
-            )
-    if params.hires_upscaler and params.hires_upscaler not in LATENT_UPSCALERS:
-        with _told_of("params.hires_upscaler"):
-            upscaler = catalogue.upscaler(params.hires_upscaler)
-    return other, upscaler
-
-
-@contextmanager
-def _told_of(path: str) -> Iterator[None]:
-    """A ModelError of the block is about the parameter `path`."""
-    try:
-        yield
-    except ModelError as e:
-        e.path = path
-        raise
-
-
-def _partner_of(params: ModeParams, model: Model | None) -> str:
-    """The checkpoint that was asked for, where the model that runs is its partner; else ""."""
-    if not isinstance(params, Common) or model is None or model.id == params.model:
-        return ""
-    return params.model
-
-
-def _native(model: Model | None) -> int:
-    """The checkpoint's own size; a mode without one does not ask."""
-    return model.native_size if model is not None else 0
 
 
 def box_of(picture: InputPicture) -> Box:

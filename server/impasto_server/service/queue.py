@@ -50,8 +50,8 @@ log = logging.getLogger("impasto.queue")
 _LEDGER_BYTES = 16 << 20
 """The ledger is written anew beyond this, and beyond twice what it was then."""
 
-Measured = Callable[[Order, float], None]
-"""Told the seconds that a finished job took, without loading."""
+Measured = Callable[[Order, float, float], None]
+"""Told the seconds that a finished job took without loading, and those of loading."""
 
 
 class JobQueue:
@@ -66,7 +66,7 @@ class JobQueue:
         *,
         limit: int,
         keep_ended: int,
-        measured: Measured = lambda order, seconds: None,
+        measured: Measured = lambda order, seconds, load: None,
     ) -> None:
         self.worker = worker
         self.blobs = blobs
@@ -252,8 +252,8 @@ class JobQueue:
             error = as_impasto_error(e, f"job {record.id}")
             self._end(record, "failed", Failed(record.id, record.next_seq, ErrorInfo.of(error)))
         else:
-            seconds = time.monotonic() - begun - result.timings.get("load", 0.0)
-            self.measured(order, seconds)
+            load = result.timings.get("load", 0.0)
+            self.measured(order, time.monotonic() - begun - load, load)
             finished = Finished(
                 record.id,
                 record.next_seq,

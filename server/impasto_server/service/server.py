@@ -38,7 +38,7 @@ from .blobs import Blobs
 from .catalogue import NO_CHECKPOINT, Catalogue
 from .diagnosis import Diagnosis
 from .doors import Door, check_host, doors_of, is_loopback, open_door, warning_of
-from .estimates import Estimates
+from .estimates import Estimates, needs_of
 from .idle import IdleWatch
 from .journal import Journal
 from .kit_files import checking, install_upscalers
@@ -149,9 +149,8 @@ class Server:
     def _in_use(self) -> bool:
         return bool(self._sessions) or self.jobs.busy
 
-    def _measured(self, order: Order, seconds: float) -> None:
-        if order.model is not None:
-            self.estimates.measured(order.model.id, order.plan, seconds)
+    def _measured(self, order: Order, seconds: float, load: float) -> None:
+        self.estimates.measured(needs_of(order.settings, order.plans), seconds, load)
 
     async def run(
         self,

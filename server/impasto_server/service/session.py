@@ -61,12 +61,13 @@ from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
 from ..engine.params_common import SAMPLERS, SCHEDULES
+from ..engine.planning import outputs_of
 from ..engine.prompt_words import WordSources
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
 from .diagnosis import Diagnosis
 from .doors import Door
-from .estimates import Estimates
+from .estimates import Estimates, needs_of
 from .history import page
 from .incidents import as_impasto_error
 from .journal import Journal
@@ -262,7 +263,7 @@ class Session:
                 missing = self.services.blobs.missing(dict.fromkeys(message.assets))
                 return HaveOk(message.id, tuple(missing))
             case Plan():
-                return self._plan(message)
+                return await asyncio.to_thread(self._plan, message)
             case Submit():
                 await self._submit(message)
                 return None
@@ -355,10 +356,21 @@ class Session:
 
     def _plan(self, message: Plan) -> PlanOk:
         services = self.services
-        planned, model = plan_for(services.catalogue, message.mode, message.params, message.canvas, message.selection)
-        seconds = services.estimates.seconds(model.id, planned) if model is not None else None
+        plans, settings = plan_for(
+            services.catalogue, message.mode, message.params, message.canvas, message.selection, services.words
+        )
+        first = plans[0]
+        outputs = sum(outputs_of(each.params) for each in settings)
         return PlanOk(
-            message.id, planned.box, planned.working, planned.reach, planned.steps, seconds, tuple(planned.warnings)
+            message.id,
+            first.box,
+            first.working,
+            first.reach,
+            sum(plan.all_steps for plan in plans),
+            services.estimates.seconds(needs_of(settings, plans)),
+            tuple(dict.fromkeys(said for plan in plans for said in plan.warnings)),
+            first.final,
+            outputs,
         )
 
     async def _put(self, message: Put | PutNew) -> PutOk | PutNewOk:

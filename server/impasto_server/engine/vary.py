@@ -1,0 +1,50 @@
+"""A job that varies: its pictures one after the other, each told as soon as it is there."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from .jobs import Cell, Emit, Event, Job, Layer, Result
+from .modes import ModeParams, Upscale
+
+__all__ = ["run_cells"]
+
+_OWN = [f.name for f in fields(Cell) if f.name not in ("variant", "params")]
+
+
+def run_cells(job: Job, emit: Emit, run: Callable[[Job, Emit], Result]) -> Result:
+    """Each cell by `run`, those of one checkpoint together so that none is loaded twice.
+
+    A seed that is to be drawn is drawn once for all, unless the seed itself varies. Layers are counted as they come;
+    their `info` says under `variant` where they stand. The result has the seeds of all and what ran first.
+    """
+    drawn = secrets.randbelow(2**32)
+    order = list(dict.fromkeys(cell.checkpoint for cell in job.cells))
+    count = 0
+    results: list[Result] = []
+    for cell in sorted(job.cells, key=lambda cell: order.index(cell.checkpoint)):
+
+        def told(event: Event, cell: Cell = cell) -> None:
+            nonlocal count
+            if isinstance(event, Layer):
+                said = ", ".join(f"{title} {value}" for title, value in cell.variant.labels)
+                name, info = f"{event.name}, {said}", {**event.info, "variant": cell.variant.told}
+                event = replace(event, index=count, name=name, info=info)
+                count += 1
+            emit(event)
+
+        own: dict[str, Any] = {name: getattr(cell, name) for name in _OWN}
+        params = cell.params if cell.variant.own_seed else _seeded(cell.params, drawn)
+        results.append(run(replace(job, cells=(), params=params, **own), told))
+    seeds = tuple(seed for result in results for seed in result.seeds)
+    # The timings are the report's, which counts on from cell to cell.
+    return Result(seeds, results[-1].timings, {**results[0].ran, "variants": len(results)})
+
+
+def _seeded(params: ModeParams, seed: int) -> ModeParams:
+    if isinstance(params, Upscale) or params.seed >= 0:
+        return params
+    return replace(params, seed=seed)

@@ -1,0 +1,180 @@
+"""Parameters as a client sends them -> everything they name: models, LoRAs, words, variants; checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+
+from impasto_protocol.errors import ModelError
+
+from ..engine.addon_names import lora_names
+from ..engine.jobs import Cell
+from ..engine.modes import Common, Inpaint, ModeParams, Upscale, parse_params
+from ..engine.params_hires import LATENT_UPSCALERS, Hires
+from ..engine.prompt_words import WordFiles, WordSources, check_words
+from ..engine.variants import Variant, variants_of
+from ..engine.wildcards import strip_comments
+from .catalogue import Catalogue, Model
+
+__all__ = ["Resolved", "path_of", "resolve", "resolve_params"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The parameters of one picture (or batch) and what they name. `model` is the checkpoint or upscaler that runs."""
+
+    params: ModeParams
+    model: Model | None
+    words: WordFiles = field(default_factory=WordFiles)
+    loras: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    hires_model: Model | None = None
+    hires_upscaler: Model | None = None
+    variant: Variant | None = None
+
+    @property
+    def native_size(self) -> int:
+        """The checkpoint's own size; a mode without one does not ask."""
+        return self.model.native_size if self.model is not None else 0
+
+    @property
+    def partner_of(self) -> str:
+        """The checkpoint that was asked for, where the model that runs is its partner; else ""."""
+        if not isinstance(self.params, Common) or self.model is None or self.model.id == self.params.model:
+            return ""
+        return self.params.model
+
+    @property
+    def cell(self) -> Cell | None:
+        """What the engine's job has of it as a variant."""
+        if self.variant is None:
+            return None
+        return Cell(
+            self.variant,
+            self.params,
+            path_of(self.model),
+            self.partner_of,
+            self.words,
+            self.loras,
+            self.embeddings,
+            path_of(self.hires_model),
+            path_of(self.hires_upscaler),
+        )
+
+
+def path_of(model: Model | None) -> str:
+    """Where it lies; "" for none."""
+    return str(model.path) if model is not None else ""
+
+
+def resolve(
+    catalogue: Catalogue, sources: WordSources, mode: str, values: Mapping[str, object]
+) -> tuple[Resolved, ...]:
+    """Everything that the parameters name: one entry, or one for each variant.
+
+    Touches the disk where prompts name styles or wildcards: keep it off an event loop. Raises RequestError and
+    ModelError as the run would, as far as it can be known before.
+    """
+    variants = variants_of(mode, values)
+    if not variants:
+        return (_resolved(catalogue, sources, mode, values, None),)
+    # What is wrong with the job itself is told before what a variant makes wrong.
+    resolve_params(catalogue, mode, {**values, "vary": []})
+    return tuple(_resolved(catalogue, sources, mode, variant.params, variant) for variant in variants)
+
+
+def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]) -> tuple[ModeParams, Model | None]:
+    """Checked parameters and the model that will run, whose hints are the defaults; None for a mode without one.
+
+    `params.model` is the checkpoint that was asked for; inpainting runs its inpainting partner where it has one.
+    Raises RequestError and ModelError; a wrong type is told before a wrong name.
+    """
+    first = parse_params(mode, values)
+    if isinstance(first, Upscale):
+        return first, catalogue.upscaler(first.upscaler) if first.upscaler else None
+    if not isinstance(first, Common):
+        return first, None
+    model = catalogue.checkpoint(first.model)
+    partner = catalogue.partner_of(model) if isinstance(first, Inpaint) and first.use_partner else None
+    runs = partner or model
+    return parse_params(mode, {**values, "model": model.id}, hints=runs.hints), runs
+
+
+def _resolved(
+    catalogue: Catalogue,
+    sources: WordSources,
+    mode: str,
+    values: Mapping[str, object],
+    variant: Variant | None,
+) -> Resolved:
+    params, model = resolve_params(catalogue, mode, values)
+    words = sources.gather(params)
+    check_words(params, words)
+    loras, embeddings = _addons(catalogue, params, model, words)
+    return Resolved(params, model, words, loras, embeddings, *_of_hires(catalogue, params, model), variant)
+
+
+def _addons(
+    catalogue: Catalogue, params: ModeParams, model: Model | None, words: WordFiles
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Paths of the LoRAs that parameters and prompts ask for, and of the embeddings whose names may stand in them.
+
+    Raises ModelError for a LoRA that is not there or does not fit, but for those that only a line of a wildcard names:
+    it may never be chosen.
+    """
+    if not isinstance(params, Common) or model is None:
+        return {}, {}
+    family = model.facts.family
+    loras: dict[str, str] = {}
+    for index, use in enumerate(params.lora_uses):
+        loras[use.name] = str(catalogue.lora(use.name, f"params.loras[{index}].model", family).path)
+    again = (params.hires_prompt, params.hires_negative_prompt) if isinstance(params, Hires) else ("", "")
+    written = [params.prompt, *(style.prompt for style in words.styles.values()), again[0]]
+    chosen = [line for lines in words.wildcards.values() for line in lines]
+    for text in (*written, *chosen):
+        for name in lora_names(strip_comments(text)):
+            if "{" in name:  # the name itself is a choice
+                loras |= catalogue.loras(family)
+                continue
+            with suppress(ModelError) if text in chosen else nullcontext():
+                loras[name] = str(catalogue.lora(name, "params.prompt", family).path)
+    negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values()), again[1]]
+    return loras, catalogue.embeddings([*written, *negative, *chosen])
+
+
+def _of_hires(
+    catalogue: Catalogue, params: ModeParams, model: Model | None
+) -> tuple[Model | None, Model | None]:
+    """The checkpoint and the upscaler of the hires pass, where it has some of its own.
+
+    Raises ModelError for one that is not there, and a checkpoint of another family.
+    """
+    if not isinstance(params, Hires) or not params.hires or model is None:
+        return None, None
+    other = upscaler = None
+    if params.hires_model:
+        with _told_of("params.hires_model"):
+            other = catalogue.checkpoint(params.hires_model)
+        if other.facts.family != model.facts.family:
+            raise ModelError(
+                "model.unsupported",
+                f"The hires model {other.id!r} is {other.facts.family}, the model {model.id!r} is "
+                f"{model.facts.family}; choose one of the same family.",
+                path="params.hires_model",
+                data={"model": other.id, "need": model.facts.family, "got": other.facts.family},
+            )
+    if params.hires_upscaler and params.hires_upscaler not in LATENT_UPSCALERS:
+        with _told_of("params.hires_upscaler"):
+            upscaler = catalogue.upscaler(params.hires_upscaler)
+    return other, upscaler
+
+
+@contextmanager
+def _told_of(path: str) -> Iterator[None]:
+    """A ModelError of the block is about the parameter `path`."""
+    try:
+        yield
+    except ModelError as e:
+        e.path = path
+        raise
