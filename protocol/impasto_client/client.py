@@ -176,6 +176,14 @@ class Client(Exchange):
         """Keep a result beyond the quota, or no longer. JobError `job.unknown` where it is gone."""
         self.ask(lambda id: wire.Star(id, job, index, on), wire.Ok)
 
+    def further(self, way: str, info: Mapping[str, Any]) -> wire.Parameters:
+        """The mode and parameters of the job that takes the result with the recipe `info` further.
+
+        `way` "hires" repeats that job with a hires pass and needs its pictures; "img2img", "inpaint" and "upscale"
+        begin with the result as their `image`.
+        """
+        return self.ask(lambda id: wire.Further(id, way, info=dict(info)), wire.Parameters)
+
     def read_parameters(self, source: Union[str, Buffer]) -> wire.Parameters:
         """The job that a text, or the bytes of a picture's file, asks for. RequestError `request.no_parameters` where
         they say nothing, AssetError for a file that is no picture.

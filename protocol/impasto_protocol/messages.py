@@ -31,7 +31,7 @@ from .parts import (
     ServerInfo,
     SpoolInfo,
 )
-from .reading import ParameterNote, Parameters, ReadParameters
+from .reading import Further, ParameterNote, Parameters, ReadParameters
 from .schema import Mode
 from .spool import PROOF_BYTES, File, Filled, GetFile, Release, Room, RoomOk, Share
 from .version import Limits
@@ -62,6 +62,7 @@ __all__ = [
     "File",
     "Filled",
     "Finished",
+    "Further",
     "Get",
     "GetFile",
     "Have",
@@ -411,7 +412,8 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
-    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor, *pairing.CLIENT),
+    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor, Further),
+    *pairing.CLIENT,
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(

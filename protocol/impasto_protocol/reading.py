@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from .images import Buffer
-from .parts import DIGEST, UINT, Message
+from .parts import DIGEST, JOB, UINT, Message
 
-__all__ = ["ParameterNote", "Parameters", "ReadParameters"]
+__all__ = ["Further", "ParameterNote", "Parameters", "ReadParameters"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,19 @@ class ReadParameters(Message):
     text: Optional[str] = None
     data: Optional[Buffer] = None
     digest: Optional[str] = field(default=None, metadata=DIGEST)
+
+
+@dataclass(frozen=True)
+class Further(Message):
+    """What job takes result `index` of `job`, or the one with the recipe `info`, further? `way` is hires, img2img,
+    inpaint or upscale; answered with `parameters`."""
+
+    TYPE = "further"
+    id: int = field(metadata=UINT)
+    way: str
+    job: Optional[str] = field(default=None, metadata=JOB)
+    index: int = field(default=0, metadata=UINT)
+    info: Optional[Dict[str, Any]] = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from impasto_server.cli import connect
 from impasto_server.cli.main import VERBS, main, parser_for
 from impasto_server.cli.options import given_values
 from impasto_server.cli.server import launch_command, settings_from
+from impasto_server.cli.sheet import contact_sheet
 from impasto_server.service import facts, starter_model
 from impasto_server.service.catalogue import Catalogue
 from PIL import Image
@@ -293,3 +294,63 @@ def test_stop_without_a_server(home: Path, capsys: Any) -> None:
 def test_facts_of_kinds_that_cannot_run_yet(tmp_path: Path) -> None:
     found = facts.identify(tmp_path / "not-there.safetensors")
     assert not found.usable and found.reason and found.code.startswith("model.")
+
+
+def test_variants_and_a_sheet_of_them(home: Path, tmp_path: Path, capsys: Any) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\na wolf\n", encoding="utf-8")
+    words = ["txt2img", "--vary", f"prompt=@{prompts}", "--vary", "cfg=3-9 (+3)", "--vary", "seed=1"]
+    assert main([*words, "--size", "64x64"]) == 2
+    assert "at most 2 entries" in capsys.readouterr().err
+    args = parser_for("txt2img").parse_args(words[:-2])
+    assert given_values(args)["vary"] == [
+        {"param": "prompt", "values": "a fox\na wolf\n"},
+        {"param": "cfg", "values": "3-9 (+3)"},
+    ]
+    with pytest.raises(SystemExit):
+        parser_for("txt2img").parse_args(["txt2img", "--vary", "cfg"])
+    # The test's engine makes three pictures and no variants: they stand in a row.
+    assert main(["txt2img", "--prompt", "many", "--size", "64x48", "-o", "o.png", "--sheet", "sheet.png"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["sheet.png", "o-1.png", "o-2.png", "o-3.png"]
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 3 * 64 and sheet.height > 48
+
+
+def test_a_sheet_is_a_table() -> None:
+    labels = [("Guidance scale", "3"), ("Guidance scale", "9"), ("Seed", "1"), ("Seed", "2")]
+
+    def info(column: int, row: int) -> dict[str, Any]:
+        said = [{"param": p, "value": v} for p, v in (labels[column], labels[2 + row])]
+        return {"variant": {"column": column, "row": row, "columns": 2, "rows": 2, "labels": said}}
+
+    places = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    colors = ["red", "lime", "blue", "yellow"]
+    images = [Image.new("RGBA", (400, 200), color) for color in colors]
+    sheet = contact_sheet(images, [info(*place) for place in places])
+    found: dict[Any, list[tuple[int, int]]] = {}
+    for x in range(0, sheet.width, 4):
+        for y in range(0, sheet.height, 4):
+            found.setdefault(sheet.getpixel((x, y)), []).append((x, y))
+    centres = [np.mean(found[Image.new("RGB", (1, 1), color).getpixel((0, 0))], axis=0) for color in colors]
+    assert centres[0][0] < centres[1][0] and abs(centres[0][1] - centres[1][1]) < 4
+    assert centres[0][1] < centres[2][1] and abs(centres[0][0] - centres[2][0]) < 4
+    assert abs(centres[3][0] - centres[1][0]) < 4 and abs(centres[3][1] - centres[2][1]) < 4
+
+
+def test_a_result_is_taken_further(home: Path, capsys: Any) -> None:
+    assert main(["txt2img", "--prompt", "a fox", "--size", "64x48", "-o", "fox.png"]) == 0
+    job = listed(capsys)[0]["job"]
+    assert main(["history", "--further", f"{job[:8]}:0", "--set", "steps=2", "-o", "i.png"]) == 0
+    assert main(["history", "--further", job, "--to", "hires", "--set", "hires_scale=1.5", "-o", "h.png"]) == 0
+    assert main(["history", "--further", job, "--to", "upscale", "-o", "u.png"]) == 0
+    assert [entry["mode"] for entry in listed(capsys)] == ["upscale", "txt2img", "img2img", "txt2img"]
+    with Image.open("h.png") as image:
+        assert image.size == (96, 96), "the model's own size, and the hires pass over it"
+    for words, says in (
+        (["--further", f"{job}:x"], "no number"),
+        (["--further", f"{job}:4"], "There is no result 4"),
+        (["--further", job, "--set", "size=3"], "sets no parameter"),
+        (["--further", job, "--to", "inpaint"], "--mask FILE"),
+    ):
+        assert main(["history", *words]) != 0
+        assert says in capsys.readouterr().err

@@ -27,10 +27,11 @@ from impasto_protocol.messages import (
 )
 
 from .. import __version__
-from ..engine.modes import MODES
+from ..engine.modes import MODES, needs_checkpoint
 from .options import add_mode_options, given_values
 from .params import params_for, read_file, tell_notes
 from .server import add_engine_options
+from .sheet import write_sheet
 
 if TYPE_CHECKING:
     from impasto_client.client import Client
@@ -64,6 +65,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             "-o", "--output", type=Path, metavar="FILE", help=f"the finished picture (default: {mode}-SEED.png)"
         )
         parser.add_argument("--layer", type=Path, metavar="FILE", help="the layer that an editor would paste, as PNG")
+        if needs_checkpoint(mode):
+            text = "with --vary: all pictures in one, with what each is, as PNG or JPEG"
+            parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
         parser.add_argument("--json", action="store_true", help="tell the results as one JSON object")
         parser.add_argument("--in-process", action="store_true", help="do not use a server that is running")
         add_mode_options(parser, mode)
@@ -103,6 +107,12 @@ def run(args: argparse.Namespace) -> int:
         plan = client.plan(args.verb, values, canvas, selection)
         for warning in plan.warnings:
             print(f"impasto: {warning}", file=sys.stderr)
+        if plan.seconds is not None and plan.seconds >= 1:
+            print(f"impasto: about {_duration(plan.seconds)}", file=sys.stderr)
+        if image is None and plan.final is not None and plan.final != plan.working:
+            # What the hires pass makes, as large as it makes it, from a first pass of the size that was planned.
+            canvas = plan.final
+            values = {**values, "width": plan.working.width, "height": plan.working.height}
         job = uuid.uuid4().hex
         inputs = _upload(client, {"image": image, "mask": mask, "backdrop": backdrop}, plan)
         inputs |= _upload_whole(client, hints)
@@ -116,10 +126,15 @@ def run(args: argparse.Namespace) -> int:
     # An upscaled picture lies on nothing, and a hint is to be seen alone.
     under = None if args.verb in ("upscale", "annotate") else image
     results = [_save(args, under, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
+    sheet = getattr(args, "sheet", None)
+    if sheet is not None:
+        write_sheet(sheet, outputs, pictures)
     if args.json:
         told = {"mode": args.verb, "outputs": results, "seeds": list(end.seeds), "timings": end.timings, "ran": end.ran}
         print(json.dumps(told))
     else:
+        if sheet is not None:
+            print(sheet)
         for result in results:
             print(*(result[key] for key in ("file", "layer") if key in result), sep="\n")
     return 0
@@ -159,6 +174,10 @@ def _follow(inbox: queue.SimpleQueue[Message | ImpastoError], job: str) -> tuple
         elif isinstance(message, Cancelled):
             shown.end()
             raise ResourceError("resource.cancelled", "The job was cancelled by the server.", retryable=True)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class _ProgressLine:

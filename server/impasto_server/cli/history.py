@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from impasto_protocol.errors import JobError, RequestError
 from impasto_protocol.home import history_folder
 
+from ..engine.fields import params_of
+from ..engine.further import WAYS, further
 from ..engine.modes import MODES
 from ..service.journal import Entry, Journal
 from ..service.settings import Settings
@@ -25,11 +28,22 @@ _SHORT = 8
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb `history`."""
-    parser = subparsers.add_parser("history", help="list the results that are kept, or make one again")
+    parser = subparsers.add_parser(
+        "history", help="list the results that are kept, make one again, or take one further"
+    )
     parser.add_argument("-n", "--number", type=int, default=20, help="how many, the newest first (default: 20)")
     parser.add_argument("--json", action="store_true", help="tell the results as JSON")
     again = parser.add_argument_group("making a result again")
     again.add_argument("--again", metavar="JOB", help="run the recipe of this job once more, with the same seed")
+    again.add_argument(
+        "--further", metavar="JOB[:N]", help="take result N (0, the first) of this job further: see --to and --set"
+    )
+    again.add_argument(
+        "--to", choices=WAYS, default="img2img", help="by a hires pass, or as the picture of another job (img2img)"
+    )
+    again.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a parameter, with --further"
+    )
     again.add_argument("--index", type=int, default=0, help="which of the job's results (default: 0, the first)")
     again.add_argument("--image", type=Path, metavar="FILE", help="the picture that the job began with, if it had one")
     again.add_argument("--mask", type=Path, metavar="FILE", help="the mask that the job had")
@@ -44,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """List the newest results, or make one again."""
     settings = Settings()
     journal = Journal(history_folder(settings.home), settings.history_bytes)
+    if args.further is not None:
+        return generate.run(_further_as_options(args, journal))
     if args.again is not None:
         return generate.run(_recipe_as_options(args, _found(journal, args.again, args.index)))
     for entry in itertools.islice(journal.entries(), max(0, args.number)):
@@ -70,6 +86,37 @@ def _found(journal: Journal, job: str, index: int) -> Entry:
         if entry.index == index and entry.job in (job, *(names if len(names) == 1 else ())):
             return entry
     raise JobError("job.unknown", f"There is no result {index} of a job {job[:40]!r}; see `impasto history`.")
+
+
+def _further_as_options(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
+    """The options of the verb that takes a result further."""
+    job, _, number = args.further.partition(":")
+    if number and not number.isdecimal():
+        raise RequestError("request.invalid_param", f"{number!r} is no number; write JOB:2.", path="further")
+    entry = _found(journal, job, int(number or 0))
+    mode, params = further(entry.recipe, args.to)
+    known = {p.name: p for p in params_of(MODES[mode][0])}
+    for pair in args.set:
+        name, equals, value = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in known:
+            raise RequestError(
+                "request.invalid_param", f"{pair!r} sets no parameter of {mode}; write strength=0.4.", path="set"
+            )
+        params[name] = value if known[name].type == "string" else _plain(value)
+    if args.to != "hires" and args.image is None:
+        args.image = journal.path(entry)
+        if args.image is None or args.image.suffix != ".png":
+            raise JobError("job.unknown", "The picture of this result is not there (any more).")
+    entry = dataclasses.replace(entry, mode=mode, recipe={"params": params})
+    return _recipe_as_options(args, entry)
+
+
+def _plain(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _recipe_as_options(args: argparse.Namespace, entry: Entry) -> argparse.Namespace:

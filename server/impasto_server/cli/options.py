@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from impasto_protocol.schema import AUTO, Param
@@ -41,6 +42,10 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
                 metavar="MODEL=FILE[:WEIGHT]",
                 help=_CONTROL,
             )
+        elif param.name == "vary":
+            group.add_argument(
+                "--vary", dest="p_vary", action="append", type=_axis, default=None, metavar="PARAM=VALUES", help=_VARY
+            )
         elif param.type == "boolean":
             group.add_argument(
                 *names, dest=f"p_{param.name}", action=argparse.BooleanOptionalAction, default=None, help=text
@@ -63,6 +68,25 @@ def given_values(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters that were given."""
     values = {name[2:]: value for name, value in vars(args).items() if name.startswith("p_") and value is not None}
     return values | {name: ", ".join(values[name]) for name in _REPEATED if name in values}
+
+
+_VARY = (
+    "a picture for each value: cfg=3-9 (+2), seed=1-4, sampler=euler,heun, search_replace=cat,dog, prompt=@FILE with a "
+    "prompt a line; given twice, a table"
+)
+
+
+def _axis(text: str) -> dict[str, str]:
+    """An entry of `vary`; @FILE stands for what is in the file."""
+    name, equals, values = text.partition("=")
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} says no values; write cfg=3-9 (+2)")
+    if values.startswith("@"):
+        try:
+            values = Path(values[1:]).read_text(encoding="utf-8")
+        except (OSError, ValueError) as e:
+            raise argparse.ArgumentTypeError(f"{values[1:]} cannot be read ({e})") from e
+    return {"param": name.strip().replace("-", "_"), "values": values}
 
 
 _LORA = "a LoRA, its strength (1) and, where it differs, that on the text encoder; may be given again"

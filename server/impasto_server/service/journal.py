@@ -167,8 +167,8 @@ class Journal:
         """The names of those with a star."""
         return frozenset(path.stem for path in self.folder.glob("*.star"))
 
-    def star(self, job: str, index: int, on: bool) -> None:
-        """Give a result a star, or take it. Raises JobError `job.unknown`, ResourceError `resource.disk_full`."""
+    def entry(self, job: str, index: int) -> Entry:
+        """That result. Raises JobError `job.unknown`."""
         entry = next((e for e in self._listed() if e.job == job and e.index == index), None)
         if entry is None:
             raise JobError(
@@ -176,6 +176,11 @@ class Journal:
                 f"The history has no result {index} of this job (any more); ask for the history again.",
                 data={"job": job},
             )
+        return entry
+
+    def star(self, job: str, index: int, on: bool) -> None:
+        """Give a result a star, or take it. Raises JobError `job.unknown`, ResourceError `resource.disk_full`."""
+        entry = self.entry(job, index)
         path = self.folder / f"{entry.name}.star"
         try:
             if on:

@@ -143,9 +143,7 @@ def _addons(
     return loras, catalogue.embeddings([*written, *negative, *chosen])
 
 
-def _of_hires(
-    catalogue: Catalogue, params: ModeParams, model: Model | None
-) -> tuple[Model | None, Model | None]:
+def _of_hires(catalogue: Catalogue, params: ModeParams, model: Model | None) -> tuple[Model | None, Model | None]:
     """The checkpoint and the upscaler of the hires pass, where it has some of its own.
 
     Raises ModelError for one that is not there, and a checkpoint of another family.

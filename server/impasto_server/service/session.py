@@ -23,6 +23,7 @@ from impasto_protocol.messages import (
     Error,
     File,
     Filled,
+    Further,
     Get,
     GetFile,
     Have,
@@ -60,6 +61,7 @@ from impasto_protocol.version import Limits
 from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
+from ..engine.further import further
 from ..engine.params_common import SAMPLERS, SCHEDULES
 from ..engine.planning import outputs_of
 from ..engine.prompt_words import WordSources
@@ -304,6 +306,8 @@ class Session:
                 return self._models(message)
             case CatalogRequest():
                 return self._catalog(message)
+            case Further():
+                return await asyncio.to_thread(self._further, message)
             case ReadParameters():
                 return await self._read_parameters(message)
             case Doctor():
@@ -424,6 +428,14 @@ class Session:
         task = asyncio.create_task(answer(), name="impasto-answer")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+
+    def _further(self, message: Further) -> Parameters:
+        info = message.info
+        if info is None and message.job is not None:
+            entry = self.services.journal.entry(message.job, message.index)
+            info = dict(entry.recipe)
+        mode, params = further(info or {}, message.way)
+        return Parameters(message.id, mode, params, source="Impasto")
 
     async def _read_parameters(self, message: ReadParameters) -> Parameters:
         sources = [source for source in (message.text, message.data, message.digest) if source is not None]
