@@ -342,8 +342,7 @@ def test_a_result_is_taken_further(home: Path, capsys: Any) -> None:
     job = listed(capsys)[0]["job"]
     assert main(["history", "--further", f"{job[:8]}:0", "--set", "steps=2", "-o", "i.png"]) == 0
     assert main(["history", "--further", job, "--to", "hires", "--set", "hires_scale=1.5", "-o", "h.png"]) == 0
-    assert main(["history", "--further", job, "--to", "upscale", "-o", "u.png"]) == 0
-    assert [entry["mode"] for entry in listed(capsys)] == ["upscale", "txt2img", "img2img", "txt2img"]
+    assert [entry["mode"] for entry in listed(capsys)] == ["txt2img", "img2img", "txt2img"]
     with Image.open("h.png") as image:
         assert image.size == (96, 96), "the model's own size, and the hires pass over it"
     for words, says in (

@@ -28,7 +28,7 @@ from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
 from .fields import Number
-from .modes import Annotate, DiffusionParams, Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
+from .modes import Annotate, Common, DiffusionParams, Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
 from .params_hires import Hires, hires_sizes, second_pass
 from .step_counts import model_calls, run_steps
 
@@ -273,7 +273,7 @@ def _hires_plan(params: DiffusionParams, working: Size) -> HiresPlan | None:
 
 def outputs_of(params: ModeParams) -> int:
     """How many layers the job of these parameters makes."""
-    if isinstance(params, Upscale):
+    if not isinstance(params, Common):
         return 1
     kept = isinstance(params, Hires) and params.hires and params.hires_keep_first
     return params.batch * (2 if kept else 1)

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from .jobs import Cell, Emit, Event, Job, Layer, Result
-from .modes import ModeParams, Upscale
+from .modes import Common, ModeParams
 
 __all__ = ["run_cells"]
 
@@ -21,7 +21,7 @@ def run_cells(job: Job, emit: Emit, run: Callable[[Job, Emit], Result]) -> Resul
     A seed that is to be drawn is drawn once for all, unless the seed itself varies. Layers are counted as they come;
     their `info` says under `variant` where they stand. The result has the seeds of all and what ran first.
     """
-    drawn = secrets.randbelow(2**32)
+    drawn = secrets.randbelow(2**32), secrets.randbelow(2**32)
     order = list(dict.fromkeys(cell.checkpoint for cell in job.cells))
     count = 0
     results: list[Result] = []
@@ -37,14 +37,19 @@ def run_cells(job: Job, emit: Emit, run: Callable[[Job, Emit], Result]) -> Resul
             emit(event)
 
         own: dict[str, Any] = {name: getattr(cell, name) for name in _OWN}
-        params = cell.params if cell.variant.own_seed else _seeded(cell.params, drawn)
+        params = _seeded(cell.params, drawn, cell.variant.own_seed)
         results.append(run(replace(job, cells=(), params=params, **own), told))
     seeds = tuple(seed for result in results for seed in result.seeds)
     # The timings are the report's, which counts on from cell to cell.
     return Result(seeds, results[-1].timings, {**results[0].ran, "variants": len(results)})
 
 
-def _seeded(params: ModeParams, seed: int) -> ModeParams:
-    if isinstance(params, Upscale) or params.seed >= 0:
+def _seeded(params: ModeParams, drawn: tuple[int, int], own_seed: bool) -> ModeParams:
+    """With the seed and the variation seed that were drawn for all, but for a seed that is drawn for each."""
+    if not isinstance(params, Common):
         return params
-    return replace(params, seed=seed)
+    if params.seed < 0 and not own_seed:
+        params = replace(params, seed=drawn[0])
+    if params.variation_seed < 0 and params.variation_strength > 0:
+        params = replace(params, variation_seed=drawn[1])
+    return params

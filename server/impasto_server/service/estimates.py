@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..engine.modes import ModeParams, Upscale
+from ..engine.modes import Common, ModeParams
 from ..engine.planning import Plan
 from ..engine.prompt_words import Words, resolve_words
 from .resolving import Resolved
@@ -32,7 +32,7 @@ def needs_of(settings: Sequence[Resolved], plans: Sequence[Plan]) -> tuple[Need,
             continue
         words = None
         loras: tuple[object, ...] = ()
-        if not isinstance(each.params, Upscale):
+        if isinstance(each.params, Common):
             words = resolve_words(each.params, each.words, max(each.params.seed, 0))
             loras = (*each.params.lora_uses, *words.loras)
         model = each.model.id + (f" {each.hires_model.id}" if each.hires_model is not None else "")
@@ -52,7 +52,7 @@ def work_of(params: ModeParams, plan: Plan, words: Words | None) -> float:
 
 def _rows(params: ModeParams, words: Words | None) -> int:
     """Rows of a call for each picture: the parts of the prompt, and the negative side where it is asked for."""
-    if words is None or isinstance(params, Upscale):
+    if words is None or not isinstance(params, Common):
         return 2
     parts = words.tree.parts
     composed = len(parts) > 1 or parts[0].weight != 1.0
