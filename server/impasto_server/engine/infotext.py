@@ -42,6 +42,9 @@ _OF_MASKS = ("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked
 MAX_NOTES = 500
 """More than any program writes."""
 
+_MOST_LORAS = 50
+"""LoRAs of a prompt that are looked for."""
+
 _HIRES = "Hires "
 """How the keys of a hires pass begin."""
 
@@ -290,7 +293,7 @@ class _Reader:
         prompt, negative, styles = pull_styles(self.text.prompt, self.text.negative_prompt, self.names.styles)
         for name, value in (("prompt", prompt), ("negative_prompt", negative), ("styles", styles_text(styles))):
             self._set(self.schema[name].title, value, name, value)
-        for name in lora_names(self.text.prompt):
+        for name in lora_names(self.text.prompt)[:_MOST_LORAS]:
             found = self.names.find("lora", name)
             if "{" not in name and not found.id:
                 near = f" The nearest is {found.nearest!r}." if found.nearest else ""
