@@ -54,7 +54,7 @@ def values_of(param: Param) -> st.SearchStrategy[Any]:
 def jobs(draw: st.DrawFn) -> tuple[str, Any]:
     mode = draw(st.sampled_from(PAINTING))
     values = {p.name: draw(values_of(p)) for p in params_of(MODES[mode][0])}
-    values |= {"seed": draw(st.integers(0, 2**32 - 1)), "batch": 1}
+    values |= {"seed": draw(st.integers(0, 2**32 - 1)), "batch": 1, "vary": []}  # a text is of one picture
     for name in ("width", "height"):
         if name in values:
             values[name] = draw(st.integers(8, 512)) * 8
