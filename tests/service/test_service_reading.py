@@ -178,6 +178,11 @@ def test_a_recipe_of_another_version_and_machine(names: CatalogueNames) -> None:
         ("unsupported", "steps", "9000"),
         ("unknown", "later", "[1, 2]"),
     ]
+    made["params"] |= {"hires_upscaler": "latent", "loras": [{"model": "LORA_INK.safetensors"}, {"model": "oil"}]}
+    nested = read_parameters(json.dumps(made), names)
+    assert nested.params["hires_upscaler"] == "latent" and nested.params["loras"][0]["model"] == "lora_ink"
+    assert [(note.key, note.value) for note in nested.notes if note.kind == "missing"] == [("loras.model", "oil")]
+    made["params"]["loras"] = []
     made["params"]["model"] = "tinny"
     (*_, missing) = read_parameters(json.dumps(made), names).notes
     assert missing.kind == "missing" and "'tiny'" in missing.message

@@ -12,7 +12,7 @@ from typing import Any
 
 from impasto_protocol.errors import RequestError
 from impasto_protocol.nearest import nearest
-from impasto_protocol.schema import validate
+from impasto_protocol.schema import Param, validate
 
 from ..engine.fields import params_of
 from ..engine.infotext import Match, Note, Understood, missing_guides, read_infotext
@@ -123,14 +123,27 @@ def _read_recipe(recipe: Mapping[str, Any], names: CatalogueNames) -> Understood
     for name, param in schema.items():
         params.setdefault(name, param.default)
     for name, param in schema.items():
-        if param.choices.get("from") == "models" and params[name]:
-            kind = str(param.choices.get("kind", ""))
-            match = names.find(kind, params[name])
-            if not match.id:
-                near = f" The nearest is {match.nearest!r}." if match.nearest else ""
-                notes.append(Note("missing", name, params[name], f"There is no such {kind} here.{near}"))
-            params[name] = match.id or params[name]
+        if param.items:
+            for entry in params[name]:
+                _find_models(param.items, entry, names, notes, f"{name}.")
+    _find_models(tuple(schema.values()), params, names, notes)
     return Understood(mode, params, (*notes, *missing_guides(params)), "Impasto")
+
+
+def _find_models(
+    schema: Sequence[Param], values: dict[str, Any], names: CatalogueNames, notes: list[Note], prefix: str = ""
+) -> None:
+    """Bring the models that the values name to their names here, with a note for each that is not."""
+    for param in schema:
+        said = values.get(param.name)
+        if param.choices.get("from") != "models" or not said or said in param.choices.get("also", ()):
+            continue
+        kind = str(param.choices.get("kind", ""))
+        match = names.find(kind, said)
+        if not match.id:
+            near = f" The nearest is {match.nearest!r}." if match.nearest else ""
+            notes.append(Note("missing", prefix + param.name, said, f"There is no such {kind} here.{near}"))
+        values[param.name] = match.id or said
 
 
 def _read_extras(text: str, names: CatalogueNames) -> Understood:
