@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from .modes import Common
 from .patch import LoraSource, Patcher
 from .prompt_words import Words
 
-__all__ = ["Addons", "UsedLora", "asked_loras", "named_loras"]
+__all__ = ["Addons", "UsedLora", "UsedVae", "asked_loras", "named_loras"]
 
 T = TypeVar("T")
 
@@ -30,6 +31,14 @@ class UsedLora:
     """A LoRA that really ran: the name it was asked for by, its strengths, and A1111's hash of its file."""
 
     use: LoraUse
+    hash: str
+
+
+@dataclass(frozen=True)
+class UsedVae:
+    """A VAE that really ran in place of the checkpoint's own: the name of its file, and A1111's hash, "" for none."""
+
+    file: str
     hash: str
 
 
@@ -84,6 +93,14 @@ class Addons:
             found[name] = self._once(self._hashes, path, _file_hash) if path is not None else ""
         return found
 
+    def used_vae(self, path: str | Path | None) -> UsedVae | None:
+        """The VAE of that path; None for the checkpoint's own."""
+        if not path:
+            return None
+        # A1111 has no name for the VAE inside another checkpoint, and the hash of gigabytes takes seconds.
+        whole = os.path.getsize(path) > _HASHED or os.path.isdir(path)
+        return UsedVae(Path(path).name, "" if whole else self._once(self._hashes, str(path), _file_hash)[:10])
+
     def _once(self, held: dict[Hashable, T], path: str, read: Callable[[str], T]) -> T:
         try:
             key: Hashable = (path, *stamp_of(path))
@@ -97,6 +114,8 @@ class Addons:
 
 
 _KEPT = 500
+_HASHED = 1 << 30
+"""Bytes of a file at most that is hashed only to be named."""
 
 
 def _file_hash(path: str) -> str:

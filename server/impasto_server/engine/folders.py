@@ -23,8 +23,9 @@ from .modelpath import INDEX
 from .modelspec import KEY
 from .pickles import pickle_header
 from .rules import Found, diffusers_unet
+from .vae_layout import diffusers_vae_names
 
-__all__ = ["Folder", "read_folder"]
+__all__ = ["Folder", "read_folder", "unet_names"]
 
 MAX_JSON = 32 << 20
 """Bytes of a configuration or of an index of shards at most."""
@@ -87,8 +88,8 @@ def read_folder(path: str | Path) -> Folder:
     tensors: dict[str, TensorInfo] = {}
     sources: dict[str, tuple[Path, str]] = {}
     for name, part, prefix, to_file in (
-        ("unet", unet, layout.UNET_PREFIX, _unet_names(unet.shapes)),
-        ("vae", vae, layout.VAE_PREFIX, _vae_names(vae.shapes)),
+        ("unet", unet, layout.UNET_PREFIX, unet_names(unet.shapes)),
+        ("vae", vae, layout.VAE_PREFIX, diffusers_vae_names(vae.shapes)),
         ("text_encoder", text, layout.TEXT_PREFIX, _text_name),
     ):
         for own, info in part.tensors.items():
@@ -107,26 +108,12 @@ def read_folder(path: str | Path) -> Folder:
 # ---- names
 
 
-def _unet_names(shapes: Shapes) -> Callable[[str], str]:
+def unet_names(shapes: Shapes) -> Callable[[str], str]:
+    """A function from diffusers' names of this UNet to those of the single-file layout."""
     levels = _count(shapes, "down_blocks.{}.resnets.0.conv1.weight")
     layers = _count(shapes, "down_blocks.0.resnets.{}.conv1.weight")
     attention = tuple(f"down_blocks.{i}.attentions.0.proj_in.weight" in shapes for i in range(levels))
     return lambda name: layout.unet_to_file(name, layers_per_block=layers, attention=attention)
-
-
-_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""What diffusers called the parts of the autoencoder's attention before 0.18."""
-
-
-def _vae_names(shapes: Shapes) -> Callable[[str], str]:
-    levels = _count(shapes, "encoder.down_blocks.{}.resnets.0.conv1.weight")
-
-    def to_file(name: str) -> str:
-        for old, new in _OLD_ATTENTION.items():
-            name = name.replace(old, new)
-        return layout.vae_to_file(name, levels=levels)
-
-    return to_file
 
 
 def _text_name(name: str) -> str:

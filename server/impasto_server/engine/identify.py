@@ -18,11 +18,12 @@ from impasto_protocol.errors import ModelError
 from .checkpoint import Header
 from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config, vae_config
 from .folders import read_folder
-from .layout import VAE_PREFIX
+from .layout import UNET_PREFIX, VAE_PREFIX
 from .modelfile import header_of
 from .modelpath import is_model_folder
 from .modelspec import Facts, read_facts
 from .rules import RULES, Found
+from .vae_layout import vae_names
 
 __all__ = ["Identifier", "ModelInfo", "Unknown", "identify_file", "identify_header"]
 
@@ -31,8 +32,8 @@ __all__ = ["Identifier", "ModelInfo", "Unknown", "identify_file", "identify_head
 class ModelInfo:
     """What a file is.
 
-    `kind`: checkpoint, unet, lora, controlnet, vae, embedding, ip-adapter, upscaler, transformer. `family`: sd1, sd2,
-    sdxl, ...; "" where the file does not tell. `variant`: normal, inpaint, instruct-pix2pix, ... `prediction_type`:
+    `kind`: checkpoint, unet, text-encoder, lora, controlnet, vae, taesd, embedding, ip-adapter, upscaler, transformer.
+    `family`: sd1, sd2, sdxl, ...; "" where the file does not tell. `variant`: normal, inpaint, ... `prediction_type`:
     epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints` are defaults for
     the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can be loaded, else
     None. `layout`: ldm (single-file), diffusers, or "". `inpaint_partner`: the name of the checkpoint that is to
@@ -69,6 +70,8 @@ _KINDS = {
     "lora": "a LoRA",
     "controlnet": "a ControlNet",
     "vae": "a VAE",
+    "taesd": "a TAESD",
+    "text-encoder": "a text encoder",
     "embedding": "an embedding",
     "ip-adapter": "an IP-Adapter",
     "upscaler": "an upscaler",
@@ -136,7 +139,15 @@ class Identifier:
         if isinstance(found, Unknown) and found.code == "model.unidentified" and _among_upscalers(path):
             # Of the many kinds of upscalers only the common ones have a rule; loading it tells whether it is one.
             return ModelInfo("upscaler", "") if header.structure or header.tensors else found
+        if isinstance(found, ModelInfo) and found.kind == "taesd" and not found.family:
+            found = replace(found, family=_taesd_family(path.name.lower()))
         return _titled(found, header.metadata)
+
+
+def _taesd_family(name: str) -> str:
+    """Nothing but the name of the file tells for which latents it was made."""
+    families = {"taesdxl": "sdxl", "taesd3": "sd3", "taef1": "flux", "taesd": "sd1"}
+    return next((family for word, family in families.items() if word in name), "")
 
 
 _KEPT = 2000
@@ -196,7 +207,7 @@ def _plain(found: Found, facts: Facts) -> ModelInfo:
 def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
     """A whole SD 1.x checkpoint, with everything that loading needs."""
     if text_prefix(shapes) is None or VAE_PREFIX + "decoder.conv_in.weight" not in shapes:
-        return _plain(Found("unet", found.family, found.variant, found.layout), facts)
+        return _unet(shapes, facts, Found("unet", found.family, found.variant, found.layout))
     family = SD1
     try:
         unet = unet_config(shapes, heads=1, norm_groups=1)
@@ -254,5 +265,51 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
     )
 
 
+def _unet(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
+    """A UNet of SD 1.x by itself; what it is loaded with comes from other files, so its configuration comes then."""
+    info = _plain(found, facts)
+    text = _context(shapes)
+    return replace(
+        info,
+        native_size=facts.native_size or SD1.native_size,
+        prediction_type=facts.prediction_type or SD1.prediction_type,
+        config={"unet": {"cross_attention_dim": text, "out_channels": 4}} if text else None,
+        inpaint_partner=facts.inpaint_partner,
+    )
+
+
+def _context(shapes: Shapes) -> int:
+    """Width of the text that a UNet in either layout reads; 0 where that cannot be told."""
+    names = (
+        UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
+        "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+    )
+    found = next((shapes[name] for name in names if name in shapes), ())
+    return found[1] if len(found) == 2 else 0
+
+
+def _vae(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
+    """A KL autoencoder by itself. Its scale is the checkpoint's affair where it does not say one."""
+    try:
+        names = vae_names(shapes)
+        bare = {name: shapes[own] for name, own in names.items()}
+        config = vae_config(bare, norm_groups=1, scaling_factor=facts.vae_scaling_factor or 1.0, prefix="")
+        if config["block_out_channels"] != SD1.vae_widths and facts.vae_norm_groups is None:
+            return Unknown(
+                "It is a VAE of another size than the known ones, and its metadata do not say vae_norm_groups "
+                "(impasto.config)."
+            )
+        groups = facts.vae_norm_groups or SD1.vae_norm_groups
+        config = vae_config(bare, norm_groups=groups, scaling_factor=config["scaling_factor"], prefix="")
+    except Misfit as error:
+        return Unknown(f"It looks like a VAE, but it has {error}.")
+    return replace(_plain(found, facts), config={"vae": config})
+
+
 _Detail = Callable[[Shapes, Facts, Found], ModelInfo | Unknown]
-_DETAILS: Mapping[tuple[str, str], _Detail] = {("checkpoint", SD1.id): _sd1}
+_DETAILS: Mapping[tuple[str, str], _Detail] = {
+    ("checkpoint", SD1.id): _sd1,
+    ("unet", SD1.id): _unet,
+    ("vae", ""): _vae,
+}

@@ -12,6 +12,7 @@ from typing import Any
 
 from impasto_protocol.schema import AUTO
 
+from .modelpath import model_name
 from .params_hires import LATENT_UPSCALERS, SAME
 from .sampler_names import SCHEDULE_TITLES
 
@@ -130,13 +131,25 @@ _CONTENT = {
     "latent nothing": "latent_nothing",
 }
 
+
+def _vae(text: str) -> str:
+    """A1111 names the file with its ending."""
+    return {"None": "none", "Automatic": ""}.get(text, model_name(text))
+
+
+def _vae_title(value: Any) -> str:
+    """What is read back as the same; "" leaves it to our own key."""
+    title = "None" if value == "none" else str(value)
+    return title if _vae(title) == value else ""
+
+
 KEYS: Mapping[str, Key] = {
     "Steps": Key("steps", _whole),
     "CFG scale": Key("cfg", _number, _plain),
     "Seed": Key("seed", _whole),
     "RNG": Key("noise", _one_of(_RNG), _title_of(_RNG)),
     "Clip skip": Key("clip_skip", _whole, _unless(1)),
-    "VAE": Key("vae", str),
+    "VAE": Key("vae", _vae, _vae_title),
     "Variation seed": Key("variation_seed", _whole, _unless(-1)),
     "Variation seed strength": Key("variation_strength", _number, _unless(0)),
     "ENSD": Key("ensd", _whole, _unless(0)),
@@ -200,7 +213,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "Face restoration": "restoring faces",
     "Conditional mask weight": "a weight for what inpainting checkpoints see",
     "Tiling": "seamless textures",
-    "VAE": "a VAE of its own",
     "VAE Encoder": "how pictures are encoded",
     "VAE Decoder": "how pictures are decoded",
     "Emphasis": "how attention weights are scaled",

@@ -14,12 +14,13 @@ from .fields import params_of
 from .infotext import mode_of
 from .infotext_keys import CONTROLNET, KEYS, OURS, schedule_title
 from .infotext_text import format_infotext, format_pairs, split_infotext
+from .modelpath import model_name
 from .modes import DiffusionParams, Inpaint, Upscale
 from .params_hires import Hires, HiresSize
 from .sampler_names import SAMPLER_INFO
 
 if TYPE_CHECKING:
-    from .addons import UsedLora
+    from .addons import UsedLora, UsedVae
 
 __all__ = ["extras_text", "infotext"]
 
@@ -47,12 +48,13 @@ def infotext(
     hires_sampler: str = "",
     loras: Sequence[UsedLora] = (),
     embeddings: Mapping[str, str] | None = None,
+    vae: UsedVae | None = None,
 ) -> str:
     """A1111's `parameters` text of one picture: the prompt, the negative prompt, then one line of `key: value` pairs.
 
     A1111 knows LoRAs only as <lora:...> in the prompt, so those of the parameters are written there. `hires_sampler` is
-    A1111's name of the sampler of a hires pass. What it has no key for stands in the key "Impasto", so that our own
-    reading of it is complete.
+    A1111's name of the sampler of a hires pass, `vae` the one in place of the checkpoint's own. What it has no key for
+    stands in the key "Impasto", so that our own reading of it is complete.
     """
     prompt = params.prompt + format_networks(params.lora_uses)
     pairs: dict[str, Any] = {
@@ -65,6 +67,11 @@ def infotext(
         "Model": model,
     }
     written = {"steps", "cfg", "seed"}
+    if vae is not None:
+        pairs |= {"VAE hash": vae.hash} if vae.hash else {}
+        pairs["VAE"] = vae.file
+        if params.vae in ("", model_name(vae.file)):
+            written.add("vae")
     hires = isinstance(params, Hires) and params.hires
     if hires:
         written.add("hires")

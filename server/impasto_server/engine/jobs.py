@@ -31,6 +31,7 @@ __all__ = [
     "PreviewRequest",
     "Progress",
     "Result",
+    "VaeFiles",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -84,6 +85,19 @@ class ControlUnit:
 
 
 @dataclass(frozen=True)
+class VaeFiles:
+    """`vae` is the path of the VAE that is used in place of the checkpoint's own, "" for that one, and `hires_vae` that
+    of the hires checkpoint; `parts` are the paths of what is loaded with the model as one, by "text" and "vae": of a
+    UNet by itself both. `preview` is TAESD's decoder for the previews; "" takes the colours of the latents.
+    """
+
+    vae: str = ""
+    hires_vae: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    preview: str = ""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One picture of a job that varies: where it stands, and what of the job is its own."""
 
@@ -96,6 +110,7 @@ class Cell:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     hires_checkpoint: str = ""
     hires_upscaler: str = ""
+    vaes: VaeFiles = field(default_factory=VaeFiles)
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,8 @@ class Job:
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
     `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
-    `params.control` that have a weight, in their order. A job with `cells` makes one picture (or batch) for each; the
-    fields that a cell has are then those of the first.
+    `params.control` that have a weight, in their order; `vaes` says where VAE and text encoder come from. A job with
+    `cells` makes one picture (or batch) for each; the fields that a cell has are then those of the first.
     """
 
     id: str
@@ -132,6 +147,7 @@ class Job:
     hires_upscaler: str = ""
     control: tuple[ControlUnit, ...] = ()
     cells: tuple[Cell, ...] = ()
+    vaes: VaeFiles = field(default_factory=VaeFiles)
 
 
 @dataclass(frozen=True)

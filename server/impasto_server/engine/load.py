@@ -6,7 +6,7 @@ diffusers and transformers are imported when the first checkpoint is loaded, not
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,31 @@ from impasto_protocol.errors import InternalError, ModelError
 from torch import nn
 
 from . import layout
-from .checkpoint import Tensors
+from .checkpoint import Tensors, unreadable
 from .families import FAMILIES, Family
-from .identify import ModelInfo, Unknown, identify_file
-from .modelfile import open_model
+from .identify import ModelInfo, Unknown, identify_file, identify_header
+from .joined import Parts, join
+from .modelfile import open_model, open_sources
 from .modelpath import stamp_of
 from .tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["Components", "Filler", "Source", "load_checkpoint", "open_pristine"]
+__all__ = ["Components", "Filler", "Source", "load_checkpoint", "open_pristine", "refused"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where components came from: the file or folder, its state then, and for the names "unet" and "text_encoder" of
-    the parts what their parameters are called in the file, with its prefix."""
+    """Where components came from: the file or folder, the states then of all files, and for the names "unet" and
+    "text_encoder" of the parts what their parameters are called in the single-file layout, with its prefix. `sources`
+    say in which file a name lies and what it is called there, where the parts come from several."""
 
     path: Path
-    stamp: tuple[int, int]
+    stamps: Mapping[Path, tuple[int, int]]
     to_file: Mapping[str, Callable[[str], str]]
+    sources: Mapping[str, tuple[Path, str]] | None = None
+
+    def open(self) -> AbstractContextManager[Tensors]:
+        """The tensors by the names of the single-file layout."""
+        return open_model(self.path) if self.sources is None else open_sources(self.sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +62,8 @@ class Components:
     device: torch.device
     dtype: torch.dtype
     source: Source
+    decoder: Any = None
+    """What makes pictures of latents where that is not the VAE: TAESD's (`vae_files`)."""
 
     @property
     def latent_factor(self) -> int:
@@ -72,17 +81,31 @@ class Components:
         )
 
 
-def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtype) -> Components:
+def load_checkpoint(
+    path: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    text: Path | None = None,
+    vae: Path | None = None,
+) -> Components:
     """Load a whole checkpoint (UNet, VAE, text encoder) from a single file or a diffusers folder; asks no network.
 
-    Raises ModelError: `model.unknown` (no such file), `model.corrupt` (damaged, or tensors missing, too many or of
-    the wrong shape), `model.unidentified`, `model.unsupported` (it is something else, or a family not loaded yet),
+    `text` and `vae` are files from which those parts come instead, as they must for a UNet by itself. Raises
+    ModelError: `model.unknown` (no such file), `model.corrupt` (damaged, or tensors missing, too many or of the wrong
+    shape), `model.unidentified`, `model.unsupported` (it is something else, or a family not loaded yet),
     `model.unsafe` (a pickle that wants to run code; `data["global"]` names it).
     """
-    path = Path(path)
-    info = identify_file(path)
+    parts = Parts(Path(path), text, vae)
+    path, sources = parts.unet, None
+    stamps = {file: _stamp(file) for file in parts.files}
+    if len(parts.files) == 1:
+        info = identify_file(path)
+    else:
+        whole = join(parts)
+        info, sources = identify_header(whole.header, whole.facts), whole.sources
     if isinstance(info, Unknown):
-        raise _refused(path, info)
+        raise refused(path, info)
     family = FAMILIES.get(info.family)
     if info.kind != "checkpoint" or family is None or info.config is None:
         raise ModelError(
@@ -90,19 +113,18 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
             f"{path.name} is {info.described}; a checkpoint of {_supported()} is needed here.",
             data={"file": path.name, "kind": info.kind, "family": info.family},
         )
-    size, changed = stamp_of(path)
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = info.config
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config["unet"])
-        vae = AutoencoderKL(**config["vae"])
+        autoencoder = AutoencoderKL(**config["vae"])
         text_encoder = CLIPTextModel(CLIPTextConfig(**config["text"]))
     attention = tuple("CrossAttn" in name for name in config["unet"]["down_block_types"])
     layers, levels = config["unet"]["layers_per_block"], len(config["vae"]["block_out_channels"])
 
-    with open_model(path) as tensors:
+    with open_model(path) if sources is None else open_sources(sources) as tensors:
         filler = Filler(path, tensors, device)
         nested = f"{layout.TEXT_PREFIX}text_model.final_layer_norm.weight" in filler.names
 
@@ -116,20 +138,20 @@ def load_checkpoint(path: str | Path, *, device: torch.device, dtype: torch.dtyp
             return layout.VAE_PREFIX + layout.vae_to_file(name, levels=levels)
 
         filler.fill(unet, layout.UNET_PREFIX, unet_name, dtype)
-        filler.fill(vae, layout.VAE_PREFIX, vae_name, dtype)
+        filler.fill(autoencoder, layout.VAE_PREFIX, vae_name, dtype)
         text_dtype = torch.float32 if device.type == "cpu" else dtype
         filler.fill(text_encoder, layout.TEXT_PREFIX, text_name, text_dtype)
     return Components(
         info,
         family,
         unet,
-        vae,
+        autoencoder,
         text_encoder,
         load_tokenizer(),
-        identity=(str(path.resolve()), changed, size, str(device), str(dtype)),
+        identity=(*((str(file.resolve()), *stamp) for file, stamp in stamps.items()), str(device), str(dtype)),
         device=device,
         dtype=dtype,
-        source=Source(path, (size, changed), {"unet": unet_name, "text_encoder": text_name}),
+        source=Source(path, stamps, {"unet": unet_name, "text_encoder": text_name}, sources),
     )
 
 
@@ -142,18 +164,19 @@ def open_pristine(components: Components) -> Iterator[Callable[[str, str, bool],
     has changed since, and what `open_model` raises.
     """
     source = components.source
-    try:
-        same = stamp_of(source.path) == source.stamp
-    except OSError:
-        same = False
-    if not same:
-        raise ModelError(
-            "model.unknown",
-            f"The checkpoint {source.path.name} was changed or removed while it was in use; run the job again.",
-            retryable=True,
-            data={"file": source.path.name},
-        )
-    with open_model(source.path) as tensors:
+    for file, stamp in source.stamps.items():
+        try:
+            same = stamp_of(file) == stamp
+        except OSError:
+            same = False
+        if not same:
+            raise ModelError(
+                "model.unknown",
+                f"The checkpoint {file.name} was changed or removed while it was in use; run the job again.",
+                retryable=True,
+                data={"file": file.name},
+            )
+    with source.open() as tensors:
         filler = Filler(source.path, tensors, components.device)
 
         def read(part: str, name: str, cast: bool) -> torch.Tensor:
@@ -163,11 +186,18 @@ def open_pristine(components: Components) -> Iterator[Callable[[str, str, bool],
         yield read
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        return stamp_of(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def _supported() -> str:
     return ", ".join(family.title for family in FAMILIES.values())
 
 
-def _refused(path: Path, found: Unknown) -> ModelError:
+def refused(path: Path, found: Unknown) -> ModelError:
     """The error for a file that could not be identified."""
     message = found.reason if path.name in found.reason else f"{path.name}: {found.reason}"
     return ModelError(found.code, message, data={"file": path.name, **found.data})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +19,6 @@ from .modelpath import stamp_of
 
 __all__ = [
     "ComponentCache",
-    "Loader",
     "Sized",
     "choose_device",
     "choose_dtype",
@@ -152,22 +152,14 @@ class Sized(Protocol):
 
 
 T = TypeVar("T", bound=Sized)
-Loaded = TypeVar("Loaded", bound=Sized, covariant=True)
-
-
-class Loader(Protocol[Loaded]):
-    """A function like `load.load_checkpoint`."""
-
-    def __call__(self, path: Path, *, device: torch.device, dtype: torch.dtype) -> Loaded: ...
 
 
 @dataclass(frozen=True)
 class _Key:
-    """One state of one file, in one precision on one device."""
+    """One state of one file, or of the several that make one model, in one precision on one device."""
 
-    path: str
-    mtime_ns: int
-    size: int
+    paths: tuple[str, ...]
+    stamps: tuple[tuple[int, int], ...]
     device: str
     dtype: str
 
@@ -178,36 +170,38 @@ class ComponentCache(Generic[T]):
     A single model above the budget is still loaded, alone: without it nothing could run. For one thread.
     """
 
-    def __init__(self, budget_bytes: int, loader: Loader[T]) -> None:
+    def __init__(self, budget_bytes: int, loader: Callable[..., T]) -> None:
+        """`loader` is called like `load.load_checkpoint`; the names of `parts` are further arguments of it."""
         self._budget = budget_bytes
         self._loader = loader
         self._held: OrderedDict[_Key, T] = OrderedDict()
 
-    def get(self, path: str | Path, *, device: torch.device, dtype: torch.dtype) -> T:
-        """The model in `path`, loaded if it is not held; a file that changed since is loaded anew.
+    def get(
+        self, path: str | Path, *, device: torch.device, dtype: torch.dtype, parts: Mapping[str, Path] | None = None
+    ) -> T:
+        """The model in `path`, loaded if it is not held; a file that changed since is loaded anew. `parts` are what the
+        loader is given beside it.
 
         Room is made before loading, so that the old and the new model never stand in memory together where they do
         not fit. Raises what the loader raises, and ModelError `model.unknown` where there is no file.
         """
-        path = Path(path)
-        try:
-            size, changed = stamp_of(path)
-        except OSError as error:
-            raise ModelError(
-                "model.unknown",
-                f"The model file {path.name} cannot be opened: {error.strerror or error}.",
-                data={"file": path.name},
-            ) from error
-        key = _Key(str(path.resolve()), changed, size, str(device), str(dtype))
+        path, parts = Path(path), parts or {}
+        files = (path, *parts.values())
+        key = _Key(
+            (str(path.resolve()), *(f"{name}={part.resolve()}" for name, part in parts.items())),
+            tuple(_stamp(file) for file in files),
+            str(device),
+            str(dtype),
+        )
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
-        now = (key.path, key.mtime_ns, key.size)
-        stale = [old for old in self._held if old.path == key.path and (old.path, old.mtime_ns, old.size) != now]
+        stale = [old for old in self._held if old.paths == key.paths and old.stamps != key.stamps]
         for old in stale:
             del self._held[old]
-        self._shrink(max(0, self._budget - estimate_bytes(path, dtype)), released=bool(stale))
-        loaded = self._loader(path, device=device, dtype=dtype)
+        room = self._budget - sum(estimate_bytes(file, dtype) for file in dict.fromkeys(files))
+        self._shrink(max(0, room), released=bool(stale))
+        loaded = self._loader(path, device=device, dtype=dtype, **parts)
         self._shrink(max(0, self._budget - loaded.size_bytes))
         self._held[key] = loaded
         return loaded
@@ -232,6 +226,17 @@ class ComponentCache(Generic[T]):
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        return stamp_of(path)
+    except OSError as error:
+        raise ModelError(
+            "model.unknown",
+            f"The model file {path.name} cannot be opened: {error.strerror or error}.",
+            data={"file": path.name},
+        ) from error
 
 
 def estimate_bytes(path: str | Path, dtype: torch.dtype) -> int:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from impasto_protocol.errors import ModelError
 
 from .checkpoint import Header, Tensors, corrupt, open_tensors, read_header, unreadable
-from .folders import Folder, read_folder
+from .folders import read_folder
 from .modelpath import PICKLES, is_model_folder
 from .pickles import open_pickle, pickle_header
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["header_of", "open_model"]
+__all__ = ["header_of", "open_model", "open_sources"]
 
 
 def header_of(path: str | Path, known: Container[bytes] | None = None) -> Header:
@@ -45,19 +45,26 @@ def open_model(path: str | Path) -> Iterator[Tensors]:
     path = Path(path)
     with ExitStack() as stack:
         if path.is_dir() and is_model_folder(path):
-            yield _Joined(read_folder(path), stack)
+            yield _Joined(read_folder(path).sources, stack)
         else:
             yield stack.enter_context(open_pickle(path) if _is_pickle(path) else open_tensors(path))
 
 
-class _Joined:
-    """The tensors of a folder by the names of the single-file layout."""
+@contextmanager
+def open_sources(sources: Mapping[str, tuple[Path, str]]) -> Iterator[Tensors]:
+    """The same of tensors that lie in several files: name -> the file, and the name there."""
+    with ExitStack() as stack:
+        yield _Joined(sources, stack)
 
-    def __init__(self, folder: Folder, stack: ExitStack) -> None:
-        self._sources = folder.sources
+
+class _Joined:
+    """The tensors of several files by other names."""
+
+    def __init__(self, sources: Mapping[str, tuple[Path, str]], stack: ExitStack) -> None:
+        self._sources = sources
         self._files: Mapping[Path, Tensors] = {
-            file: stack.enter_context(open_pickle(file) if file.suffix == ".bin" else open_tensors(file))
-            for file in {file for file, _ in folder.sources.values()}
+            file: stack.enter_context(open_pickle(file) if _is_pickle(file) else open_tensors(file))
+            for file in {file for file, _ in sources.values()}
         }
 
     def keys(self) -> list[str]:

@@ -80,6 +80,23 @@ class Prompted:
         ui={"widget": "model", "group": "model"},
         choices={"from": "models", "kind": "checkpoint"},
     )
+    vae: str = param(
+        "",
+        "VAE",
+        "What turns latents into pictures and back: a VAE of the catalogue; empty takes the one that lies beside the "
+        "checkpoint, else its own; none takes its own.",
+        maximum=500,
+        ui={"widget": "model", "group": "model", "advanced": True, "none": "Automatic"},
+        choices={"from": "models", "kind": "vae", "also": ("none",)},
+    )
+    text_encoder: str = param(
+        "",
+        "Text encoder",
+        "A checkpoint, or a text encoder by itself, that reads the prompts; a model that is a UNet alone needs one.",
+        maximum=500,
+        ui={"widget": "model", "group": "model", "advanced": True, "none": "The model's own"},
+        choices={"from": "models", "kind": "text-encoder"},
+    )
     loras: Maps = param(
         (),
         "LoRAs",

@@ -55,9 +55,20 @@ def fit_colors(vae: Any, scaling_factor: float) -> LatentColors:
     return LatentColors(solution[:-1], solution[-1])
 
 
-def preview_jpeg(denoised: torch.Tensor, colors: LatentColors, factor: int, max_size: int, step: int) -> Preview:
-    """A JPEG of the first picture of [batch, channels, h, w], its longest side at most `max_size` pixels."""
-    values = denoised[0].detach().float().cpu().permute(1, 2, 0) @ colors.matrix + colors.bias
+def preview_jpeg(
+    denoised: torch.Tensor, colors: LatentColors | torch.nn.Module, factor: int, max_size: int, step: int
+) -> Preview:
+    """A JPEG of the first picture of [batch, channels, h, w], its longest side at most `max_size` pixels; `colors` may
+    be TAESD's decoder."""
+    if isinstance(colors, LatentColors):
+        values = denoised[0].detach().float().cpu().permute(1, 2, 0) @ colors.matrix + colors.bias
+    else:
+        latents = denoised[:1].detach()
+        fewer = max(max(latents.shape[-2:]) * factor // max(max_size, 1), 1)
+        # A preview of half the size costs a quarter.
+        latents = torch.nn.functional.avg_pool2d(latents, fewer, ceil_mode=True) if fewer > 1 else latents
+        decoded = vae_.decode_tiny(colors, latents).images[0]
+        values, factor = (decoded.cpu().permute(1, 2, 0) + 1) / 2, 1
     small = Image.fromarray((values.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).numpy().astype(np.uint8))
     scale = min(factor, max_size / max(small.size))
     size = (max(round(small.width * scale), 1), max(round(small.height * scale), 1))

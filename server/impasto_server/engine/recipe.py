@@ -15,9 +15,9 @@ from .modes import DiffusionParams, Upscale
 from .params_hires import Hires
 
 if TYPE_CHECKING:
-    from .addons import UsedLora
+    from .addons import UsedLora, UsedVae
 
-__all__ = ["DIGITAL_SOURCE_TYPE", "RanPass", "addons_told", "layer_name", "recipe", "upscale_recipe"]
+__all__ = ["DIGITAL_SOURCE_TYPE", "RanPass", "addons_told", "layer_name", "recipe", "upscale_recipe", "vae_told"]
 
 DIGITAL_SOURCE_TYPE = "trainedAlgorithmicMedia"
 """IPTC's word for a picture that a trained model made."""
@@ -40,6 +40,7 @@ class RanPass:
     calls: int
     loras: Sequence[UsedLora] = ()
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    vae: UsedVae | None = None
 
     @property
     def model(self) -> dict[str, str]:
@@ -76,6 +77,7 @@ def recipe(
     left. Where that changed them, `asked` holds prompts and styles as they were written.
     """
     loras = [*first.loras, *(lora for lora in (hires.loras if hires else ()) if lora not in first.loras)]
+    last = hires or first
     embeddings = {**first.embeddings, **(hires.embeddings if hires else {})}
     return {
         "mode": mode,
@@ -94,8 +96,10 @@ def recipe(
             hires_sampler=hires.sampler_title if hires else "",
             loras=loras,
             embeddings=embeddings,
+            vae=last.vae,
         ),
         **addons_told(loras, embeddings),
+        **vae_told(last.vae),
         "digital_source_type": DIGITAL_SOURCE_TYPE,
         **_as_written(params, asked),
     }
@@ -134,6 +138,11 @@ def addons_told(loras: Sequence[UsedLora], embeddings: Mapping[str, str]) -> dic
     if embeddings:
         told["embeddings"] = [{"model": name, "hash": digits} for name, digits in embeddings.items()]
     return told
+
+
+def vae_told(vae: UsedVae | None) -> dict[str, Any]:
+    """The VAE in place of the checkpoint's own, as plain values; nothing where that one ran."""
+    return {"vae": {"file": vae.file, "hash": vae.hash}} if vae is not None else {}
 
 
 def layer_name(mode_title: str, params: DiffusionParams, seed: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .families import Shapes
 from .layout import UNET_PREFIX
+from .vae_layout import taesd_decoder, vae_prefix
 
 __all__ = ["RULES", "Found"]
 
@@ -183,14 +184,35 @@ def ip_adapter(shapes: Shapes) -> Found | None:
 
 def vae(shapes: Shapes) -> Found | None:
     """Autoencoders by themselves; the scale of their latents depends on a family that shapes do not tell."""
-    for prefix in ("", "first_stage_model.", "vae."):
-        shape = shapes.get(prefix + "decoder.conv_in.weight")
-        if shape is not None and len(shape) == 4 and prefix + "encoder.conv_in.weight" in shapes:
-            if any(name.startswith(UNET_PREFIX) for name in shapes):
-                return None
-            layout = "diffusers" if prefix + "decoder.up_blocks.0.resnets.0.norm1.weight" in shapes else "ldm"
-            return Found("vae", "", f"{shape[1]}-channel", layout)
+    prefix = vae_prefix(shapes)
+    if prefix is None or any(name.startswith(UNET_PREFIX) for name in shapes):
+        return None
+    shape = shapes[prefix + "decoder.conv_in.weight"]
+    if len(shape) != 4:
+        return None
+    layout = "diffusers" if prefix + "decoder.up_blocks.0.resnets.0.norm1.weight" in shapes else "ldm"
+    return Found("vae", "", f"{shape[1]}-channel", layout)
+
+
+def taesd(shapes: Shapes) -> Found | None:
+    """The tiny autoencoder for previews, whole or its decoder alone; its encoder alone is of no use here."""
+    prefix = taesd_decoder(shapes)
+    if prefix is not None:
+        return Found("taesd", "", "decoder", "diffusers" if prefix.startswith("decoder") else "ldm")
+    first = shapes.get("0.weight", ())
+    if len(first) == 4 and first[1] == 3 and "1.conv.0.weight" in shapes and "14.weight" in shapes:
+        return Found("taesd", "", "encoder", "ldm")
     return None
+
+
+def text_encoder(shapes: Shapes) -> Found | None:
+    """CLIP's text encoders by themselves, in the layout of transformers; CLIP-L's width is that of SD 1.x."""
+    table = shapes.get("text_model.embeddings.token_embedding.weight", ())
+    if len(table) != 2 or "text_model.encoder.layers.0.layer_norm1.weight" not in shapes:
+        return None
+    if any(name.startswith("vision_model.") for name in shapes):
+        return None
+    return Found("text-encoder", {768: "sd1"}.get(table[1], ""), "", "transformers")
 
 
 def embedding(shapes: Shapes) -> Found | None:
@@ -237,6 +259,8 @@ RULES: tuple[Callable[[Shapes], Found | None], ...] = (
     lora,
     ip_adapter,
     vae,
+    taesd,
+    text_encoder,
     embedding,
     upscaler,
 )

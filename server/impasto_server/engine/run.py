@@ -36,6 +36,7 @@ from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
 from .upscale import enlarged, passes, upscale, upscale_by_model
 from .upscaler import UpscalerModel, load_upscaler
+from .vae_files import LoadedVae, load_vae, with_vae
 from .vary import run_cells
 from .work import Loaded, Work, dtype_name
 
@@ -60,6 +61,9 @@ class Engine:
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
         self._kit = Kit()
         self._controls = Controls(budget // 4)
+        # One for the pictures, one for the previews.
+        self._vaes: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
+        self._tiny: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
         self._texts = TextCache()
         self._addons = Addons()
         # By the VAE itself, so that the map goes when the checkpoint goes.
@@ -181,17 +185,22 @@ class Engine:
 
     def _loaded(self, job: Job, words: tuple[Words, ...], *, hires: bool = False) -> Loaded:
         """What one pass of the job runs with."""
-        path = job.hires_checkpoint or job.checkpoint if hires else job.checkpoint
-        patcher = self._components.get(path, device=self.device, dtype=self.dtype)
+        other = hires and bool(job.hires_checkpoint)
+        path, vae = (job.hires_checkpoint, job.vaes.hires_vae) if other else (job.checkpoint, job.vaes.vae)
+        parts = {} if other else {name: Path(part) for name, part in job.vaes.parts.items()}
+        patcher = self._components.get(path, device=self.device, dtype=self.dtype, parts=parts)
         uses = asked_loras(job, words, hires=hires)
         components = patcher.apply(named_loras(job, uses))
         vectors = self._addons.vectors(job, patcher, components.text_encoder.config.hidden_size)
+        if vae:
+            components = with_vae(components, self._vaes.get(vae, device=self.device, dtype=self.dtype))
         return Loaded(
             components,
             self._addons.used_loras(job, uses),
             vectors,
             lambda: self._addons.used_embeddings(job, vectors),
-            self._colors_of(components) if job.preview else None,
+            self._colors_of(components, job.vaes.preview) if job.preview else None,
+            self._addons.used_vae(vae or parts.get("vae")),
         )
 
     def _work(
@@ -217,13 +226,19 @@ class Engine:
             loras=loaded.loras,
             vectors=loaded.vectors,
             embeddings=loaded.embeddings,
+            vae_file=loaded.vae_file,
             load_hires=lambda: self._loaded(job, words, hires=True),
             kit=self._kit,
             controls=lambda components: self._controls.of(job, components),
             enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
         )
 
-    def _colors_of(self, components: Components) -> LatentColors:
+    def _colors_of(self, components: Components, decoder: str) -> LatentColors | torch.nn.Module:
+        if decoder:
+            loaded = self._tiny.get(decoder, device=self.device, dtype=self.dtype)
+            if loaded.tiny and loaded.latent_channels == components.unet.config.out_channels:
+                module: torch.nn.Module = loaded.module
+                return module
         colors = self._colors.get(components.vae)
         if colors is None:
             colors = colors_of(components.vae, components.info.vae_scaling_factor)
@@ -243,8 +258,8 @@ def _stages(job: Job) -> tuple[Stage, ...]:
     return (Stage("generate", generate),)
 
 
-def _load(path: Path, *, device: torch.device, dtype: torch.dtype) -> Patcher:
-    components = load_checkpoint(path, device=device, dtype=dtype)
+def _load(path: Path, *, device: torch.device, dtype: torch.dtype, **parts: Path) -> Patcher:
+    components = load_checkpoint(path, device=device, dtype=dtype, **parts)
     install(components.unet)
     return Patcher(components)
 

@@ -16,7 +16,7 @@ from impasto_protocol.errors import ModelError
 from .memory import placed
 from .noise import Noise
 
-__all__ = ["Decoded", "decode", "encode", "factor_of", "from_images", "to_images"]
+__all__ = ["Decoded", "decode", "decode_tiny", "encode", "factor_of", "from_images", "to_images"]
 
 
 class Decoded(NamedTuple):
@@ -61,6 +61,11 @@ def decode(vae: Any, latents: torch.Tensor, scaling_factor: float) -> Decoded:
     """Scaled latents to pictures; float32 as a second try and errors as in `encode`."""
     latents = latents / scaling_factor
     return _finite(vae, lambda net, form: net.decode(latents.to(*form), return_dict=False)[0], "decoding")
+
+
+def decode_tiny(decoder: Any, latents: torch.Tensor) -> Decoded:
+    """The same by TAESD's decoder, which takes the latents scaled."""
+    return _finite(decoder, lambda net, form: net(latents.to(*form)), "decoding")
 
 
 def _finite(vae: Any, run: Any, doing: str) -> Decoded:

@@ -14,7 +14,7 @@ from impasto_protocol.geometry import Box, Size
 
 from . import vae
 from .adapters import Adapter
-from .addons import UsedLora
+from .addons import UsedLora, UsedVae
 from .controlnet import ControlModel
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
@@ -32,7 +32,7 @@ from .preview import LatentColors, preview_jpeg
 from .prompt_batch import PictureDenoisers
 from .prompt_schedule import total_calls
 from .prompt_words import Words
-from .recipe import RanPass, addons_told, layer_name, recipe
+from .recipe import RanPass, addons_told, layer_name, recipe, vae_told
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
@@ -54,7 +54,8 @@ class Loaded:
     loras: tuple[UsedLora, ...] = ()
     vectors: Vectors = NO_VECTORS
     embeddings: Callable[[], dict[str, str]] = dict
-    colors: LatentColors | None = None
+    colors: LatentColors | torch.nn.Module | None = None
+    vae_file: UsedVae | None = None
 
 
 @dataclass
@@ -73,11 +74,12 @@ class Work:
     seeds: tuple[int, ...]
     words: tuple[Words, ...]
     texts: TextCache
-    colors: LatentColors | None
+    colors: LatentColors | torch.nn.Module | None
     sequential: bool
     loras: tuple[UsedLora, ...] = ()
     vectors: Vectors = NO_VECTORS
     embeddings: Callable[[], dict[str, str]] = dict
+    vae_file: UsedVae | None = None
     load_hires: Callable[[], Loaded] | None = None
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
     kit: Kit = field(default_factory=Kit)
@@ -112,6 +114,7 @@ class Work:
             loras=loaded.loras,
             vectors=loaded.vectors,
             embeddings=loaded.embeddings,
+            vae_file=loaded.vae_file,
             first=first,
             steps=0,
         )
@@ -226,7 +229,9 @@ class Work:
         with self.report.stage(stage, steps), denoiser.attached():
             return sampler(checked, x, denoiser.sigmas, noise_for_batch(self.sources), on_step)
 
-    def _preview(self, denoised: torch.Tensor, colors: LatentColors, wish: PreviewRequest, step: int) -> None:
+    def _preview(
+        self, denoised: torch.Tensor, colors: LatentColors | torch.nn.Module, wish: PreviewRequest, step: int
+    ) -> None:
         factor = vae.factor_of(self.components.vae)
         self.report.emit(preview_jpeg(denoised, colors, factor, wish.max_size, step))
 
@@ -236,7 +241,10 @@ class Work:
 
     def pixels(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] as the checkpoint gives it, from one picture's latents."""
-        decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
+        if self.components.decoder is not None:
+            decoded = vae.decode_tiny(self.components.decoder, latents)
+        else:
+            decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
         self.vae_dtype = dtype_name(decoded.dtype)
         picture: Pixels = vae.to_images(decoded.images)[0].cpu().numpy()
         return picture
@@ -267,6 +275,7 @@ class Work:
             calls=total_calls(params.sampler, params.steps),
             loras=self.loras,
             embeddings=self.embeddings(),
+            vae=self.vae_file,
         )
 
     def ran(self, device_name: str) -> dict[str, Any]:
@@ -281,6 +290,7 @@ class Work:
             "model": first.model["title"],
             **({"partner_of": self.job.partner_of} if self.job.partner_of else {}),
             **addons_told(first.loras, first.embeddings),
+            **vae_told(last.vae),
             **first.told,
             **({"hires": {**last.told, "model": last.model["title"]}} if first is not last else {}),
             **({"control": [unit.told for unit in self.job.control]} if self.job.control else {}),

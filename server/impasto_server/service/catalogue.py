@@ -58,7 +58,7 @@ class Model:
     def to_wire(self) -> dict[str, Any]:
         """The entry of the catalogue: without the path, which is nobody's business."""
         wire = asdict(self.facts)
-        for name in ("code", "says_partner"):
+        for name in ("code", "says_partner", "latents"):
             del wire[name]
         return {
             "id": self.id,
@@ -149,7 +149,7 @@ class Catalogue:
             return min(usable, key=lambda m: (m.id.startswith(STARTER), m.facts.variant == "inpaint"))
         found = self.named(name)
         if found is not None:
-            return _usable(found, "checkpoint", "params.model")
+            return _usable(found, ("checkpoint", "unet"), "params.model")
         near = self._nearest(name, "checkpoint")
         hint = f" Did you mean {near[0]!r}?" if near else (" `impasto models list` shows all." if usable else "")
         raise ModelError(
@@ -167,7 +167,7 @@ class Catalogue:
         """The upscaler of that name. Raises ModelError as `checkpoint` does."""
         found = self.named(name)
         if found is not None:
-            return _usable(found, "upscaler", "params.upscaler")
+            return _usable(found, ("upscaler",), "params.upscaler")
         near = self._nearest(name, "upscaler")
         hint = f"Did you mean {near[0]!r}?" if near else "Leave it out to take Lanczos."
         raise ModelError(
@@ -195,7 +195,39 @@ class Catalogue:
                 path=path,
                 data={"model": found.id, "need": family, "got": found.facts.family},
             )
-        return _usable(found, "controlnet", path)
+        return _usable(found, ("controlnet",), path)
+
+    def part(self, name: str, kinds: tuple[str, ...], path: str) -> Model:
+        """The model of that name, if it is of one of the kinds. Raises ModelError as `checkpoint` does."""
+        found = self.named(name)
+        if found is not None:
+            return _usable(found, kinds, path)
+        near = self._nearest(name, kinds[0])
+        hint = f"Did you mean {near[0]!r}?" if near else "`impasto models list` shows all."
+        raise ModelError(
+            "model.unknown",
+            f"There is no {kinds[0]} {name[:80]!r}. {hint}",
+            path=path,
+            data={"nearest": near},
+        )
+
+    def vae_beside(self, model: Model) -> Model | None:
+        """The VAE that belongs to a checkpoint by its name, NAME.vae.safetensors or NAME.vae.pt: beside it, else in
+        another folder."""
+        stem = model_name(model.path)
+        named = [
+            m
+            for m in self.models
+            if m.facts.kind == "vae"
+            and m.facts.usable
+            and model_name(m.path) in (f"{stem}.vae", stem)
+            and m is not model
+        ]
+        return min(named, key=lambda m: m.path.parent != model.path.parent, default=None)
+
+    def preview_decoder(self, family: str) -> Model | None:
+        """A TAESD decoder for the latents of a family, where there is one."""
+        return next((m for m in self.models if m.facts.variant == "taesd" and m.facts.family == family), None)
 
     def lora(self, name: str, path: str, family: str) -> Model:
         """The LoRA of that name, file or alias, the latter where it means one, for a checkpoint of `family`.
@@ -220,7 +252,7 @@ class Catalogue:
                 path=path,
                 data={"model": found.id, "need": family, "got": found.facts.family},
             )
-        return _usable(found, "lora", path)
+        return _usable(found, ("lora",), path)
 
     def loras(self, family: str) -> dict[str, str]:
         """Name -> path of all LoRAs that may fit a checkpoint of `family`."""
@@ -277,15 +309,15 @@ def _rank(model: Model) -> int:
     return 1 if model.id.startswith(STARTER) else 0
 
 
-def _usable(model: Model, kind: str, path: str) -> Model:
-    """The model, if it is of that kind and can be used; `path` is the parameter that names it."""
+def _usable(model: Model, kinds: tuple[str, ...], path: str) -> Model:
+    """The model, if it is of one of the kinds and can be used; `path` is the parameter that names it."""
     facts = model.facts
     if not facts.usable:
         raise ModelError(facts.code, f"The model {model.id!r} cannot be used: {facts.reason}", path=path)
-    if facts.kind != kind:
+    if facts.kind not in kinds:
         raise ModelError(
             "model.unsupported",
-            f"The model {model.id!r} is of the kind {facts.kind}, not {kind}; choose another one.",
+            f"The model {model.id!r} is of the kind {facts.kind}, not {kinds[0]}; choose another one.",
             path=path,
         )
     return model

@@ -29,7 +29,8 @@ class Facts:
     values of parameters that suit the checkpoint. `says_partner` is the name of its inpainting partner where the model
     itself says it, "" where it says that it has none, None where it says nothing. `alias` is the name that a LoRA was
     trained under: prompts may use it where it means one file. `words`, `strength` and `notes` are what lies beside it
-    (`modelnotes.Notes`).
+    (`modelnotes.Notes`). `latents` of a checkpoint or a VAE are their channels, the pixels of one on each side, and
+    their scale; 0 where that is not said.
     """
 
     kind: str
@@ -46,11 +47,12 @@ class Facts:
     words: tuple[str, ...] = ()
     strength: float = 0.0
     notes: str = ""
+    latents: tuple[int, int, float] = (0, 0, 0.0)
 
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 4 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 5 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -98,8 +100,17 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         words=notes.words,
         strength=notes.strength,
         notes=notes.text,
+        latents=_latents(found),
     )
     if found.kind in ("lora", "embedding", "controlnet") and found.family in ("", *FAMILIES):
+        return facts
+    if found.kind == "taesd" and found.variant == "decoder" and found.family == "sd1":
+        return replace(facts, kind="vae", variant="taesd")
+    if found.kind == "vae" and found.config is not None:
+        return facts
+    if found.kind == "text-encoder" and found.family in FAMILIES:
+        return facts
+    if found.kind == "unet" and found.config is not None and found.variant in ("normal", "inpaint"):
         return facts
     if found.kind == "upscaler":
         if _has_spandrel():
@@ -113,3 +124,12 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         reason = f"It is {found.described} of the kind {found.variant}, which Impasto cannot use yet."
         return replace(facts, usable=False, reason=reason, code="model.unsupported")
     return facts
+
+
+def _latents(found: ModelInfo) -> tuple[int, int, float]:
+    if found.kind == "taesd":
+        return 4, 8, 0.0
+    config = (found.config or {}).get("vae")
+    if config is None:
+        return 0, 0, 0.0
+    return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1), found.vae_scaling_factor

@@ -35,6 +35,9 @@ _DEFAULTS = {
 }
 
 
+_TUPLES = frozenset(name for name, default in _DEFAULTS.items() if isinstance(default, tuple))
+
+
 def load_index(file: Path | None) -> dict[str, Known]:
     """The index of an earlier run by path; an old or damaged one is made anew."""
     if file is None or not file.exists():
@@ -66,6 +69,6 @@ def _said(facts: Facts) -> dict[str, Any]:
 
 
 def _facts(said: dict[str, Any]) -> Facts:
-    if "words" in said:
-        said["words"] = tuple(said["words"])
+    for name in _TUPLES & said.keys():
+        said[name] = tuple(said[name])
     return Facts(**said)

@@ -186,6 +186,7 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         control=with_pictures(
             order.control, first.params, lambda name: _pixels(submit.inputs[name], pictures, f"inputs.{name}")
         ),
+        vaes=first.vaes.files,
     )
 
 

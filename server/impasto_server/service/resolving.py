@@ -16,6 +16,7 @@ from ..engine.prompt_words import WordFiles, WordSources, check_words
 from ..engine.variants import Variant, variants_of
 from ..engine.wildcards import strip_comments
 from .catalogue import Catalogue, Model
+from .vae_choice import Vaes, choose_vaes
 
 __all__ = ["Resolved", "path_of", "resolve", "resolve_params"]
 
@@ -31,6 +32,7 @@ class Resolved:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     hires_model: Model | None = None
     hires_upscaler: Model | None = None
+    vaes: Vaes = field(default_factory=Vaes)
     variant: Variant | None = None
 
     @property
@@ -60,6 +62,7 @@ class Resolved:
             self.embeddings,
             path_of(self.hires_model),
             path_of(self.hires_upscaler),
+            self.vaes.files,
         )
 
 
@@ -112,7 +115,9 @@ def _resolved(
     words = sources.gather(params)
     check_words(params, words)
     loras, embeddings = _addons(catalogue, params, model, words)
-    return Resolved(params, model, words, loras, embeddings, *_of_hires(catalogue, params, model), variant)
+    hires = _of_hires(catalogue, params, model)
+    vaes = choose_vaes(catalogue, params, model, hires[0])
+    return Resolved(params, model, words, loras, embeddings, *hires, vaes, variant)
 
 
 def _addons(
