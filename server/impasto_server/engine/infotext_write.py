@@ -161,7 +161,6 @@ def _rest(params: DiffusionParams, written: set[str]) -> dict[str, str]:
     rest = {}
     for param in params_of(type(params)):
         value = getattr(params, param.name)
-        value = list(value) if isinstance(value, tuple) else value
-        if param.name not in _BY_HAND | _NEVER | written and value != param.default:
+        if param.name not in _BY_HAND | _NEVER | written and value not in (param.default, ()):
             rest[param.name] = value if param.enum else json.dumps(value)
     return rest
