@@ -24,7 +24,10 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
     LCMScheduler,
+    PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -36,10 +39,13 @@ from impasto_server.engine.conditioning import Conditioning
 from impasto_server.engine.denoise import Denoiser
 from impasto_server.engine.inpaint import InpaintChannels, blend_denoise, latent_mask
 from impasto_server.engine.samplers import SAMPLERS, Sampler
+from impasto_server.engine.samplers_sde import sample_dpmpp_3m_sde
 from impasto_server.engine.samplers_unipc import sample_unipc
+from impasto_server.engine.sampling import ancestral
 from PIL import Image
 
 from tests.golden.brownian import dpmpp_sde_scheduler
+from tests.golden.multistep import lms_scheduler
 from tests.golden.tiny import BETAS, seeded, tiny_text, tiny_unet, tiny_vae
 
 CFG, STEPS, STRENGTH, TOLERANCE = 7.5, 8, 0.75, 1e-5
@@ -62,13 +68,28 @@ STOCK: dict[str, Callable[..., Any]] = {
     ),
     "unipc bh2": lambda **more: UniPCMultistepScheduler(**BETAS, solver_order=3, solver_type="bh2", **more),
     "lcm": lambda **more: LCMScheduler(**BETAS, **more),
+    "dpmpp_2m_sde_heun": lambda **more: DPMSolverMultistepScheduler(
+        **BETAS, use_exponential_sigmas=True, algorithm_type="sde-dpmsolver++", solver_type="heun", **more
+    ),
+    # With noise its third order has the wrong sign in its last term, so only the ODE is compared.
+    "dpmpp_3m_sde eta 0": lambda **more: DPMSolverMultistepScheduler(
+        **BETAS, use_exponential_sigmas=True, solver_order=3, solver_type="heun", lower_order_final=False, **more
+    ),
+    "dpm2": lambda **more: KDPM2DiscreteScheduler(**BETAS, **more),
+    "dpm2_a": lambda **more: KDPM2AncestralDiscreteScheduler(**BETAS, **more),
+    "lms": lambda **more: lms_scheduler(**BETAS, **more),
+    "plms": lambda **more: PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=True, **more),
 }
 
-UNIT_START = ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "unipc", "unipc bh2", "lcm")
+UNIT_START = (
+    *("dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde eta 0", "ddim", "plms"),
+    *("unipc", "unipc bh2", "lcm"),
+)
 """Stock schedulers that work on x / sqrt(sigma² + 1) and start that at plain noise."""
 
 OURS: dict[str, Sampler] = {name: sampler for name, (sampler, _) in SAMPLERS.items()}
 OURS["unipc bh2"] = functools.partial(sample_unipc, variant="bh2")
+OURS["dpmpp_3m_sde eta 0"] = functools.partial(sample_dpmpp_3m_sde, eta=0.0)
 
 
 @dataclass(frozen=True)
@@ -77,24 +98,34 @@ class Case:
     sampler: str
     prediction: str = "epsilon"
     channels: int = 4
+    rescale: float = 0.0
 
     @property
     def name(self) -> str:
-        return f"{self.task} {self.sampler} {self.prediction} {self.channels} channels"
+        rescaled = f" rescaled by {self.rescale}" if self.rescale else ""
+        return f"{self.task} {self.sampler} {self.prediction} {self.channels} channels{rescaled}"
 
 
 CASES = (
-    [Case("txt2img", s, p) for s in STOCK for p in ("epsilon", "v_prediction")]
-    # Stock LCM spreads its levels anew by the strength, which is a schedule's matter.
-    + [Case("img2img", s) for s in STOCK if s != "lcm"]
-    # Stock blending takes the half-way state of DPM++ SDE for one at the next level, and its last blend is at level 0.
-    + [Case("inpaint", s) for s in STOCK if s not in ("dpmpp_sde", "unipc")]
-    + [Case("inpaint", s, channels=9) for s in STOCK]
+    # Stock PLMS mixes what the network says, which is the noise only with epsilon.
+    [Case("txt2img", s, p) for s in STOCK for p in ("epsilon", "v_prediction") if (s, p) != ("plms", "v_prediction")]
+    # Stock LCM spreads its levels anew by the strength, which is a schedule's matter; stock PLMS counts its first step
+    # twice, so that another part of its steps runs, and stock LMS takes as many slopes as steps were left out.
+    + [Case("img2img", s) for s in STOCK if s not in ("lcm", "lms", "plms")]
+    # Stock blending takes the half-way state of DPM++ SDE and DPM2 for one at the next level, and its last blend is at
+    # level 0.
+    + [Case("inpaint", s) for s in STOCK if s not in ("dpmpp_sde", "dpm2", "dpm2_a", "unipc", "lms", "plms")]
+    + [Case("inpaint", s, channels=9) for s in STOCK if s not in ("lms", "plms")]
     + [Case("inpaint", "euler", "v_prediction")]
+    + [Case("txt2img", "euler", p, rescale=0.7) for p in ("epsilon", "v_prediction")]
 )
 
 
-HALF_CASES = [case for case in CASES if case.prediction == "epsilon" and case.sampler in ("euler", "dpmpp_2m", "heun")]
+HALF_CASES = [
+    case
+    for case in CASES
+    if case.prediction == "epsilon" and case.sampler in ("euler", "dpmpp_2m", "heun") and not case.rescale
+]
 """Those that run in bf16, too."""
 
 
@@ -143,7 +174,7 @@ def stock_latents(case: Case, unet: Any, vae: Any) -> torch.Tensor:
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {"guidance_rescale": case.rescale} if case.rescale else {}
     if case.task == "txt2img":
         inputs["latents"] = torch.randn(1, 4, 16, 16, generator=seeded(5))
     else:
@@ -167,14 +198,19 @@ def stock_levels(case: Case) -> tuple[torch.Tensor, Callable[[torch.Tensor], tor
     stock = STOCK[case.sampler](prediction_type=case.prediction)
     stock.set_timesteps(STEPS)
     if hasattr(stock, "sigmas"):
-        levels = stock.sigmas[[0, *range(1, len(stock.sigmas), stock.order)]]
+        levels = stock.sigmas[[0, *range(1, len(stock.sigmas), stock.order)]][: STEPS + 1]
     else:
-        kept = stock.alphas_cumprod[stock.timesteps]
+        kept = stock.alphas_cumprod[stock.timesteps.unique().flip(0)]
         levels = torch.cat([((1 - kept) / kept) ** 0.5, torch.zeros(1)])
     known = levels[:-1]  # the network is never asked at the last one
     timesteps = stock.timesteps[:: stock.order]
-    if case.sampler == "dpmpp_sde":
-        known = torch.cat([known, (known[1:] * known[:-1]) ** 0.5])
+    if case.sampler == "plms":
+        timesteps = stock.timesteps.unique().flip(0)
+    if case.sampler in ("dpmpp_sde", "dpm2", "dpm2_a"):
+        after = known[1:]
+        if case.sampler == "dpm2_a":
+            after = ancestral(known[:-1], known[1:], 1.0)[0]
+        known = torch.cat([known, (after * known[:-1]) ** 0.5])
         timesteps = torch.cat([timesteps, stock.timesteps[1::2]])
 
     def timestep_of(sigma: torch.Tensor) -> torch.Tensor:
@@ -217,6 +253,7 @@ def our_latents(case: Case, unet: Any, vae: Any) -> torch.Tensor:
         positive=(Conditioning(positive),),
         negative=(Conditioning(negative),),
         cfg=CFG,
+        cfg_rescale=case.rescale,
         sigmas=levels,
         timestep_of=timestep_of,
         adapters=adapters,
