@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from impasto_server.engine.sampler_names import SAMPLER_INFO, SAMPLERS, SCHEDULE_TITLES, split_sampler
 
@@ -56,3 +58,19 @@ def test_a_schedule_beside_goes_before_one_within():
     assert split_sampler("DPM++ 2M Karras", "Exponential") == ("dpmpp_2m", "exponential")
     assert split_sampler("DPM++ 2M Karras", "Automatic") == ("dpmpp_2m", "karras")
     assert split_sampler("DPM++ 2M", "Karrass") is None
+
+
+def test_the_docs_say_the_same():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "engine.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    by_name = {row[0].split(" ")[0].strip("`"): row for row in rows if len(row) == 6}
+    assert [name for name in by_name if name in SAMPLER_INFO] == list(SAMPLERS)
+    for name, info in SAMPLER_INFO.items():
+        _, title, schedule, looks, fresh, paper = by_name[name]
+        assert (title, schedule, paper) == (info.title, info.schedule, info.paper)
+        assert looks.startswith("twice") == info.two_calls
+        assert fresh.startswith("eta") == bool(info.eta) and (fresh == "no") == (
+            not info.draws and not info.churn and info.eta is None
+        )
+    schedules = {row[0].strip("`") for row in rows if len(row) == 3}
+    assert set(SCHEDULE_TITLES) <= schedules
