@@ -103,6 +103,26 @@ def test_a_hint_guides_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_reference_guides_without_a_model(tmp_path: Path) -> None:
+    models(tmp_path)
+
+    async def scenario() -> None:
+        async with (
+            running(settings_of(tmp_path), identify=facts.identify) as (_, endpoint),
+            connected(endpoint) as peer,
+        ):
+            shown = {"control_1": InputPicture(await peer.put(picture(48, 80)), 48, 80, "rgba8")}
+            common = {"prompt": "a cat", "steps": 2, "seed": 5}
+            _, plain, _ = await one(peer, "plain", "txt2img", common, {}, CANVAS)
+            asked = {**common, "references": [{"image": "control_1", "kind": "both"}]}
+            _, guided, end = await one(peer, "guided", "txt2img", asked, shown, CANVAS)
+            assert (guided != plain).any() and end.ran["references"][0]["kind"] == "both"
+            alone = await ask_submit(peer, "alone", params={**common, "references": [{}]}, canvas=CANVAS)
+            assert isinstance(alone, Error) and alone.path == "params.references[0].image"
+
+    asyncio.run(scenario())
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     models(tmp_path)
     hint = np.zeros((64, 64, 3), np.uint8)
@@ -112,9 +132,12 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         tmp_path,
         *("txt2img", "--prompt", "a cat", "--steps", "2", "--seed", "5", "--size", "64x64", "--model", "tiny"),
         *("--control", f"canny=canny:{tmp_path / 'square.png'}:0.7", "-o", str(tmp_path / "out.png"), "--json"),
+        *("--reference", f"adain:{tmp_path / 'square.png'}:0.6"),
     )
     assert found.returncode == 0, found.stderr
-    (told,) = json.loads(found.stdout)["ran"]["control"]
+    ran = json.loads(found.stdout)["ran"]
+    (told,) = ran["control"]
+    assert (ran["references"][0]["kind"], ran["references"][0]["weight"]) == ("adain", 0.6)
     assert (told["model"], told["weight"], told["preprocessor"]) == ("canny", 0.7, "canny")
     wrong = impasto(tmp_path, "txt2img", "--control", "canny", "-o", str(tmp_path / "no.png"))
     assert wrong.returncode == 2 and "MODEL=FILE" in wrong.stderr

@@ -255,9 +255,9 @@ def _upload(client: Client, pictures: Mapping[str, Image | None], plan: PlanOk) 
 
 
 def _control_pictures(values: dict[str, Any]) -> dict[str, Image]:
-    """The pictures of the control units by the names that the units get for them."""
+    """The pictures of the control units and references by the names that they get for them."""
     found: dict[str, Image] = {}
-    for number, entry in enumerate(values.get("control", ()), 1):
+    for number, entry in enumerate((*values.get("control", ()), *values.get("references", ())), 1):
         file = entry.pop("file", "")
         if file:
             entry["image"] = f"control_{number}"

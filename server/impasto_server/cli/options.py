@@ -46,6 +46,16 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
             group.add_argument(
                 "--vary", dest="p_vary", action="append", type=_axis, default=None, metavar="PARAM=VALUES", help=_VARY
             )
+        elif param.name == "references":
+            group.add_argument(
+                "--reference",
+                dest="p_references",
+                action="append",
+                type=_reference,
+                default=None,
+                metavar="FILE[:WEIGHT]",
+                help=_REFERENCE,
+            )
         elif param.type == "boolean":
             group.add_argument(
                 *names, dest=f"p_{param.name}", action=argparse.BooleanOptionalAction, default=None, help=text
@@ -128,6 +138,26 @@ def _control(text: str) -> dict[str, Any]:
     if colon and kind in PREPROCESSORS:
         entry["preprocessor"], rest = kind, file
     return {**entry, "file": rest}
+
+
+_REFERENCE = (
+    "a picture in whose manner to paint, and its weight (1); adain:FILE takes its colours and contrast, both:FILE its "
+    "things, too; may be given again"
+)
+
+
+def _reference(text: str) -> dict[str, Any]:
+    """An entry of `references`, whose `file` is still to be uploaded."""
+    head, colon, tail = text.rpartition(":")
+    entry: dict[str, Any] = {}
+    try:
+        entry["weight"], text = (float(tail), head) if colon else (1.0, text)
+    except ValueError:
+        entry["weight"] = 1.0
+    kind, colon, file = text.partition(":")
+    if colon and kind in ("attention", "adain", "both"):
+        entry["kind"], text = kind, file
+    return {**entry, "file": text}
 
 
 def _kind(param: Param) -> Any:

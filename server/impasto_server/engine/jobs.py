@@ -30,6 +30,7 @@ __all__ = [
     "Preview",
     "PreviewRequest",
     "Progress",
+    "ReferenceUnit",
     "Result",
     "VaeFiles",
 ]
@@ -114,6 +115,27 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ReferenceUnit:
+    """One reference picture of a job; fields as in `ControlUnit`. `kind` is "attention", "adain" or "both", `fidelity`
+    how far the negative side is kept from the reference, 0..1."""
+
+    name: str
+    path: str
+    image: Pixels | None = None
+    kind: str = "attention"
+    weight: float = 1.0
+    fidelity: float = 0.5
+    start: float = 0.0
+    end: float = 1.0
+    resize: str = "crop"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What ran, as plain values."""
+        return {name: getattr(self, name) for name in ("kind", "weight", "fidelity", "start", "end", "resize")}
+
+
+@dataclass(frozen=True)
 class Job:
     """One request, complete: nothing else is consulted while it runs.
 
@@ -125,8 +147,9 @@ class Job:
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
     `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
-    `params.control` that have a weight, in their order; `vaes` says where VAE and text encoder come from. A job with
-    `cells` makes one picture (or batch) for each; the fields that a cell has are then those of the first.
+    `params.control` that have a weight, in their order, `references` those of `params.references`; `vaes` says where VAE
+    and text encoder come from. A job with `cells` makes one picture (or batch) for each; the fields that a cell has are
+    then those of the first.
     """
 
     id: str
@@ -148,6 +171,7 @@ class Job:
     control: tuple[ControlUnit, ...] = ()
     cells: tuple[Cell, ...] = ()
     vaes: VaeFiles = field(default_factory=VaeFiles)
+    references: tuple[ReferenceUnit, ...] = ()
 
 
 @dataclass(frozen=True)

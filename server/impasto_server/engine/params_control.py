@@ -9,7 +9,7 @@ from impasto_protocol.schema import AUTO, Param
 
 from .fields import Maps, Number, param
 
-__all__ = ["CONTROL", "CONTROL_MODES", "PREPROCESSORS", "RESIZE_MODES", "Annotate", "Controlled"]
+__all__ = ["CONTROL", "CONTROL_MODES", "PREPROCESSORS", "REFERENCES", "RESIZE_MODES", "Annotate", "Controlled"]
 
 PREPROCESSORS = (
     "none",
@@ -123,6 +123,44 @@ CONTROL = (
 )
 """One unit of `control`."""
 
+_NAMED = {param.name: param for param in CONTROL}
+
+REFERENCES = (
+    _NAMED["image"],
+    Param(
+        "kind",
+        "string",
+        "attention",
+        "What is taken",
+        "attention: things and manner; adain: colours and contrast; or both.",
+        enum=("attention", "adain", "both"),
+        ui={"widget": "choice"},
+    ),
+    Param(
+        "weight",
+        "number",
+        1.0,
+        "Weight",
+        "How many of the network's layers look at it.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        ui={"widget": "slider"},
+    ),
+    Param(
+        "fidelity",
+        "number",
+        0.5,
+        "Style fidelity",
+        "More follows the reference, less the prompt.",
+        **{**_STEP, "ui": {"widget": "slider"}},
+    ),
+    _NAMED["start"],
+    _NAMED["end"],
+    _NAMED["resize"],
+)
+"""One picture of `references`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Annotate:
@@ -160,4 +198,12 @@ class Controlled:
         maximum=8,
         ui={"group": "control", "advanced": True},
         items=CONTROL,
+    )
+    references: Maps = param(
+        (),
+        "References",
+        "Pictures in whose manner the result is painted; they need no model, and twice the time.",
+        maximum=4,
+        ui={"group": "control", "advanced": True},
+        items=REFERENCES,
     )

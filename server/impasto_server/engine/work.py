@@ -18,7 +18,7 @@ from .addons import UsedLora, UsedVae
 from .controlnet import ControlModel
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
-from .hints import hint_tensor
+from .hints import fitted, hint_tensor
 from .inpaint import InpaintChannels
 from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
 from .kit.runtime import Kit
@@ -26,13 +26,14 @@ from .load import Components
 from .modes import MODES, Common, DiffusionParams
 from .noise import NoiseSource, noise_for_batch, noise_sources
 from .params_hires import Hires, second_pass
-from .pictures import resize
+from .pictures import flattened, resize
 from .planning import HiresPlan, Plan
 from .preview import LatentColors, preview_jpeg
 from .prompt_batch import PictureDenoisers
 from .prompt_schedule import total_calls
 from .prompt_words import Words
 from .recipe import RanPass, addons_told, layer_name, recipe, vae_told
+from .reference import Reference
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
@@ -146,7 +147,7 @@ class Work:
 
     def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
-        adapters = (*adapters, *self._control())
+        adapters = (*adapters, *self._control(), *self._references())
         said = self.words if self.first is None else tuple(words.hires or words for words in self.words)
         if all(words == said[0] for words in said):
             return self._denoiser(said[0], strength, adapters)
@@ -157,6 +158,20 @@ class Work:
         size = self.plan.working
         units = self.controls(self.components)
         return tuple(model.adapter(unit, hint_tensor(unit, size, self.kit)) for unit, model in units)
+
+    def _references(self) -> tuple[Adapter, ...]:
+        """The reference pictures of the job, encoded at the size of this pass."""
+        made = []
+        for index, unit in enumerate(self.job.references):
+            own = unit.image if unit.image is not None else self.job.image
+            assert own is not None, "the service asks for a picture"
+            picture = fitted(flattened(own), self.plan.working, unit.resize)
+            # The same in every call of a step, and of no picture's own stream.
+            source = NoiseSource(self.params.noise, (self.seeds[0] + _REFERENCE_SEED + index) % 2**32)
+            latent = self.encode(picture)
+            noise = source.draw(*latent.shape[1:]).to(latent)
+            made.append(Reference(unit, latent, noise, inpaints=self.has_inpaint_channels))
+        return tuple(made)
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
@@ -293,11 +308,15 @@ class Work:
             **vae_told(last.vae),
             **first.told,
             **({"hires": {**last.told, "model": last.model["title"]}} if first is not last else {}),
+            **({"references": [unit.told for unit in self.job.references]} if self.job.references else {}),
             **({"control": [unit.told for unit in self.job.control]} if self.job.control else {}),
             "sequential": self.sequential,
             "torch": torch.__version__,
         }
 
+
+_REFERENCE_SEED = 0x5EF
+"""What is added to the seed for the noise of a reference."""
 
 _OF_A_PASS = ("steps", "sampler", "schedule")
 

@@ -12,7 +12,7 @@ from impasto_protocol.images import ImageFormat
 from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
-from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest
+from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest, ReferenceUnit
 from ..engine.modes import MODES, Sketch
 from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordSources
@@ -36,6 +36,7 @@ class Order:
     box: Box
     plans: tuple[Plan, ...]
     control: tuple[ControlUnit, ...] = ()
+    references: tuple[ReferenceUnit, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ def check_order(
     """
     settings = resolve(catalogue, sources or WordSources(), submit.mode, submit.params)
     params = settings[0].params
-    control = control_of(catalogue, params, settings[0].model, submit.inputs)
+    guides = control_of(catalogue, params, settings[0].model, submit.inputs)
     for name in submit.inputs.keys() - {"image", "mask", "backdrop"}:
         picture = submit.inputs[name]
         size = len(_held(picture, pictures, f"inputs.{name}"))
@@ -123,7 +124,7 @@ def check_order(
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
         plans = _plans(submit, settings, None, asked)
-        return Order(submit, settings, asked if len(plans) > 1 else plans[0].box, plans, control)
+        return Order(submit, settings, asked if len(plans) > 1 else plans[0].box, plans, *guides)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
         raise RequestError(
@@ -151,7 +152,7 @@ def check_order(
                 "Nothing is selected inside the picture that was sent; select what is to be repainted.",
                 path="inputs.mask",
             )
-    return Order(submit, settings, box, _plans(submit, settings, selection, box), control)
+    return Order(submit, settings, box, _plans(submit, settings, selection, box), *guides)
 
 
 def _plans(submit: Submit, settings: tuple[Resolved, ...], selection: Box | None, box: Box) -> tuple[Plan, ...]:
@@ -165,6 +166,10 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
     submit, first = order.submit, order.settings[0]
     image, mask, backdrop = (submit.inputs.get(name) for name in ("image", "mask", "backdrop"))
     wish = submit.preview
+
+    def input_pixels(name: str) -> Pixels:
+        return _pixels(submit.inputs[name], pictures, f"inputs.{name}")
+
     return Job(
         id=submit.job,
         mode=submit.mode,
@@ -183,9 +188,8 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         hires_checkpoint=path_of(first.hires_model),
         hires_upscaler=path_of(first.hires_upscaler),
         cells=tuple(each.cell for each in order.settings if each.cell is not None),
-        control=with_pictures(
-            order.control, first.params, lambda name: _pixels(submit.inputs[name], pictures, f"inputs.{name}")
-        ),
+        control=with_pictures(order.control, first.params, input_pixels),
+        references=with_pictures(order.references, first.params, input_pixels),
         vaes=first.vaes.files,
     )
 
