@@ -181,9 +181,9 @@ def started_from(engine, job, monkeypatch):
     seen = {}
     real_blend, real_sample = generate.blend_denoise, run_module.Work.sample
 
-    def blend(denoise, mask, latent, noise, sigmas):
+    def blend(denoise, mask, latent, noise, sigmas, **more):
         seen.update(mask=mask, noise=noise, latent=latent, sigma=sigmas[0])
-        return real_blend(denoise, mask, latent, noise, sigmas)
+        return real_blend(denoise, mask, latent, noise, sigmas, **more)
 
     def sample(self, denoiser, denoise, x):
         seen["start"] = x - seen["noise"] * seen["sigma"]

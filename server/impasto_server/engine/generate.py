@@ -9,7 +9,16 @@ import torch
 from impasto_protocol.geometry import Box
 
 from .adapters import Adapter
-from .inpaint import InpaintChannels, blend_denoise, compose_layer, fill_masked, forget, latent_mask, match_colors
+from .inpaint import (
+    InpaintChannels,
+    blend_denoise,
+    compose_layer,
+    fill_masked,
+    forget,
+    latent_mask,
+    match_colors,
+    settled,
+)
 from .inputs import mask_bounds
 from .jobs import Pixels
 from .masks import denoise_mask, within_reach
@@ -17,6 +26,7 @@ from .modes import Img2Img, Inpaint, Sketch
 from .params_sampling import Started
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import resolve_mask
+from .sampler_names import SAMPLER_INFO
 from .stages import Passed
 from .work import Work
 
@@ -79,8 +89,10 @@ def _inpaint(run: Work) -> Passed:
             hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
             adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
         denoiser = run.denoiser(params.strength, adapters)
-    denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas)
+    carries = SAMPLER_INFO[params.sampler].carries
+    denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas, at_once=carries)
     latents = run.sample(denoiser, denoise, _noised(params, start, noise, denoiser.sigmas[0]))
+    latents = settled(latents, mask, latent)
     touched = within_reach(selection, numbers.reach)
 
     def finish(index: int, picture: Pixels) -> tuple[Pixels, Box]:

@@ -27,6 +27,7 @@ __all__ = [
     "latent_mask",
     "mask_at",
     "match_colors",
+    "settled",
 ]
 
 Floats = NDArray[np.float32]
@@ -75,15 +76,22 @@ def mask_at(mask: torch.Tensor, index: int, steps: int) -> torch.Tensor:
 
 
 def blend_denoise(
-    denoise: Denoise, mask: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor
+    denoise: Denoise,
+    mask: torch.Tensor,
+    latent: torch.Tensor,
+    noise: torch.Tensor,
+    sigmas: torch.Tensor,
+    *,
+    at_once: bool = False,
 ) -> Denoise:
     """`denoise` that repaints only where the mask is: around it the network sees and the sampler gets the original.
 
     mask [1, 1, h, w] in 0..1; latent, noise [batch, channels, h, w]; sigmas: the levels of the run. Blending the
     prediction instead of the sampler's state keeps every sampler usable; with a binary mask it equals blending after
-    each step.
+    each step. With `at_once` soft pixels take part from the first step on, for samplers that go astray where one joins.
     """
     steps = len(sigmas) - 1
+    mask = (mask > 0).to(mask.dtype) if at_once else mask
     now: torch.Tensor | None = None
     at = -1
 
@@ -96,6 +104,11 @@ def blend_denoise(
         return torch.where(now, denoise(x, sigma), latent)
 
     return blended
+
+
+def settled(latents: torch.Tensor, mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """`latents` after a run, the original `latent` where the mask is 0: not every sampler ends there exactly."""
+    return torch.where(mask > 0, latents, latent)
 
 
 def forget(latent: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:

@@ -25,7 +25,9 @@ class SamplerInfo:
     `schedule` is what "automatic" means; `eta` what "auto" means, None where it takes none; `two_calls` where it looks
     at the network twice in a step, by which A1111 counts the calls of prompts that change; `discards` where it leaves
     out the last level but one; `churn` where it takes `s_churn`; `draws` where it draws noise without being asked;
-    `unguided` where it wants the prediction of the negative side by itself.
+    `unguided` where it wants the prediction of the negative side by itself; `carries` where slopes from before, or
+    within a long step, go on to count, so that a pixel whose prediction jumps is led astray; `rests` where it ends at
+    the lowest level, not at 0.
     """
 
     title: str
@@ -37,6 +39,8 @@ class SamplerInfo:
     churn: bool = False
     draws: bool = False
     unguided: bool = False
+    carries: bool = False
+    rests: bool = False
 
 
 SAMPLER_INFO: Mapping[str, SamplerInfo] = {
@@ -57,7 +61,7 @@ SAMPLER_INFO: Mapping[str, SamplerInfo] = {
     "dpmpp_3m_sde": SamplerInfo(
         "DPM++ 3M SDE", "Lu et al. 2022, section 5", "exponential", eta=1.0, discards=True, draws=True
     ),
-    "lms": SamplerInfo("LMS", "Adams and Bashforth, order 4"),
+    "lms": SamplerInfo("LMS", "Adams and Bashforth, order 4", carries=True),
     "dpm2": SamplerInfo(
         "DPM2", "Lu et al. 2022 (DPM-Solver), algorithm 1", "karras", two_calls=True, discards=True, churn=True
     ),
@@ -70,12 +74,16 @@ SAMPLER_INFO: Mapping[str, SamplerInfo] = {
         discards=True,
         draws=True,
     ),
-    "dpm_fast": SamplerInfo("DPM fast", "Lu et al. 2022 (DPM-Solver), section 3.4", eta=1.0, draws=True),
-    "dpm_adaptive": SamplerInfo("DPM adaptive", "Lu et al. 2022 (DPM-Solver), appendix C", eta=1.0, draws=True),
+    "dpm_fast": SamplerInfo(
+        "DPM fast", "Lu et al. 2022 (DPM-Solver), section 3.4", eta=1.0, draws=True, carries=True, rests=True
+    ),
+    "dpm_adaptive": SamplerInfo(
+        "DPM adaptive", "Lu et al. 2022 (DPM-Solver), appendix C", eta=1.0, draws=True, carries=True, rests=True
+    ),
     "restart": SamplerInfo("Restart", "Xu et al. 2023, algorithm 2", "karras", two_calls=True, draws=True),
     "ddim": SamplerInfo("DDIM", "Song et al. 2021, equation 12", eta=0.0),
     "ddim_cfgpp": SamplerInfo("DDIM CFG++", "Chung et al. 2024, algorithm 2", "ddim", eta=0.0, unguided=True),
-    "plms": SamplerInfo("PLMS", "Liu et al. 2022 (PNDM), equation 12", "ddim"),
+    "plms": SamplerInfo("PLMS", "Liu et al. 2022 (PNDM), equation 12", "ddim", carries=True),
     # A1111's time_uniform and diffusers' default look at the network at these levels; over the uniform ones the last
     # step but one is too long for a third-order method.
     "unipc": SamplerInfo("UniPC", "Zhao et al. 2023", "sgm_uniform"),
