@@ -47,7 +47,7 @@ def values_of(param: Param) -> st.SearchStrategy[Any]:
         return st.just("")  # used up before anything is written
     if "model" in param.choices.values() or param.choices:
         return st.text(string.ascii_letters + " ._-,", min_size=1, max_size=12).filter(lambda s: s == s.strip())
-    return st.text(SIGNS, max_size=60)
+    return st.text(SIGNS, max_size=min(60, int(param.maximum or 60)))
 
 
 @st.composite
