@@ -147,9 +147,9 @@ class Job:
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
     `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
-    `params.control` that have a weight, in their order, `references` those of `params.references`; `vaes` says where VAE
-    and text encoder come from. A job with `cells` makes one picture (or batch) for each; the fields that a cell has are
-    then those of the first.
+    `params.control` that have a weight, in their order, `references` those of `params.references`; `vaes` says where
+    VAE and text encoder come from. A job with `cells` makes one picture (or batch) for each; the fields that a cell has
+    are then those of the first.
     """
 
     id: str
