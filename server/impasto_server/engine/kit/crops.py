@@ -52,20 +52,19 @@ def warped(image: Picture, matrix: npt.NDArray[np.float64], side: int) -> Placed
     A part that is much larger than `side` is averaged first, so that no detail is skipped.
     """
     reduce = max(1, int(math.hypot(*matrix[:, 0])))
-    source = Image.fromarray(image)
-    at = matrix
+    # Only what is needed of the picture, and some room: to hand over a large one takes longer than all the rest.
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ matrix[:, :2].T + matrix[:, 2]
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(corners.min(0)) - reduce - 2, 0, [width, height]).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(0)) + reduce + 2, 0, [width, height]).astype(int).tolist()
+    if left >= right or top >= bottom:
+        return Placed(np.zeros((side, side, 3), np.uint8), matrix)
+    source = Image.fromarray(image[top:bottom, left:right])
     if reduce > 1:
-        # Only the part that is needed: the corners of the square, and some room.
-        corners = np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ matrix[:, :2].T + matrix[:, 2]
-        low = np.clip(np.floor(corners.min(0)) - reduce, 0, None).astype(int)
-        high = np.ceil(corners.max(0)).astype(int) + reduce
-        box = (int(low[0]), int(low[1]), min(int(high[0]), source.width), min(int(high[1]), source.height))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            return Placed(np.zeros((side, side, 3), np.uint8), matrix)
-        source = source.crop(box).reduce(reduce)
-        at = matrix.copy()
-        at[:, 2] -= low
-        at /= reduce
+        source = source.reduce(reduce)
+    at = matrix.copy()
+    at[:, 2] -= (left, top)
+    at /= reduce
     part = source.transform((side, side), Image.Transform.AFFINE, tuple(at.ravel()), Image.Resampling.BILINEAR)
     return Placed(np.asarray(part), matrix)
 
