@@ -156,6 +156,12 @@ Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7.0, Seed: 1234, Size: 512x512, 
 dreamshaper_8.safetensors, Denoising strength: 0.45, Version: 1.17.0"""
 
 
+SD_NEXT = """a red fox
+Negative prompt: blurry
+Steps: 20, Seed: 7, Sampler: Euler a, CFG scale: 6, Size: 512x512, Parser: Full parser, Model: dreamshaper_8, Model \
+hash: 0123456789, Backend: Diffusers, App: SD.Next, Version: 0123abc, Operations: txt2img"""
+
+
 def noted(read: Understood, kind: str) -> dict[str, str]:
     return {note.key: note.value for note in read.notes if note.kind == kind}
 
@@ -204,14 +210,17 @@ def test_a1111_1_10() -> None:
     assert noted(less, "assumed") == {"": "area whole, masked_content original"}
 
 
-def test_forge_and_krita() -> None:
+def test_relatives() -> None:
     forge = read_infotext(FORGE)
     assert forge.source == "Forge f2.0.1v1.10.1-previous-1" and forge.params["schedule"] == "sgm_uniform"
     assert noted(forge, "unknown") == {"Distilled CFG Scale": "3.5", "Hardware": "card"}
     assert (forge.params["width"], forge.params["height"]) == (640, 512)
     krita = read_infotext(KRITA)
     assert krita.mode == "img2img" and krita.params["strength"] == 0.45 and krita.params["cfg"] == 7
-    for text, read in ((FORGE, forge), (KRITA, krita)):
+    next_ = read_infotext(SD_NEXT)
+    assert next_.source == "SD.Next" and next_.params["sampler"] == "euler_a" and next_.params["cfg"] == 6
+    assert noted(next_, "unknown") == {"Parser": "Full parser", "Backend": "Diffusers", "Operations": "txt2img"}
+    for text, read in ((FORGE, forge), (KRITA, krita), (SD_NEXT, next_)):
         every_key_is_somewhere(text, read)
 
 

@@ -137,6 +137,16 @@ def test_plain_text(names: CatalogueNames) -> None:
         assert bad.value.code == "asset.bad_image"
 
 
+def test_png_with_exif(names: CatalogueNames) -> None:
+    bare = saved("PNG", exif=exif(TEXT, "<"))
+    assert read_parameters(bare, names).params["prompt"] == "a red fox, 林, café"
+    info = PngInfo()
+    info.add_text("parameters", TEXT.replace("a red fox", "a chunk"))
+    assert (
+        read_parameters(saved("PNG", pnginfo=info, exif=exif(TEXT, ">")), names).params["prompt"].startswith("a chunk")
+    )
+
+
 # ---- our own
 
 
@@ -248,6 +258,13 @@ def test_many_texts_are_bounded_together(names: CatalogueNames) -> None:
     with pytest.raises(AssetError) as e:
         picture_texts(saved("PNG", pnginfo=info))
     assert e.value.code == "asset.too_large"
+
+
+def test_a_file_of_any_length_is_refused(monkeypatch: Any) -> None:
+    monkeypatch.setattr("impasto_server.service.picture_texts.MAX_FILE", 100)
+    with pytest.raises(AssetError) as e:
+        picture_texts(bytes(101))
+    assert e.value.code == "asset.too_large" and e.value.data == {"limit": 100}
 
 
 def test_exif_that_points_anywhere() -> None:

@@ -100,12 +100,16 @@ def _bounded(pieces: Iterator[tuple[bytes, int, int]]) -> Iterator[tuple[bytes, 
 
 
 def _png(data: bytes, found: PictureTexts) -> None:
+    exif = ""
     for kind, start, end in _bounded(_png_chunks(data)):
-        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
             continue
         chunk = data[start:end]
         if zlib.crc32(kind + chunk) != int.from_bytes(data[end : end + 4], "big"):
             raise Damaged(f"a text chunk at byte {start} is not what was written")
+        if kind == b"eXIf":
+            exif = exif_comment(chunk)
+            continue
         keyword, _, rest = chunk.partition(b"\0")
         name = keyword.decode("latin-1")
         if kind == b"tEXt":
@@ -116,6 +120,8 @@ def _png(data: bytes, found: PictureTexts) -> None:
             packed = rest[:1] == b"\1"
             text = rest[2:].split(b"\0", 2)[-1]
             found.add(name, (_unpacked(text) if packed else text).decode("utf-8", "replace"))
+    if exif:
+        found.add("parameters", exif)  # where no chunk says it
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
