@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from impasto_protocol.geometry import Box
+from PIL import Image
 
 from .adapters import Adapter
 from .inpaint import (
@@ -27,6 +28,7 @@ from .params_sampling import Started
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import resolve_mask
 from .sampler_names import SAMPLER_INFO
+from .soft import changed_alpha, soft_denoise, soft_mask
 from .stages import Passed
 from .work import Work
 
@@ -75,7 +77,8 @@ def _inpaint(run: Work) -> Passed:
     with run.report.stage("encode"):
         numbers = resolve_mask(params, mask_bounds(job), run.native_size)
         strength_of = denoise_mask(selection, numbers)
-        mask = latent_mask(strength_of, *run.latent_size).to(run.components.device)
+        to_latent = soft_mask if params.soft else latent_mask
+        mask = to_latent(strength_of, *run.latent_size).to(run.components.device)
         picture = resize(original, run.plan.working)
         latent, noise = run.encode(picture), run.noise()
         start = latent
@@ -89,8 +92,11 @@ def _inpaint(run: Work) -> Passed:
             hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
             adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
         denoiser = run.denoiser(params.strength, adapters)
-    carries = SAMPLER_INFO[params.sampler].carries
-    denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas, at_once=carries)
+    if params.soft:
+        denoise = soft_denoise(denoiser, mask, latent, params)
+    else:
+        carries = SAMPLER_INFO[params.sampler].carries
+        denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas, at_once=carries)
     latents = run.sample(denoiser, denoise, _noised(params, start, noise, denoiser.sigmas[0]))
     latents = settled(latents, mask, latent)
     touched = within_reach(selection, numbers.reach)
@@ -98,7 +104,11 @@ def _inpaint(run: Work) -> Passed:
     def finish(index: int, picture: Pixels) -> tuple[Pixels, Box]:
         if params.match_color:
             picture = match_colors(picture, original, strength_of, touched)
-        return compose_layer(picture, box, selection, numbers, params.exact)
+        shown = None
+        if params.soft:
+            shown = changed_alpha(latents[index], latent[0], mask[0, 0], params, run.plan.working)
+            shown = np.asarray(Image.fromarray(shown).resize((box.width, box.height), Image.Resampling.BILINEAR))
+        return compose_layer(picture, box, selection, numbers, params.exact, shown)
 
     return Passed(run, latents, "soft", finish)
 

@@ -178,6 +178,13 @@ KEYS: Mapping[str, Key] = {
     "Hires schedule type": Key("hires_schedule", enum_name, _unless_same),
     "Hires prompt": Key("hires_prompt", str),
     "Hires negative prompt": Key("hires_negative_prompt", str),
+    "Soft inpainting enabled": Key("soft", _one_of({"True": True, "False": False}), str),
+    "Soft inpainting schedule bias": Key("soft_bias", _number, _plain),
+    "Soft inpainting preservation strength": Key("soft_preservation", _number, _plain),
+    "Soft inpainting transition contrast boost": Key("soft_contrast", _number, _plain),
+    "Soft inpainting mask influence": Key("soft_mask_influence", _number, _plain),
+    "Soft inpainting difference threshold": Key("soft_threshold", _number, _plain),
+    "Soft inpainting difference contrast": Key("soft_difference_contrast", _number, _plain),
 }
 """Key -> the parameter that it sets, in the order in which they are written. Sampler, Schedule type, Size, Seed
 resize from and Model are read by `infotext` itself, for they say more than one thing."""

@@ -86,6 +86,8 @@ def infotext(
     for key, known in KEYS.items():
         if known.param in written or not hasattr(params, known.param) or (known.modes and mode not in known.modes):
             continue
+        if key.startswith("Soft inpainting ") and not getattr(params, "soft", False):
+            continue
         if key.startswith(_HIRES) and (not hires or (key == "Hires upscale" and any(resized))):
             continue
         value = getattr(params, known.param)

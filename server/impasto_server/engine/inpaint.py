@@ -168,14 +168,21 @@ def match_colors(result: Pixels, original: Pixels, repainted: NDArray[Any], with
 
 
 def compose_layer(
-    result: Pixels, box: Box, selection: NDArray[np.uint8], numbers: MaskNumbers, exact: bool
+    result: Pixels,
+    box: Box,
+    selection: NDArray[np.uint8],
+    numbers: MaskNumbers,
+    exact: bool,
+    shown: NDArray[np.uint8] | None = None,
 ) -> tuple[Pixels, Box]:
     """The layer: the result's own colours with the layer's alpha, cut down to where the alpha is not 0, and its box.
 
     result [h, w, 3] and selection [h, w] cover `box`. The colours are not mixed with the original: the editor does
-    that, and edges would fade twice.
+    that, and edges would fade twice. `shown` [h, w] weakens the alpha further, as soft inpainting does.
     """
     alpha = layer_alpha(selection, numbers, exact)
+    if shown is not None:
+        alpha = ((alpha.astype(np.uint16) * shown + 127) // 255).astype(np.uint8)
     inner = bounds_of(alpha) or Box(0, 0, 1, 1)
     part = _slices(inner)
     shown = result[part]

@@ -9,6 +9,7 @@ from impasto_protocol.schema import AUTO
 from .fields import STRENGTH, Number, param
 from .params_common import Common
 from .params_sampling import Started
+from .params_soft import Soft
 from .params_vary import Varied
 
 __all__ = ["FULL_STRENGTH", "Inpaint"]
@@ -20,7 +21,7 @@ FULL_STRENGTH = 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(Varied, Started, Common):
+class Inpaint(Varied, Soft, Started, Common):
     """Repaint what is selected; what is beyond the reach of the mask stays bit-identical."""
 
     strength: float = param(
