@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from impasto_protocol.errors import ModelError
+from impasto_protocol.errors import ModelError, ResourceError
 from impasto_server.engine.kit.runtime import Kit, installed, known
 
 from starter.kit import convert, sources, unpack
@@ -124,8 +124,9 @@ def test_nothing_half_written_is_left_where_the_disk_is_full(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(unpack.os, "replace", full)
-    with pytest.raises(ModelError, match="No space left on device"):
+    with pytest.raises(ResourceError, match="No space left on device") as caught:
         installed(NAME, tmp_path / "kit")
+    assert caught.value.code == "resource.disk_full"
     assert leftovers(tmp_path / "kit") == []
 
 

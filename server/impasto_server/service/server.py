@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from impasto_protocol.errors import ModelError
+from impasto_protocol.errors import ImpastoError, ModelError
 from impasto_protocol.home import (
     Endpoint,
     history_folder,
@@ -259,7 +259,7 @@ class Server:
         if self.settings.starter:
             try:
                 install_upscalers(self.settings.home)
-            except ModelError as e:
+            except ImpastoError as e:
                 log.error("%s", e)
         self.catalogue.scan()
         if self.catalogue.checkpoints() or not self.settings.starter:

@@ -35,7 +35,7 @@ def face_embedding(kit: Kit, image: npt.NDArray[np.generic], points: npt.NDArray
     (`face_distance`); it is not of length 1.
 
     `points` are the 468 of its mesh [468, 2 or 3], or the six of the detector [6, 2], which place it less exactly.
-    Raises ValueError for other arrays, ModelError as `Kit.network` does.
+    Raises ValueError for other arrays, and what `Kit.network` raises.
     """
     chip = face_chip(image, points)
     found: Floats = kit.network("face-embedding")(chip[None].astype(np.float32))["embedding"][0]

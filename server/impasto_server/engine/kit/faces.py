@@ -44,7 +44,7 @@ def detect_faces(
 
     `threshold` 0..1 is the least score. `smallest`: faces down to this part of the longer side are looked for; 1 looks
     at the whole picture alone, .025 at some 40 tiles. At most `most` are given. `confirm` False leaves out the second
-    opinion, for faces that are no human ones. Raises ValueError for another array, ModelError as `Kit.network` does.
+    opinion, for faces that are no human ones. Raises ValueError for another array, and what `Kit.network` raises.
     """
     picture = check_picture(image)
     height, width = picture.shape[:2]

@@ -46,7 +46,7 @@ class Mesh:
 def face_mesh(kit: Kit, image: npt.NDArray[np.generic], face: Face) -> Mesh:
     """The mesh of one of the faces of an RGB picture [h, w, 3] uint8.
 
-    Raises ValueError for another array, ModelError as `Kit.network` does.
+    Raises ValueError for another array, and what `Kit.network` raises.
     """
     picture = check_picture(image)
     x, y, width, height = (float(v) for v in face.box)

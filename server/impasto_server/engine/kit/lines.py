@@ -29,7 +29,7 @@ def straight_lines(
     scores [n].
 
     `threshold` 0..1 is the least score; `shortest` the least length, as a part of the picture's sides. Raises
-    ValueError for another array, ModelError as `Kit.network` does.
+    ValueError for another array, and what `Kit.network` raises.
     """
     picture = check_picture(image)
     height, width = picture.shape[:2]

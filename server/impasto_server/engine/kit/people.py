@@ -18,7 +18,7 @@ def segment_person(kit: Kit, image: npt.NDArray[np.generic]) -> Floats:
     """How surely each pixel of an RGB picture [h, w, 3] uint8 belongs to a person: [h, w], 0..1, soft at the rim.
 
     The network sees the picture squeezed to 256 x 256 and was taught on people near the camera. Raises ValueError for
-    another array, ModelError as `Kit.network` does.
+    another array, and what `Kit.network` raises.
     """
     picture = check_picture(image)
     small = resized(picture, SIDE, SIDE)

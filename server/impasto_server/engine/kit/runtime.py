@@ -6,6 +6,7 @@ first of them.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from impasto_protocol.errors import ModelError
+from impasto_protocol.errors import ModelError, ResourceError
 from impasto_protocol.home import home_folder, kit_folder
 
 __all__ = ["Floats", "Kit", "Network", "Picture", "installed", "known"]
@@ -55,7 +56,7 @@ class Kit:
         Raises ModelError: `model.unknown` (there is none of that name, it was not pulled, or this installation
         lacks the kit),
         `model.corrupt` (its file is damaged or missing), `model.unsupported` (another file lies in its place, or
-        onnxruntime is not installed).
+        onnxruntime is not installed). ResourceError: `resource.disk_full`, `resource.home` (it cannot be unpacked).
         """
         with self._lock:
             if name not in self._loaded:
@@ -98,7 +99,7 @@ def known() -> Mapping[str, Mapping[str, Any]]:
 def installed(name: str, folder: Path, *, repair: bool = False) -> Path:
     """The path of the kit's file of that name in `folder`, unpacked if it is not there, its checksum checked.
 
-    What else lies in its place is overwritten only to `repair`. Raises ModelError as `Kit.network` does.
+    What else lies in its place is overwritten only to `repair`. Raises what `Kit.network` raises.
     """
     unpack = _unpack()
     names = known()
@@ -116,8 +117,11 @@ def installed(name: str, folder: Path, *, repair: bool = False) -> Path:
         message = f"{error}; if that does not help, install Impasto again."
         raise ModelError("model.corrupt", message, data={"file": error.path.name}) from error
     except OSError as error:
-        raise ModelError(
-            "model.corrupt", f"The kit's {name} cannot be written to {folder} ({error.strerror}).", data={"file": name}
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise ResourceError(
+            "resource.disk_full" if full else "resource.home",
+            f"The kit's {name} cannot be unpacked into {folder} ({error.strerror}); "
+            + ("make room and try again." if full else "see that you may write there."),
         ) from error
 
 
