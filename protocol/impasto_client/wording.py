@@ -12,7 +12,13 @@ __all__ = ["describe", "describe_connection", "describe_model", "pretty"]
 STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
 STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing", "upscale": "Scaling up"})
 
-TITLES = {"euler": "Euler", "euler_a": "Euler a", "dpmpp_2m": "DPM++ 2M", "philox": "Philox", "torch-cpu": "Torch CPU"}
+TITLES = {"philox": "Philox", "torch-cpu": "Torch CPU", "unipc": "UniPC", "ddim_cfgpp": "DDIM CFG++"}
+TITLES.update({"sgm_uniform": "SGM Uniform", "kl_optimal": "KL Optimal", "align_your_steps": "Align Your Steps"})
+TITLES.update({"dpm_fast": "DPM fast"})
+TITLES.update({"dpm_adaptive": "DPM adaptive", "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun"})
+
+_LETTERS = ("dpm++", "dpm2", "2m", "2s", "3m", "sde", "ddim", "plms", "lms", "lcm", "sgm", "kl")
+"""Parts of names that are written in capitals."""
 
 
 def describe(job: JobState) -> str:
@@ -52,5 +58,6 @@ def pretty(value: str) -> str:
     """A name of the wire as a painter reads it; names of newer servers come out readable too."""
     if value in TITLES:
         return TITLES[value]
-    words = value.replace("dpmpp", "DPM++").replace("_", " ")
-    return words[:1].upper() + words[1:]
+    words = value.replace("dpmpp", "dpm++").split("_")
+    text = " ".join(word.upper() if word in _LETTERS else word for word in words)
+    return text[:1].upper() + text[1:]

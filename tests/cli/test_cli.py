@@ -93,6 +93,25 @@ def test_a_style_may_be_given_more_than_once() -> None:
     assert "styles" not in given_values(parser_for("txt2img").parse_args(["txt2img"]))
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--sampler", "DPM++ 2M Karras"], {"sampler": "dpmpp_2m", "schedule": "karras"}),
+        (["--sampler", "Euler a"], {"sampler": "euler_a"}),
+        (["--sampler", "ddim"], {"sampler": "ddim"}),
+        (
+            ["--schedule", "SGM Uniform", "--sampler", "DPM++ 2M Karras"],
+            {"sampler": "dpmpp_2m", "schedule": "sgm_uniform"},
+        ),
+        (["--sampler", "DPM++ 2M Karras", "--schedule", "beta"], {"sampler": "dpmpp_2m", "schedule": "beta"}),
+        (["--eta", "0.5", "--s-churn", "2"], {"eta": 0.5, "s_churn": 2.0}),
+        (["--eta", "auto", "--ngms-all", "--no-exact-steps"], {"eta": "auto", "ngms_all": True, "exact_steps": False}),
+    ],
+)
+def test_a1111s_names_of_samplers_are_understood(words: list[str], expected: dict[str, Any]) -> None:
+    assert given_values(parser_for("txt2img").parse_args(["txt2img", *words])) == expected
+
+
 def test_txt2img_writes_the_picture_and_says_where(home: Path, capsys: Any) -> None:
     assert main(["txt2img", "--prompt", "a fox", "--size", "64x48", "--steps", "2", "-o", "out.png"]) == 0
     told = capsys.readouterr()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from impasto_server.engine.sampler_names import SAMPLER_INFO, SAMPLERS, SCHEDULE_TITLES, split_sampler
+from impasto_client.wording import pretty
+from impasto_server.engine.sampler_names import SAMPLER_INFO, SAMPLERS, SCHEDULE_TITLES, schedule_name, split_sampler
 
 A1111 = """DPM++ 2M; DPM++ SDE; DPM++ 2M SDE; DPM++ 2M SDE Heun; DPM++ 2S a; DPM++ 3M SDE; Euler a; Euler; LMS; Heun;
 DPM2; DPM2 a; DPM fast; DPM adaptive; Restart; DDIM; DDIM CFG++; PLMS; UniPC; LCM"""
@@ -74,3 +75,17 @@ def test_the_docs_say_the_same():
         )
     schedules = {row[0].strip("`") for row in rows if len(row) == 3}
     assert set(SCHEDULE_TITLES) <= schedules
+
+
+def test_editors_show_the_same_names():
+    shown = {name: pretty(name) for name in (*SAMPLERS, *SCHEDULE_TITLES)}
+    assert shown == {name: info.title for name, info in SAMPLER_INFO.items()} | dict(SCHEDULE_TITLES)
+
+
+def test_names_of_schedules():
+    assert [schedule_name(text) for text in ("SGM Uniform", "karras", "KL optimal", "foo")] == [
+        "sgm_uniform",
+        "karras",
+        "kl_optimal",
+        None,
+    ]

@@ -191,6 +191,20 @@ def test_dpm_adaptive_keeps_its_tolerance():
     assert 15 <= looks[0] < looks[1] <= 400
 
 
+def test_dpm_adaptive_ends_where_the_network_is_rough():
+    """Errors that no step is short enough for; and numbers that are none."""
+    levels = sigmas(scaled_linear(), "automatic", "dpm_adaptive", 20)
+    for rough in (lambda x: torch.randn(x.shape, generator=GENERATOR) * 5, lambda x: x * math.nan):
+        calls: list[float] = []
+
+        def denoise(x: torch.Tensor, sigma: torch.Tensor, calls: list[float] = calls, rough=rough) -> torch.Tensor:
+            calls.append(float(sigma))
+            return rough(x)
+
+        sample_dpm_adaptive(denoise, torch.randn(1, 4, 8, 8, generator=GENERATOR) * 14, levels, silence, ignore)
+        assert len(calls) < 3000
+
+
 @pytest.mark.parametrize(("steps", "times", "again"), [(19, 0, 0), (20, 1, 9), (35, 1, 9), (36, 2, 9), (60, 2, 15)])
 def test_restart_goes_back_to_2_from_a_tenth(steps, times, again):
     way = restart_levels(sigmas(scaled_linear(), "karras", "restart", steps))

@@ -11,6 +11,7 @@ from impasto_protocol.schema import AUTO, Param
 from ..engine.fields import params_of
 from ..engine.modes import MODES
 from ..engine.params_control import PREPROCESSORS
+from ..engine.sampler_names import schedule_name, split_sampler
 
 __all__ = ["add_mode_options", "given_values"]
 
@@ -62,6 +63,10 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
             )
         elif param.name in _REPEATED:
             group.add_argument(*names, dest=f"p_{param.name}", action="append", default=None, metavar="NAME", help=text)
+        elif param.name == "sampler":
+            group.add_argument(
+                *names, dest="p_sampler", action=_Sampler, choices=_Samplers(param.enum), default=None, help=_SAMPLER
+            )
         else:
             group.add_argument(
                 *names,
@@ -72,6 +77,27 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
                 metavar=None if param.enum else param.name.upper(),
                 help=text,
             )
+
+
+class _Samplers(tuple[str, ...]):
+    """The samplers, which have A1111's names too."""
+
+    def __contains__(self, name: object) -> bool:
+        return split_sampler(str(name)) is not None
+
+
+class _Sampler(argparse.Action):
+    """A sampler, and the schedule that an old name of A1111 says with it, where none is given."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        named = split_sampler(str(values))
+        assert named is not None  # it was among the choices
+        namespace.p_sampler = named[0]
+        if named[1] != "automatic" and getattr(namespace, "p_schedule", None) is None:
+            namespace.p_schedule = named[1]
+
+
+_SAMPLER = "A1111's names do as well, also old ones: 'DPM++ 2M Karras' (sampler and schedule); default dpmpp_2m"
 
 
 def given_values(args: argparse.Namespace) -> dict[str, Any]:
@@ -162,6 +188,8 @@ def _reference(text: str) -> dict[str, Any]:
 
 def _kind(param: Param) -> Any:
     plain = {"integer": int, "number": float, "string": str}[param.type]
+    if param.name == "schedule":
+        return lambda text: schedule_name(text) or text
     if not param.auto:
         return plain
 

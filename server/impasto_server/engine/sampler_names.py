@@ -14,6 +14,7 @@ __all__ = [
     "TWO_CALLS",
     "SamplerInfo",
     "resolve_schedule",
+    "schedule_name",
     "split_sampler",
 ]
 
@@ -153,6 +154,11 @@ def split_sampler(name: str, schedule: str = "") -> tuple[str, str] | None:
         chosen = (beside if beside != "automatic" else "") or within or "automatic"
         return sampler, "ddim" if sampler == "ddim" and chosen == "automatic" and name != sampler else chosen
     return None
+
+
+def schedule_name(text: str) -> str | None:
+    """Our name of a schedule for its title or name, None where there is none."""
+    return _schedule_of(_simple(text))
 
 
 def _simple(text: str) -> str:

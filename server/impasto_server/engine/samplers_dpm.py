@@ -23,6 +23,9 @@ _LEFT = 0.1
 _ABSOLUTE, _FIRST, _SAFETY = 0.0078, 0.05, 0.81
 """Of DPM adaptive: error allowed beside the relative one, first step in lambda, least factor that accepts a step."""
 
+_SHORTEST = 0.01
+"""A step of this length in lambda counts, whatever its error: so it ends also where the network is rough."""
+
 
 def sample_dpm2(
     denoise: Denoise,
@@ -182,8 +185,9 @@ def sample_dpm_adaptive(
         allowed = torch.maximum(lower.abs(), previous.abs()).mul(tolerance).clamp(min=_ABSOLUTE)
         error = float(((lower - higher) / allowed).square().mean().sqrt())
         factor = 1 + math.atan((1 / (error + 1e-8)) ** (1 / 3) - 1)
-        length *= factor
-        if factor < _SAFETY:
+        rejected = factor < _SAFETY and length > _SHORTEST
+        length = max(length * factor, _SHORTEST)
+        if rejected:
             continue
         on_step(min(int(steps * math.log(high / now) / math.log(high / low)), steps - 1), x - now * e)
         previous, x, now = lower, higher, after

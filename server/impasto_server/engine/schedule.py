@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -46,6 +47,10 @@ class NoiseTable:
 
     alphas_cumprod: torch.Tensor
 
+    @cached_property
+    def _logs(self) -> torch.Tensor:
+        return self.sigmas.log()
+
     @property
     def sigmas(self) -> torch.Tensor:
         """sqrt((1 - a) / a), float32 [steps], rising."""
@@ -61,7 +66,7 @@ class NoiseTable:
 
     def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
         """The fractional timestep of a sigma (0-d), linear in log sigma between rows, held at both ends."""
-        table = self.sigmas.log()
+        table = self._logs
         wanted = sigma.to(table).log()
         low = (torch.searchsorted(table, wanted, right=True) - 1).clamp(0, len(table) - 2)
         weight = ((wanted - table[low]) / (table[low + 1] - table[low])).clamp(0, 1)
@@ -69,7 +74,7 @@ class NoiseTable:
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
         """The sigma of fractional timesteps from 0 to steps - 1; the inverse of `timestep`."""
-        table = self.sigmas.log()
+        table = self._logs
         low = timestep.floor().long().clamp(0, len(table) - 2)
         weight = timestep - low
         return (table[low] * (1 - weight) + table[low + 1] * weight).exp()
