@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tests.service.fakes import settings_for
 from tests.tiny import tiny_metadata, write_tiny_checkpoint, write_tiny_folder
 from tests.upscalers import compact, rrdb, save
+from tests.vaes import kl, write_vae
 
 
 def lora(path: Path, metadata: dict[str, str] | None = None, width: int = 768) -> Path:
@@ -39,12 +40,7 @@ def embedding(path: Path) -> Path:
 
 
 def vae(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {"decoder.conv_in.weight": torch.zeros(8, 4, 3, 3), "encoder.conv_in.weight": torch.zeros(8, 3, 3, 3)},
-        str(path),
-    )
-    return path
+    return write_vae(path, kl())
 
 
 def scanned(folders: Any) -> dict[str, Model]:
