@@ -202,6 +202,10 @@ class Client(Exchange):
         """The page of `impasto doctor`, to read and to copy. Takes seconds, on a busy computer a minute."""
         return self.ask(wire.Doctor, wire.DoctorOk, DOCTOR_SECONDS)
 
+    def free(self) -> None:
+        """Give back the memory of loaded models. Raises ResourceError `resource.busy` while a job runs or waits."""
+        self.ask(wire.Free, wire.Ok)
+
     def shutdown(self) -> None:
         """Stop the server after its running step."""
         self.ask(wire.Shutdown, wire.Ok)

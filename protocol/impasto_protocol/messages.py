@@ -62,6 +62,7 @@ __all__ = [
     "File",
     "Filled",
     "Finished",
+    "Free",
     "Further",
     "Get",
     "GetFile",
@@ -191,6 +192,14 @@ class Attach(Message):
 @dataclass(frozen=True)
 class Shutdown(Message):
     TYPE = "shutdown"
+    id: int = field(metadata=UINT)
+
+
+@dataclass(frozen=True)
+class Free(Message):
+    """Give back the memory of loaded models; since 1.7."""
+
+    TYPE = "free"
     id: int = field(metadata=UINT)
 
 
@@ -412,7 +421,7 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
-    *(History, Star, Shutdown, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor, Further),
+    *(History, Star, Shutdown, Free, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor, Further),
     *pairing.CLIENT,
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(

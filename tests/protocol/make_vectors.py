@@ -98,6 +98,7 @@ CLIENT = (
     ),
     PairOpen(24),
     PairRevoke(25, "ada's laptop"),
+    m.Free(28),
     m.Further(26, "img2img", JOB, 2),
     m.Further(27, "hires", info={"mode": "txt2img", "params": {"seed": 42}}),
 )

@@ -22,6 +22,7 @@ VERBS = {
     "setup": ("setup", "the first start: torch, plug-ins, folders of models, a test picture"),
     "serve": ("server", "run the server that the editors talk to"),
     "stop": ("server", "stop the running server"),
+    "free": ("server", "give back the memory that the running server holds for models"),
     "txt2img": ("generate", "paint a picture from a text"),
     "img2img": ("generate", "repaint a picture"),
     "inpaint": ("generate", "repaint what a mask selects"),

@@ -59,7 +59,15 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="stop after so long without a client and without a job; 0 is never (default: never, and 10 where an "
         "editor starts the server)",
     )
+    serve.add_argument(
+        "--free-after",
+        type=_minutes,
+        default=600.0,
+        metavar="MINUTES",
+        help="minutes without a job after which the memory of loaded models is given back (default: 10; 0 never)",
+    )
     add_engine_options(serve)
+    subparsers.add_parser("free", help="give back the memory that the running server holds for models")
     stop = subparsers.add_parser("stop", help="stop the running server")
     stop.add_argument("--wait", type=float, default=15.0, metavar="SECONDS", help="how long to wait for its end")
 
@@ -112,6 +120,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         precision=args.precision,
         memory_budget=args.memory,
         stop_after=getattr(args, "stop_after", None),
+        free_after=getattr(args, "free_after", Settings.free_after),
     )
 
 
@@ -134,6 +143,8 @@ def launch_command(settings: Settings) -> list[str]:
         command += ["--wildcards", str(folder)]
     if settings.memory_budget is not None:
         command += ["--memory", str(settings.memory_budget)]
+    if settings.free_after != type(settings).free_after:
+        command += ["--free-after", f"{(settings.free_after or 0) / 60:g}"]
     if settings.stop_after is not None:
         command += ["--stop-after", f"{settings.stop_after / 60:g}"]
     return command
@@ -152,6 +163,8 @@ def remember_launch() -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped, or stop the server."""
+    if args.verb == "free":
+        return _free()
     return _stop(args.wait) if args.verb == "stop" else _serve(args)
 
 
@@ -180,6 +193,25 @@ def _asked_by_editor() -> float | None:
         return _minutes(os.environ.get(STOP_AFTER, ""))
     except argparse.ArgumentTypeError:
         return None
+
+
+def _free() -> int:
+    from impasto_client.client import Client
+    from impasto_client.endpoint import read_endpoint
+
+    from .generate import client_info
+
+    endpoint = read_endpoint(home_folder())
+    if endpoint is None:
+        print("No server is running.", file=sys.stderr)
+        return 0
+    client = Client.connect(endpoint, client_info(), lambda message: None, lambda error: None)
+    try:
+        client.free()
+    finally:
+        client.close()
+    print("The memory of loaded models was given back; the next job loads again.")
+    return 0
 
 
 def _stop(wait: float) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ __all__ = [
     "cpu_has_bf16",
     "estimate_bytes",
     "free_bytes",
+    "give_back",
     "placed",
 ]
 
@@ -223,9 +226,7 @@ class ComponentCache(Generic[T]):
             self._held.popitem(last=False)
             released = True
         if released:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            give_back()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -237,6 +238,16 @@ def _stamp(path: Path) -> tuple[int, int]:
             f"The model file {path.name} cannot be opened: {error.strerror or error}.",
             data={"file": path.name},
         ) from error
+
+
+def give_back() -> None:
+    """Give back to the system what was let go: to the card's driver, and what Linux's C library keeps for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def estimate_bytes(path: str | Path, dtype: torch.dtype) -> int:

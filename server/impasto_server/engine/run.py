@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +22,10 @@ from .hires import paint_again
 from .inputs import planned_for
 from .jobs import Emit, Job, Pixels, Result
 from .kit.runtime import Kit
+from .latents import LatentCache
 from .load import Components, load_checkpoint
-from .memory import ComponentCache, choose_device, choose_dtype, free_bytes
+from .memory import ComponentCache, choose_device, choose_dtype, free_bytes, give_back
+from .modelpath import stamp_of
 from .modes import Annotate, Upscale
 from .params_hires import Hires
 from .patch import Patcher
@@ -65,6 +67,7 @@ class Engine:
         self._vaes: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
         self._tiny: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
         self._texts = TextCache()
+        self._latents = LatentCache()
         self._addons = Addons()
         # By the VAE itself, so that the map goes when the checkpoint goes.
         self._colors: weakref.WeakKeyDictionary[Any, LatentColors] = weakref.WeakKeyDictionary()
@@ -74,6 +77,14 @@ class Engine:
         """What it runs on, in words."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         return f"{name}, {dtype_name(self.dtype)}"
+
+    def free(self) -> None:
+        """Let go of everything that was loaded, and give the memory back to the system as far as that can be done. What
+        small things are kept (texts, latents) needs no model."""
+        for cache in (self._components, self._upscalers, self._vaes, self._tiny):
+            cache.clear()
+        self._controls.clear()
+        give_back()
 
     def run(self, job: Job, emit: Emit, cancelled: Callable[[], bool]) -> Result:
         """Run one job to its end; its layers, progress and previews go to `emit`.
@@ -192,7 +203,9 @@ class Engine:
         uses = asked_loras(job, words, hires=hires)
         components = patcher.apply(named_loras(job, uses))
         vectors = self._addons.vectors(job, patcher, components.text_encoder.config.hidden_size)
+        identity: Hashable = patcher.components.identity
         if vae:
+            identity = (vae, stamp_of(vae), str(self.device), str(self.dtype))
             components = with_vae(components, self._vaes.get(vae, device=self.device, dtype=self.dtype))
         return Loaded(
             components,
@@ -201,6 +214,7 @@ class Engine:
             lambda: self._addons.used_embeddings(job, vectors),
             self._colors_of(components, job.vaes.preview) if job.preview else None,
             self._addons.used_vae(vae or parts.get("vae")),
+            identity,
         )
 
     def _work(
@@ -227,6 +241,8 @@ class Engine:
             vectors=loaded.vectors,
             embeddings=loaded.embeddings,
             vae_file=loaded.vae_file,
+            latents=self._latents,
+            vae_identity=loaded.vae_identity,
             load_hires=lambda: self._loaded(job, words, hires=True),
             kit=self._kit,
             controls=lambda components: self._controls.of(job, components),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from .hints import fitted, hint_tensor
 from .inpaint import InpaintChannels
 from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
 from .kit.runtime import Kit
+from .latents import LatentCache
 from .load import Components
 from .modes import MODES, Common, DiffusionParams
 from .noise import NoiseSource, noise_for_batch, noise_sources
@@ -57,6 +58,7 @@ class Loaded:
     embeddings: Callable[[], dict[str, str]] = dict
     colors: LatentColors | torch.nn.Module | None = None
     vae_file: UsedVae | None = None
+    vae_identity: Hashable = None
 
 
 @dataclass
@@ -81,6 +83,8 @@ class Work:
     vectors: Vectors = NO_VECTORS
     embeddings: Callable[[], dict[str, str]] = dict
     vae_file: UsedVae | None = None
+    vae_identity: Hashable = None
+    latents: LatentCache = field(default_factory=LatentCache)
     load_hires: Callable[[], Loaded] | None = None
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
     kit: Kit = field(default_factory=Kit)
@@ -116,6 +120,7 @@ class Work:
             vectors=loaded.vectors,
             embeddings=loaded.embeddings,
             vae_file=loaded.vae_file,
+            vae_identity=loaded.vae_identity,
             first=first,
             steps=0,
         )
@@ -140,6 +145,10 @@ class Work:
 
     def encode(self, picture: Pixels) -> torch.Tensor:
         """The latents of an RGB picture of the working size."""
+        found = self.latents.get(self.vae_identity, picture, self._encode)
+        return found.to(self.components.device)
+
+    def _encode(self, picture: Pixels) -> torch.Tensor:
         values = vae.from_images(torch.tensor(picture)[None])
         return vae.encode(
             self.components.vae, values.to(self.components.device), self.components.info.vae_scaling_factor

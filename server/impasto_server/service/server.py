@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from impasto_protocol.errors import ImpastoError, ModelError
+from impasto_protocol.errors import ImpastoError, ModelError, ResourceError
 from impasto_protocol.home import (
     Endpoint,
     history_folder,
@@ -39,7 +39,7 @@ from .catalogue import NO_CHECKPOINT, Catalogue
 from .diagnosis import Diagnosis
 from .doors import Door, check_host, doors_of, is_loopback, open_door, warning_of
 from .estimates import Estimates, needs_of
-from .idle import IdleWatch
+from .idle import LOOK_SECONDS, IdleWatch
 from .journal import Journal
 from .kit_files import checking, install_upscalers
 from .ledger import Ledger
@@ -184,6 +184,8 @@ class Server:
                 asyncio.create_task(self._rescan(), name="impasto-rescan"),
                 asyncio.create_task(self.worker.start(), name="impasto-worker-start"),
             ]
+            if settings.free_after:
+                background.append(asyncio.create_task(self._free_when_idle(settings.free_after), name="impasto-free"))
             if self._idle is not None:
                 background.append(asyncio.create_task(self._stop_when_idle(self._idle), name="impasto-idle"))
             try:
@@ -207,6 +209,26 @@ class Server:
     def stop(self) -> None:
         """End `run`: the running job at its next step, waiting ones at once."""
         self._stopping.set()
+
+    async def free(self) -> None:
+        """Give back the memory of loaded models. Raises ResourceError `resource.busy` while a job runs or waits."""
+        if self.jobs.busy:
+            raise ResourceError(
+                "resource.busy",
+                "A job runs or waits; its models are needed. Try again when it has ended.",
+                retryable=True,
+            )
+        await self.worker.free()
+        log.info("the memory of loaded models was given back")
+
+    async def _free_when_idle(self, after: float) -> None:
+        """After each idle time that follows a job."""
+        idle, runs = IdleWatch(after, lambda: self.jobs.busy), 0
+        while True:
+            await asyncio.sleep(min(LOOK_SECONDS, max(0.01, after / 10)))
+            if idle.over and self.worker.runs != runs:
+                runs = self.worker.runs
+                await self.free()
 
     async def _stop_when_idle(self, idle: IdleWatch) -> None:
         idle.used()  # the time begins when clients can come

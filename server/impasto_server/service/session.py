@@ -23,6 +23,7 @@ from impasto_protocol.messages import (
     Error,
     File,
     Filled,
+    Free,
     Further,
     Get,
     GetFile,
@@ -125,6 +126,8 @@ class Services(Protocol):
     def revoke(self, name: str) -> None: ...
 
     def stop(self) -> None: ...
+
+    async def free(self) -> None: ...
 
 
 class Session:
@@ -319,6 +322,9 @@ class Session:
             case PairRevoke():
                 self._only_owner()
                 self.services.revoke(message.name)
+                return Ok(message.id)
+            case Free():
+                await self.services.free()
                 return Ok(message.id)
             case Shutdown():
                 self._only_owner()

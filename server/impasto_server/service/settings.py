@@ -82,5 +82,8 @@ class Settings:
     rescan: float = 10.0
     """Seconds between two looks at the model folders."""
 
+    free_after: float | None = 600.0
+    """Seconds without a job after which the memory of loaded models is given back; None or 0 is never."""
+
     stop_after: float | None = None
     """Seconds without a client and without a job after which the server stops by itself; None or 0 is never."""

@@ -30,6 +30,7 @@ from .worker_main import (
     Stopped,
     create_engine,
     device_of,
+    free_engine,
     run_job,
     start_failure,
 )
@@ -41,6 +42,9 @@ log = logging.getLogger("impasto.worker")
 
 class Worker(Protocol):
     """Runs one job at a time."""
+
+    runs: int
+    """Jobs that it was given."""
 
     @property
     def device(self) -> str:
@@ -54,6 +58,9 @@ class Worker(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """End that job soon; nothing where it does not run."""
+
+    async def free(self) -> None:
+        """Give back the memory of loaded models, between two jobs; ends when that is done."""
 
     async def close(self) -> None:
         """End the worker, with the job that may be running."""
@@ -76,6 +83,7 @@ class ThreadWorker:
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
+        self.runs = 0
         self._pool = ThreadPoolExecutor(1, "impasto-engine")
         self._engine: EngineLike | None = None
         self._current: str | None = None
@@ -92,6 +100,7 @@ class ThreadWorker:
     async def run(self, job: Job) -> AsyncGenerator[Event | Result, None]:
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[Reply] = asyncio.Queue()
+        self.runs += 1
         self._current, stop = job.id, threading.Event()
         self._stop = stop
 
@@ -129,6 +138,11 @@ class ThreadWorker:
     def cancel(self, job_id: str) -> None:
         if job_id == self._current:
             self._stop.set()
+
+    async def free(self) -> None:
+        engine = self._engine
+        if engine is not None:
+            await asyncio.wrap_future(self._pool.submit(free_engine, engine))
 
     async def close(self) -> None:
         self._stop.set()

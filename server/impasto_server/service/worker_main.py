@@ -25,10 +25,13 @@ __all__ = [
     "Begun",
     "EngineSpec",
     "Failed",
+    "Free",
+    "Freed",
     "Ready",
     "Reply",
     "Stopped",
     "create_engine",
+    "free_engine",
     "main",
     "run_job",
 ]
@@ -86,6 +89,16 @@ class Stopped:
 @dataclass(frozen=True)
 class Begun:
     """The process has taken the job: from here on its death is the job's."""
+
+
+@dataclass(frozen=True)
+class Free:
+    """Give back the memory of loaded models, between two jobs."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """It was given back."""
 
 
 Reply = Ready | Begun | Event | Result | Failed | Stopped
@@ -159,6 +172,13 @@ def start_failure(error: Exception) -> Failed:
     )
 
 
+def free_engine(engine: EngineLike) -> None:
+    """Let an engine that keeps what it loaded give it back."""
+    free = getattr(engine, "free", None)
+    if free is not None:
+        free()
+
+
 def run_job(engine: EngineLike, job: Job, emit: Emit, cancelled: Callable[[], bool]) -> Result | Failed | Stopped:
     """Run one job to its end, whatever the end is: a defect of the engine fails the job, never the worker."""
     try:
@@ -189,7 +209,7 @@ class _Child:
 
     connection: Connection
     prefix: str
-    jobs: queue.SimpleQueue[SharedJob] = field(default_factory=queue.SimpleQueue)
+    jobs: queue.SimpleQueue[SharedJob | Free] = field(default_factory=queue.SimpleQueue)
     cancelled: set[str] = field(default_factory=set)
     handed: dict[str, SharedMemory] = field(default_factory=dict)
     count: int = 0
@@ -202,7 +222,7 @@ class _Child:
                 message: Any = self.connection.recv()
             except (EOFError, OSError):
                 os._exit(0)
-            if isinstance(message, SharedJob):
+            if isinstance(message, SharedJob | Free):
                 self.jobs.put(message)
             elif isinstance(message, Cancel):
                 self.cancelled.add(message.job)
@@ -226,6 +246,10 @@ class _Child:
     def work(self, engine: EngineLike) -> None:
         while True:
             shared = self.jobs.get()
+            if isinstance(shared, Free):
+                free_engine(engine)
+                self.send(Freed())
+                continue
             self.send(Begun())
             job = replace(
                 shared.job,

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -24,6 +24,8 @@ from .worker_main import (
     Cancel,
     EngineSpec,
     Failed,
+    Free,
+    Freed,
     Ready,
     Reply,
     SharedJob,
@@ -61,6 +63,8 @@ class _Link:
         self.received = 0
         self.jobs = 0
         self.device = ""
+        self.freed = asyncio.Event()
+        """Set when the process has given memory back, or is gone."""
         self.broken = False
         """The engine could not be made; the process is ending."""
         self.reader = threading.Thread(target=self._read, name="impasto-worker-reader", daemon=True)
@@ -104,6 +108,9 @@ class _Link:
             if isinstance(message, Ready):
                 self.device = message.device
                 continue
+            if isinstance(message, Freed):
+                self._call(self.freed.set)
+                continue
             if isinstance(message, Failed) and not self.device:
                 self.broken = True
             self._post(message)
@@ -111,11 +118,15 @@ class _Link:
         # Segments that the process made and could no longer announce.
         while discard(f"{self.prefix}-out-{self.received}"):
             self.received += 1
+        self._call(self.freed.set)
         self._post(None)
 
     def _post(self, message: Reply | None) -> None:
+        self._call(self.inbox.put_nowait, message)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
         try:
-            self.loop.call_soon_threadsafe(self.inbox.put_nowait, message)
+            self.loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
             log.info("the event loop closed before the worker's last message")
 
@@ -140,6 +151,7 @@ class ProcessWorker:
     def __init__(self, spec: EngineSpec, cancel_grace: float = 10.0) -> None:
         self.spec = spec
         self.cancel_grace = cancel_grace
+        self.runs = 0
         self._link: _Link | None = None
         self._current: str | None = None
         self._cancelled = False
@@ -162,6 +174,7 @@ class ProcessWorker:
         await self._living_link()
 
     async def run(self, job: Job) -> AsyncGenerator[Event | Result, None]:
+        self.runs += 1
         self._current, self._cancelled = job.id, False
         kept: list[SharedMemory] = []
         link, running = None, False
@@ -228,6 +241,17 @@ class ProcessWorker:
             log.info("the worker process was gone when a job was cancelled")
         if self._killer is None:
             self._killer = asyncio.get_running_loop().call_later(self.cancel_grace, self._kill, link)
+
+    async def free(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        link.freed.clear()
+        try:
+            link.send(Free())
+        except OSError:
+            return  # a process that is gone holds nothing
+        await link.freed.wait()
 
     async def close(self) -> None:
         link, self._link = self._link, None
