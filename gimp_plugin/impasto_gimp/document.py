@@ -21,9 +21,11 @@ __all__ = [
     "is_indexed",
     "is_open",
     "is_shown",
+    "keep_identity",
     "layer_of",
     "open_new",
     "paste",
+    "read_identity",
     "read_layer",
     "read_recipe",
     "read_visible",
@@ -34,6 +36,8 @@ __all__ = [
 FORMAT = "rgba8"
 RECIPE = "impasto-recipe"
 """The parasite of a layer that Impasto made."""
+IDENTITY = "impasto-document"
+"""The parasite of an image with its name."""
 _RGBA = "R'G'B'A u8"
 _SELECTION = "Y u8"
 """The selection's own format: with "Y' u8" a gamma curve would bend the soft edge."""
@@ -151,19 +155,29 @@ def paste(
     results: Sequence[ResultLayer],
     recipes: Sequence[bytes],
     above: Optional[Any] = None,
+    group: str = "",
 ) -> List[Any]:
     """Add a layer for each result at its place, all in one undo step; the layers, in the order of the results.
 
-    They lie just above the layer `above` while that is there, else on top. The layers that were selected stay so.
+    They lie just above the layer `above` while that is there, else on top; with `group` in a new group of that name.
+    The layers that were selected stay so.
     """
     selected = image.get_selected_layers()
     layers: List[Any] = []
     image.undo_group_start()
     try:
+        folder = Gimp.GroupLayer.new(image, group) if group else None
+        if folder is not None:
+            image.insert_layer(folder, None, 0)
         for result, recipe in zip(results, recipes):
             layer = _new_layer(image, result)
-            parent, position = None, 0
-            if above is not None and above.is_valid() and above.get_image().get_id() == image.get_id():
+            parent, position = folder, 0
+            if (
+                folder is None
+                and above is not None
+                and above.is_valid()
+                and above.get_image().get_id() == image.get_id()
+            ):
                 parent, position = above.get_parent(), image.get_item_position(above)
             # Whole before it is in the image: nobody sees a layer without its pixels.
             _fill(layer, result, recipe)
@@ -194,10 +208,28 @@ def open_new(result: ResultLayer, recipe: bytes, resolution: Tuple[float, float]
     return image
 
 
+def keep_identity(image: Any, identity: str) -> None:
+    """Store a name for the image in itself: it is saved with the XCF file. No undo step."""
+    image.attach_parasite(Gimp.Parasite.new(IDENTITY, Gimp.PARASITE_PERSISTENT, identity.encode()))
+
+
+def read_identity(image: Any) -> str:
+    """The name that was stored, or ""."""
+    parasite = image.get_parasite(IDENTITY)
+    return "" if parasite is None else bytes(parasite.get_data()).decode("ascii", "replace")
+
+
 def read_recipe(layer: Any) -> bytes:
     """The recipe kept with a layer, or no bytes."""
     parasite = layer.get_parasite(RECIPE)
     return b"" if parasite is None else bytes(parasite.get_data())
+
+
+def _place(image: Any, folder: Optional[Any], above: Optional[Any]) -> Tuple[Optional[Any], int]:
+    """The parent of a new layer and its place: in the folder, else just above a layer of this image, or on top."""
+    if folder is None and above is not None and above.is_valid() and above.get_image().get_id() == image.get_id():
+        return above.get_parent(), image.get_item_position(above)
+    return folder, 0
 
 
 def _new_layer(image: Any, result: ResultLayer) -> Any:

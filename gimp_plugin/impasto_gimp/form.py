@@ -69,6 +69,10 @@ class Form(Gtk.Box):
         """What the painter chose, by parameter name."""
         return self.model.overrides()
 
+    def chosen(self) -> Dict[str, Any]:
+        """The same with what another mode has."""
+        return self.model.chosen()
+
     def set_overrides(self, values: Mapping[str, Any]) -> None:
         self.model.set_overrides(values)
         self._show()

@@ -60,6 +60,19 @@ class GimpHost(Host):
     def _named(self, image: Any) -> Sequence[Any]:
         return list(image.get_selected_drawables()) if self._drawables is None else self._drawables
 
+    def active_layer(self, document: Any) -> Optional[Any]:
+        layers = document.get_selected_layers()
+        return layers[0] if len(layers) == 1 else None
+
+    def key_of(self, document: Any) -> int:
+        return int(document.get_id())
+
+    def identity_of(self, document: Any) -> str:
+        return pixels.read_identity(document)
+
+    def keep_identity(self, document: Any, identity: str) -> None:
+        pixels.keep_identity(document, identity)
+
     def region_of(self, document: Any) -> Optional[Region]:
         return pixels.region_of(document)
 
@@ -91,9 +104,14 @@ class GimpHost(Host):
         return pixels.read_recipe(layer)
 
     def paste(
-        self, document: Any, results: Sequence[ResultLayer], recipes: Sequence[bytes], above: Optional[Any] = None
+        self,
+        document: Any,
+        results: Sequence[ResultLayer],
+        recipes: Sequence[bytes],
+        above: Optional[Any] = None,
+        group: str = "",
     ) -> str:
-        self.pasted = pixels.paste(document, results, recipes, above)
+        self.pasted = pixels.paste(document, results, recipes, above, group)
         if self.pasted and pixels.is_indexed(document):
             return "This image has a palette: the layer took its colours. Convert the image to RGB for all."
         return ""

@@ -6,15 +6,17 @@ import functools
 from typing import Any, Dict, Optional
 
 from gi.repository import Gimp
-from impasto_client.controller import Shown
-from impasto_client.wording import describe, describe_connection
+from impasto_client.document import ResultLayer
+from impasto_client.gallery import Shown
+from impasto_client.wording import describe, describe_connection, describe_plan
 
 from . import kept
 from .arguments import built_in_modes
 from .controller import Controller
 from .names import ACTIONS
-from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, over, row
-from .widgets import Picture, Strip
+from .queue_list import QueueList, help_button
+from .result_box import ResultBox
+from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, row, with_menu
 from .wishes import Wishes
 
 __all__ = ["Panel"]
@@ -22,7 +24,6 @@ __all__ = ["Panel"]
 POLL = 300
 """Milliseconds between two looks at the images and the selection: GIMP does not tell when they change."""
 SAVE_AFTER = 800
-PICTURE_HEIGHT = 240
 LAMPS = {"connected": "#6db37c", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#d0604a", "lost": "#d0604a"}
 
 
@@ -58,7 +59,9 @@ class Panel(Gtk.Window):
         self.image.set_name("impasto_image")
         self.image.set_tooltip_text("The image to work on.")
         self.image.set_no_show_all(True)
-        page = column(self._choice(), self.image, self.wishes.top, *self._action(), *self._outcome(), self.wishes.more)
+        self.results = ResultBox(self.controller, self.current_image)
+        self.strip, self.picture = self.results.strip, self.results.picture
+        page = column(self._choice(), self.image, self.wishes.top, *self._action(), self.results, self.wishes.more)
         page.set_border_width(8)
         scroll = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER)
         scroll.add(page)
@@ -96,32 +99,20 @@ class Panel(Gtk.Window):
         self.progress.set_name("impasto_progress")
         self.message = label(name="impasto_message")
         self.message.set_selectable(True)
+        self.queue = QueueList()
+        start = with_menu(
+            self.button,
+            "places",
+            [
+                ("Start before the jobs that wait", lambda: self.ask("front")),
+                ("Start instead of the jobs that wait", lambda: self.ask("replace")),
+            ],
+        )
+        self.places = start.get_children()[-1]
+        self.places.set_tooltip_text("More ways to start: before the jobs that wait, or instead of them.")
         for widget in (self.cancel, self.hint, self.progress, self.message):
             widget.set_no_show_all(True)
-        return row(self.button, self.cancel), self.hint, self.progress, self.message
-
-    def _outcome(self) -> Any:
-        self.picture = Picture(PICTURE_HEIGHT)
-        self.result_text = label(css="impasto-quiet", wrap=False)
-        self.compare = Gtk.Button(label="Compare")
-        self.compare.set_name("impasto_compare")
-        self.compare.set_tooltip_text("Hold it down to see the place as it was. The image is not touched.")
-        self.use = Gtk.Button(label="Use settings")
-        self.use.set_name("impasto_use")
-        self.use.set_tooltip_text("Take over the prompt, the seed and the settings of this picture.")
-        self.add_layer = Gtk.Button(label="Add layer")
-        self.add_layer.set_name("impasto_apply")
-        self.add_layer.set_tooltip_text("Add this picture as a layer, once more or to another image.")
-        buttons = Gtk.Box(spacing=4)
-        for button in (self.compare, self.use, self.add_layer):
-            button.get_style_context().add_class("impasto-small")
-            buttons.pack_start(button, True, True, 0)
-        self.result_line = column(self.result_text, buttons, spacing=2, name="impasto_result")
-        self.result_line.show_all()
-        self.result_line.set_no_show_all(True)
-        self.result_line.hide()
-        self.strip = Strip()
-        return self.picture, self.result_line, self.strip
+        return row(start, self.cancel), self.hint, self.progress, self.queue, self.message
 
     def _footer(self) -> Any:
         self.lamp = Gtk.Label(label="●")
@@ -134,6 +125,8 @@ class Panel(Gtk.Window):
         footer.pack_start(self.lamp, False, False, 0)
         footer.reorder_child(self.lamp, 0)
         footer.pack_start(self.retry, False, False, 0)
+        self.help = help_button()
+        footer.pack_start(self.help, False, False, 0)
         footer.set_border_width(6)
         return footer
 
@@ -143,13 +136,9 @@ class Panel(Gtk.Window):
         self.button.connect("clicked", lambda *_: self.ask())
         self.cancel.connect("clicked", lambda *_: self.controller.cancel())
         self.retry.connect("clicked", lambda *_: self.controller.try_again())
-        self.compare.connect("pressed", lambda *_: self.picture.compare(True))
-        self.compare.connect("released", lambda *_: self.picture.compare(False))
-        self.use.connect("clicked", lambda *_: self._use_settings())
-        self.add_layer.connect("clicked", lambda *_: self._apply(self.strip.current()))
-        self.image.connect("changed", lambda *_: self._refresh_action())
-        self.strip.chosen = self._show_result
-        self.strip.wanted = self._apply
+        self.image.connect("changed", lambda *_: self._look())
+        self.results.used = self._use_settings
+        self.queue.cancelled = lambda id: self.controller.cancel(id) if id else self.controller.cancel_all()
         self.wishes.submitted = self.ask
         self.wishes.changed = self._touched
         for mode, button in self.modes.items():
@@ -176,8 +165,12 @@ class Panel(Gtk.Window):
             if self.image.get_active_id() is None and found:
                 self.image.set_active_id(str(max(found)))
             self.image.set_visible(len(found) > 1)
-        self._refresh_action()
+        self._look()
         return True
+
+    def _look(self) -> None:
+        self._refresh_action()
+        self.results.look()
 
     def current_image(self) -> Optional[Any]:
         """The image to work on, or None."""
@@ -204,9 +197,9 @@ class Panel(Gtk.Window):
             self.present()
         return False
 
-    def ask(self) -> bool:
+    def ask(self, place: str = "back") -> bool:
         """Start a job with what the panel shows; where that cannot be, say why."""
-        return self.controller.ask(self.mode, self.current_image(), self.wishes.params())
+        return self.controller.ask(self.mode, self.current_image(), self.wishes.params(), place)
 
     def _mode_clicked(self, mode: str, button: Any) -> None:
         if button.get_active() and mode != self.mode:
@@ -221,33 +214,15 @@ class Panel(Gtk.Window):
         self.button.set_label(action.button)
         self.button.set_tooltip_text(action.tip)
 
-    def _apply(self, item: Optional[Shown]) -> None:
-        if item is not None:
-            self.controller.apply(item.result, self.current_image())
-
-    def _use_settings(self) -> None:
-        item = self.strip.current()
-        mode = item.result.recipe.get("mode") if item is not None else None
-        if item is not None and mode in self.modes:
-            self.modes[mode].set_active(True)
-            self.wishes.set_params({**item.result.recipe.get("params", {}), "seed": item.result.seed})
+    def _use_settings(self, shown: Shown) -> None:
+        if shown.mode in self.modes:
+            self.modes[shown.mode].set_active(True)
+            self.wishes.set_params(shown.params)
 
     # ---- showing the state
 
-    def _add_result(self, shown: Shown, last: bool) -> None:
-        result = shown.result
-        if not last:
-            self.wishes.seed.set_last(result.seed)
-        after = over(shown.before, shown.small)
-        tip = f"{result.name}\nSeed {result.seed}. Double click adds it as a layer."
-        self.strip.add_item(shown, after, tip, last)
-
-    def _show_result(self, item: Shown) -> None:
-        self.picture.show_picture(over(item.before, item.small), item.before)
-        self.result_text.set_text(item.result.name)
-        self.compare.set_sensitive(item.before is not None)
-        self.use.set_sensitive(item.result.recipe.get("mode") in self.modes)
-        self.result_line.show()
+    def _add_result(self, result: ResultLayer) -> None:
+        self.wishes.seed.set_last(result.seed)
 
     def refresh(self) -> None:
         """Show everything that the controller knows."""
@@ -260,17 +235,26 @@ class Panel(Gtk.Window):
         self._refresh_footer()
 
     def _refresh_action(self) -> None:
-        obstacle = self.controller.obstacle(self.mode, self.current_image())
-        self.button.set_sensitive(not obstacle)
-        self.hint.set_text(obstacle)
-        self.hint.set_visible(bool(obstacle))
+        image = self.current_image()
+        text = self.controller.obstacle(self.mode, image)
+        self.button.set_sensitive(not text)
+        self.places.set_sensitive(not text)
+        self.controller.expect(self.mode, image, {} if text else self.wishes.params())
+        estimate = self.controller.estimate
+        if not text and estimate.error is not None:
+            text = estimate.error.message
+        elif not text and estimate.plan is not None:
+            text = describe_plan(estimate.plan)
+        self.hint.set_text(text)
+        self.hint.set_visible(bool(text))
 
     def _refresh_job(self) -> None:
-        job = self.controller.running()
+        job, active = self.controller.running(), self.controller.jobs.active
         self.cancel.set_visible(job is not None)
         self.progress.set_visible(job is not None)
+        self.queue.show_jobs(active)
         if job is not None:
-            waiting = len(self.controller.jobs.active) - 1
+            waiting = len(active) - 1
             self.progress.set_text(describe(job) + (f" ({waiting} more waiting)" if waiting else ""))
             if job.state in ("running", "fetching"):
                 self.progress.set_fraction(job.fraction)
@@ -278,15 +262,10 @@ class Panel(Gtk.Window):
                 self.progress.pulse()
             if job.preview is not None and job.preview is not self._preview_shown:
                 self._preview_shown = job.preview
-                self.picture.show_picture(_decoded(job.preview))
-                self.result_line.hide()
-        elif not self.result_line.get_visible():
+                self.results.preview(_decoded(job.preview))
+        else:
             self._preview_shown = None
-            current = self.strip.current()
-            if current is not None:
-                self._show_result(current)
-            else:
-                self.picture.show_picture(None)
+            self.results.preview(None)
         notice = self.controller.notice
         self.message.set_visible(notice is not None)
         if notice is not None:

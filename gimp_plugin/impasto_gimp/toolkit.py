@@ -11,7 +11,20 @@ for module, version in (("Gdk", "3.0"), ("GdkPixbuf", "2.0"), ("Gtk", "3.0"), ("
 
 from gi.repository import Gdk, GdkPixbuf, GimpUi, GLib, Gtk, Pango  # noqa: E402
 
-__all__ = ["GLib", "Gdk", "GdkPixbuf", "GimpUi", "Gtk", "Pango", "column", "label", "pixbuf_of", "row", "style"]
+__all__ = [
+    "GLib",
+    "Gdk",
+    "GdkPixbuf",
+    "GimpUi",
+    "Gtk",
+    "Pango",
+    "column",
+    "label",
+    "pixbuf_of",
+    "row",
+    "style",
+    "with_menu",
+]
 
 CSS = b"""
 .impasto-modes button { padding: 4px 6px; }
@@ -67,6 +80,23 @@ def label(text: str = "", name: str = "", css: str = "", wrap: bool = True) -> A
     if css:
         made.get_style_context().add_class(css)
     return made
+
+
+def with_menu(button: Any, name: str, entries: Any) -> Any:
+    """The button with further ways to do the same behind an arrow."""
+    menu = Gtk.Menu()
+    for text, deed in entries:
+        entry = Gtk.MenuItem(label=text)
+        entry.connect("activate", lambda _, deed=deed: deed())
+        menu.append(entry)
+    menu.show_all()
+    arrow = Gtk.MenuButton(popup=menu)
+    arrow.set_name(f"impasto_{name}")
+    both = Gtk.Box()
+    both.get_style_context().add_class("linked")
+    both.pack_start(button, True, True, 0)
+    both.pack_start(arrow, False, False, 0)
+    return both
 
 
 def pixbuf_of(pixels: bytes, width: int, height: int, longest: int = 0) -> Any:

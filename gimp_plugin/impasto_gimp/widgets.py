@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Sequence
+
+from impasto_client.gallery import Key
+from impasto_client.prompt_edit import shift_weight
 
 from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, fitted, label, over, row
 
 __all__ = ["Picture", "Prompt", "Seed", "Strip"]
 
 THUMB = 56
-KEEP = 12
 MAX_SEED = 2**32 - 1
+WEIGHTS = {Gdk.KEY_Up: 1, Gdk.KEY_KP_Up: 1, Gdk.KEY_Down: -1, Gdk.KEY_KP_Down: -1}
+"""With Ctrl: steps by which the weight of words changes."""
 
 
 class Prompt(Gtk.Overlay):
-    """A text of several lines with a hint while it is empty. Ctrl+Return calls `submitted`, changes call `changed`."""
+    """A text of several lines with a hint while it is empty. Ctrl+Return calls `submitted`, changes call `changed`;
+    Ctrl+Up and Ctrl+Down weigh the words that are selected or under the caret.
+    """
 
     def __init__(self, hint: str, lines: int, name: str) -> None:
         super().__init__()
@@ -24,7 +30,10 @@ class Prompt(Gtk.Overlay):
         for side in ("left", "right", "top", "bottom"):
             getattr(self.view, f"set_{side}_margin")(6)
         self.view.set_name(name)
-        self.view.set_tooltip_text("(word:1.2) stresses, [word] weakens. Ctrl+Return starts.")
+        self.view.set_tooltip_text(
+            "(word:1.2) stresses, [word] weakens. Ctrl+Return starts;\n"
+            "Ctrl+Up and Ctrl+Down weigh the words that are selected or under the caret."
+        )
         frame = Gtk.ScrolledWindow(shadow_type=Gtk.ShadowType.IN, hscrollbar_policy=Gtk.PolicyType.NEVER)
         frame.set_size_request(-1, 20 * lines + 12)
         frame.add(self.view)
@@ -52,10 +61,23 @@ class Prompt(Gtk.Overlay):
         self.changed()
 
     def _key(self, _: Any, event: Any) -> bool:
-        if event.keyval in (Gdk.KEY_Return, Gdk.KEY_KP_Enter) and event.state & Gdk.ModifierType.CONTROL_MASK:
+        if not event.state & Gdk.ModifierType.CONTROL_MASK:
+            return False
+        if event.keyval in (Gdk.KEY_Return, Gdk.KEY_KP_Enter):
             self.submitted()
             return True
+        if event.keyval in WEIGHTS:
+            self._weigh(WEIGHTS[event.keyval])
+            return True
         return False
+
+    def _weigh(self, steps: int) -> None:
+        buffer = self.view.get_buffer()
+        start, end = buffer.get_iter_at_mark(buffer.get_insert()), buffer.get_iter_at_mark(buffer.get_selection_bound())
+        edit = shift_weight(self.text, start.get_offset(), end.get_offset(), steps)
+        if edit.text != self.text:
+            buffer.set_text(edit.text)
+        buffer.select_range(buffer.get_iter_at_offset(edit.end), buffer.get_iter_at_offset(edit.start))
 
 
 class Seed(Gtk.Box):
@@ -162,67 +184,114 @@ class Picture(Gtk.EventBox):
 
 
 class Strip(Gtk.ScrolledWindow):
-    """Thumbnails of the last results, the newest first. `chosen` hears of a click, `wanted` of a double click."""
+    """Thumbnails of results, the newest first. `chosen` hears of a click, `wanted` of a double click, `older` of the
+    wish to see more. With Ctrl several are selected.
+    """
 
     def __init__(self) -> None:
         super().__init__(vscrollbar_policy=Gtk.PolicyType.NEVER)
         self.set_name("impasto_results")
         self.chosen: Callable[[Any], None] = lambda _: None
         self.wanted: Callable[[Any], None] = lambda _: None
+        self.older: Callable[[], None] = lambda: None
         self.items: List[Any] = []
         self._buttons: List[Any] = []
+        self._current: Optional[Key] = None
         self._quiet = False
         self._row = row(spacing=2)
+        self._more = Gtk.Button(label="Older…")
+        self._more.set_name("impasto_older")
+        self._more.connect("clicked", lambda *_: self.older())
         self.add(self._row)
         self.set_no_show_all(True)
         self._row.show()
 
-    def add_item(self, item: Any, pixbuf: Any, tip: str, last: bool = False) -> None:
-        """Put a new result in front and choose it; with `last`, at the end."""
+    def show_items(self, items: Sequence[Any], more: bool) -> None:
+        """List these; the one that is looked at stays so, but a new one in front is looked at."""
+        old = [shown.key for shown in self.items]
+        keys = [shown.key for shown in items]
+        smalls = [id(shown.small) for shown in self.items]
+        self.items = list(items)
+        if keys != old:
+            for child in self._row.get_children():
+                self._row.remove(child)
+            kept = dict(zip(old, self._buttons))
+            self._buttons = [kept.get(key) or self._button(key) for key in keys]
+            for button in self._buttons:
+                self._row.pack_start(button, False, False, 0)
+            self._row.pack_start(self._more, False, False, 0)
+            smalls = []
+        self._more.set_visible(more)
+        for at, shown in enumerate(self.items):
+            button = self._buttons[at]
+            if at >= len(smalls) or smalls[at] != id(shown.small):
+                self._dress(button, shown)
+            star = "★ " if shown.starred else ""
+            button.set_tooltip_text(f"{star}{shown.name}\nSeed {shown.seed}. Double click adds it as a layer.")
+        fresh = bool(keys) and bool(old) and keys[0] not in old and keys[1:2] == old[:1]
+        if fresh or self._current not in keys:
+            self._current = keys[0] if keys else None
+            self._select()
+            self.get_hadjustment().set_value(0)
+        self.set_visible(bool(keys))
+
+    def _button(self, key: Key) -> Any:
         button = Gtk.ToggleButton()
         button.get_style_context().add_class("impasto-thumb")
-        button.add(Gtk.Image.new_from_pixbuf(_square(pixbuf, THUMB)))
-        button.set_tooltip_text(tip)
-        button.connect("toggled", self._toggled)
+        button.key = key
         button.connect("button-press-event", self._pressed)
-        button.show_all()
-        at = len(self.items) if last else 0
-        self.items.insert(at, item)
-        self._buttons.insert(at, button)
-        self._row.pack_start(button, False, False, 0)
-        self._row.reorder_child(button, at)
-        while len(self.items) > KEEP:
-            self.items.pop()
-            self._buttons.pop().destroy()
-        self.show()
-        if not last or self.current() is None:
-            self._choose(self._buttons[at])
-        if not last:
-            self.get_hadjustment().set_value(0)
+        button.connect("toggled", self._toggled)
+        button.show()
+        return button
+
+    def _dress(self, button: Any, shown: Any) -> None:
+        if button.get_child() is not None:
+            button.remove(button.get_child())
+        if shown.small is None:
+            picture = Gtk.Image.new_from_icon_name("image-loading", Gtk.IconSize.DND)
+            picture.set_size_request(THUMB, THUMB)
+        else:
+            picture = Gtk.Image.new_from_pixbuf(_square(over(shown.before, shown.small), THUMB))
+        picture.show()
+        button.add(picture)
 
     def current(self) -> Optional[Any]:
         """The result that is looked at."""
-        return next((item for item, b in zip(self.items, self._buttons) if b.get_active()), None)
+        return next((item for item in self.items if item.key == self._current), None)
+
+    def selected(self) -> List[Any]:
+        """All that are chosen, in the order of the strip."""
+        return [item for item, button in zip(self.items, self._buttons) if button.get_active()]
 
     def choose(self, index: int) -> None:
         """Look at another result, as a click does."""
-        self._choose(self._buttons[index])
+        self._look_at(self.items[index].key)
 
-    def _choose(self, button: Any) -> None:
+    def _look_at(self, key: Key, more: bool = False) -> None:
+        self._current = key
+        self._select(more)
+        item = self.current()
+        if item is not None:
+            self.chosen(item)
+
+    def _select(self, more: bool = False) -> None:
         self._quiet = True
-        for other in self._buttons:
-            other.set_active(other is button)
+        for button in self._buttons:
+            button.set_active(button.key == self._current or (more and button.get_active()))
         self._quiet = False
-        item = self.items[self._buttons.index(button)]
-        self.chosen(item)
 
     def _toggled(self, button: Any) -> None:
         if not self._quiet:
-            self._choose(button)
+            self._look_at(button.key)
 
     def _pressed(self, button: Any, event: Any) -> bool:
-        if event.type == Gdk.EventType.DOUBLE_BUTTON_PRESS and button in self._buttons:
-            self.wanted(self.items[self._buttons.index(button)])
+        if event.type == Gdk.EventType.DOUBLE_BUTTON_PRESS:
+            item = next((item for item in self.items if item.key == button.key), None)
+            if item is not None:
+                self.wanted(item)
+            return True
+        if event.state & Gdk.ModifierType.CONTROL_MASK and event.type == Gdk.EventType.BUTTON_PRESS:
+            self._look_at(button.key, more=True)
             return True
         return False
 

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping
 
 from impasto_client import wishes as state
 from impasto_client.events import ServerCatalog
+from impasto_client.ways import family_of
 from impasto_protocol.schema import Mode
 
 from .form import Form, spin_scale
@@ -80,9 +81,7 @@ class Wishes:
         self.scale.set_visible(not paints)
         self.scale.set_no_show_all(paints)
         self.strength.set_tooltip_text(state.strength_tip(name))
-        if name in self._state.strengths:
-            self.strength.write(self._state.strengths[name])
-        self.form.set_overrides(self._state.more.get(name, {}))
+        self._show_family()
         self._describe()
 
     def set_catalog(self, catalog: ServerCatalog) -> None:
@@ -124,7 +123,7 @@ class Wishes:
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""
         self._read()
-        return self._state.params(self.mode, self.model.get_active_id() or "")
+        return self._state.params(self.mode, self.model.get_active_id() or "", self.form.overrides())
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         """Show parameters, those of a recipe for example; what they do not name goes back to its default."""
@@ -148,9 +147,10 @@ class Wishes:
         wishes = self._state
         wishes.prompt, wishes.negative_prompt = self.prompt.text, self.negative.text
         wishes.scale, wishes.seed = self.scale.read(), self.seed.seed()
-        if self.mode in wishes.strengths:
-            wishes.strengths[self.mode] = self.strength.read()
-        wishes.more[self.mode] = self.form.overrides()
+        family = family_of(self.mode)
+        if family in wishes.strengths:
+            wishes.strengths[family] = self.strength.read()
+        wishes.more[family] = self.form.chosen()
 
     def _write(self) -> None:
         """Show in the widgets what is wished for."""
@@ -158,11 +158,16 @@ class Wishes:
         self.prompt.text, self.negative.text = wishes.prompt, wishes.negative_prompt
         self.scale.write(wishes.scale)
         self.seed.set_seed(wishes.seed)
-        if self.mode in wishes.strengths:
-            self.strength.write(wishes.strengths[self.mode])
         if wishes.model:
             self.model.set_active_id(wishes.model)
-        self.form.set_overrides(wishes.more.get(self.mode, {}))
+        self._show_family()
+
+    def _show_family(self) -> None:
+        """What the modes of one choice share."""
+        family = family_of(self.mode)
+        if family in self._state.strengths:
+            self.strength.write(self._state.strengths[family])
+        self.form.set_overrides(self._state.more.get(family, {}))
 
     def _touched(self, *_: Any) -> None:
         filled = bool(self.negative.text.strip())

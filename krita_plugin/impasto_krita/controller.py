@@ -16,12 +16,13 @@ class _Signals(QObject):
     """What Qt carries; `arrived` from the runner's threads to the main thread."""
 
     changed = pyqtSignal()
-    added = pyqtSignal(object, bool)
+    added = pyqtSignal(object)
+    listed = pyqtSignal()
     arrived = pyqtSignal(object)
 
 
 class Controller(Base):
-    """Dockers show the state at every `signals.changed` and `signals.added`."""
+    """Dockers show the state at every `signals.changed`, the strip at every `signals.listed`."""
 
     def __init__(self, host_name: str, parent: Optional[Any] = None) -> None:
         self.signals = _Signals(parent)
@@ -30,3 +31,4 @@ class Controller(Base):
         super().__init__(KritaHost(), host_name, self.signals.arrived.emit)
         self.changed = self.signals.changed.emit
         self.added = self.signals.added.emit
+        self.gallery.changed = self.signals.listed.emit

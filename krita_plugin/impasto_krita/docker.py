@@ -6,28 +6,35 @@ import functools
 import json
 from typing import Any, Dict, Optional
 
-from impasto_client.controller import Shown
+from impasto_client.document import ResultLayer
+from impasto_client.gallery import Shown
+from impasto_client.ways import AUTOMATIC, CHOICES, WAYS, actions, choice_of, family_of, mode_for
 from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
-from impasto_client.wording import describe, describe_connection
+from impasto_client.wording import describe, describe_connection, describe_plan
+from impasto_protocol.home import home_folder, log_file
 from krita import DockWidget, Krita
 
 from . import document as pixels
-from .actions import ACTIONS
 from .controller import Controller
 from .icons import dot, icon
 from .panel import Panel
 from .qt import (
+    QApplication,
     QColor,
+    QDesktopServices,
     QEvent,
     QImage,
     Qt,
     QTimer,
+    QUrl,
 )
+from .result_box import ResultBox
 from .widgets import quiet_color, tint, warning_color
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
 DOCKER_ID = "impasto_docker"
+ACTIONS = actions("document")
 POLL = 200
 """Milliseconds between two looks at the selection: Krita does not tell when it changes. One look takes microseconds."""
 DOTS = {"connected": "#5aa469", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#c8553d", "lost": "#c8553d"}
@@ -40,18 +47,22 @@ class ImpastoDocker(DockWidget):
         super().__init__()
         self.controller = controller
         self.setWindowTitle("Impasto")
-        self.panel = Panel()
+        self.results = ResultBox(controller, pixels.active_document)
+        self.panel = Panel(self.results)
         self.setWidget(self.panel)
-        self.mode = ACTIONS[0].mode
+        self.choice, self.way = CHOICES[0][0], AUTOMATIC
+        self.mode = "inpaint"
+        """The mode of the server that the button starts now."""
         self._shown_rev = ""
         self.wishes = Wishes()
         self._shown_preview: Optional[bytes] = None
         self._restore()
         self._write()
+        self.mode = self._meant()
         self._show_mode()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL)
-        self._timer.timeout.connect(self._refresh_action)
+        self._timer.timeout.connect(self._look)
         self._saver = QTimer(self)
         self._saver.setSingleShot(True)
         self._saver.setInterval(500)
@@ -59,25 +70,27 @@ class ImpastoDocker(DockWidget):
         self._connect()
         controller.signals.changed.connect(self.refresh)
         controller.signals.added.connect(self._add_result)
-        for shown in reversed(controller.shown):
-            self.panel.strip.add(shown)
+        controller.signals.listed.connect(self.results.refresh)
         self.panel.restyle()
         self.refresh()
 
     def _connect(self) -> None:
         panel, controller = self.panel, self.controller
-        panel.button.clicked.connect(self.ask)
-        panel.cancel.clicked.connect(controller.cancel)
+        panel.button.clicked.connect(lambda *_: self.ask())
+        panel.cancel.clicked.connect(lambda *_: controller.cancel())
         panel.retry.clicked.connect(controller.try_again)
         panel.model.activated.connect(self._model_chosen)
-        panel.add_layer.clicked.connect(self._add_again)
-        panel.strip.chosen.connect(self._show_result)
-        panel.strip.itemClicked.connect(lambda _: self._show_result(panel.strip.current()))
-        panel.strip.wanted.connect(self._apply)
+        panel.next.triggered.connect(functools.partial(self.ask, "front"))
+        panel.instead.triggered.connect(functools.partial(self.ask, "replace"))
+        panel.queue.cancelled.connect(lambda id: controller.cancel(id) if id else controller.cancel_all())
+        panel.open_log.triggered.connect(lambda *_: QDesktopServices.openUrl(QUrl.fromLocalFile(str(_log()))))
+        panel.copy_log.triggered.connect(lambda *_: QApplication.clipboard().setText(str(_log())))
+        panel.way.activated.connect(lambda *_: self.set_way(panel.way.currentData()))
+        self.results.used.connect(self.use_settings)
         for prompt in (panel.prompt, panel.negative):
-            prompt.submitted.connect(self.ask)
-        for mode, button in panel.modes.items():
-            button.clicked.connect(functools.partial(self._mode_clicked, mode))
+            prompt.submitted.connect(lambda *_: self.ask())
+        for choice, button in panel.choices.items():
+            button.clicked.connect(functools.partial(self._chosen, choice))
         changes = (panel.prompt.textChanged, panel.negative.textChanged, panel.strength.changed, panel.scale.changed)
         for signal in (*changes, panel.seed.changed, panel.form.changed):
             signal.connect(self._touched)
@@ -86,7 +99,7 @@ class ImpastoDocker(DockWidget):
 
     def canvasChanged(self, canvas: Any) -> None:
         """Krita calls this when another view comes to the front."""
-        self._refresh_action()
+        self._look()
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
@@ -110,40 +123,84 @@ class ImpastoDocker(DockWidget):
         self.set_mode(mode)
         self.ask()
 
-    def ask(self) -> None:
+    def ask(self, place: str = "back", *_: Any) -> None:
         """Start a job with what the docker shows; where that cannot be, say why."""
-        if not self.controller.ask(self.mode, pixels.active_document(), self.params()) and not self.isVisible():
+        self._follow()
+        document = pixels.active_document()
+        if not self.controller.ask(self.mode, document, self.params(), place) and not self.isVisible():
             view = Krita.instance().activeWindow().activeView()
             if view is not None and self.controller.notice is not None:
                 view.showFloatingMessage(self.controller.notice.text, icon("layer", self.palette()), 3000, 1)
 
     def set_mode(self, mode: str) -> None:
-        """Show the settings of another action; what was set for the last one is kept."""
-        if mode == self.mode:
+        """Choose what leads to this mode, whatever is there."""
+        self._choose(*choice_of(mode))
+
+    def set_way(self, way: str) -> None:
+        """Say what "paint" means, or leave it to what is there."""
+        self._choose(self.choice, way)
+
+    def _chosen(self, choice: str, *_: Any) -> None:
+        self._choose(choice, self.way)
+
+    def _choose(self, choice: str, way: str) -> None:
+        if (choice, way) != (self.choice, self.way):
+            self._read()
+            self.choice = choice
+            if choice == "paint":
+                self.way = way
+            self._follow(read=False)
+            self._show_mode()
+            self.refresh()
+            self._touched()
+
+    def _meant(self) -> str:
+        """The mode that the choice means with what is there now."""
+        document = pixels.active_document()
+        selected = document is not None and pixels.selected_box(document) is not None
+        return mode_for(self.choice, self.way, selected, self.panel.strength.value)
+
+    def _follow(self, read: bool = True) -> None:
+        """Show the settings of another mode where what is there means that; what was set for the last one is kept."""
+        mode = self._meant()
+        if mode != self.mode:
+            if read:
+                self._read()
+            self.mode = mode
+            self._show_mode()
+
+    def use_settings(self, shown: Shown) -> None:
+        """Take over how a result was made."""
+        if shown.mode not in ACTIONS:
             return
         self._read()
-        self.mode = mode
+        catalog = self.controller.catalog
+        known = catalog.mode(shown.mode) if catalog is not None else None
+        self.wishes.take(shown.mode, shown.params, known.params if known is not None else ())
+        self.choice, way = choice_of(shown.mode)
+        self.way = way if self.choice == "paint" else self.way
+        self.mode = shown.mode
+        self._write()
         self._show_mode()
+        self._fill_models()
         self.refresh()
         self._touched()
 
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""
         self._read()
-        return self.wishes.params(self.mode, self.panel.model.currentData() or "")
-
-    def _mode_clicked(self, mode: str, *_: Any) -> None:
-        self.set_mode(mode)
+        return self.wishes.params(self.mode, self.panel.model.currentData() or "", self.panel.form.overrides())
 
     def _read(self) -> None:
         """Note what the widgets show."""
         panel, wishes = self.panel, self.wishes
         wishes.prompt, wishes.negative_prompt = panel.prompt.toPlainText(), panel.negative.toPlainText()
         wishes.scale, wishes.seed = panel.scale.value, panel.seed.seed()
-        if self.mode in wishes.strengths:
-            wishes.strengths[self.mode] = panel.strength.value
+        family = family_of(self.mode)
+        if family in wishes.strengths:
+            wishes.strengths[family] = panel.strength.value
         if self._shown_rev:  # before the server has described them there is nothing to see
-            wishes.more[self.mode] = panel.form.overrides()
+            wishes.more[family] = panel.form.chosen()
 
     def _write(self) -> None:
         """Show in the widgets what is wished for, but for what depends on the mode."""
@@ -155,12 +212,12 @@ class ImpastoDocker(DockWidget):
 
     def _show_mode(self) -> None:
         """The choice, the button and the settings of the action that is chosen."""
-        action = next(action for action in ACTIONS if action.mode == self.mode)
-        self.panel.show_action(action)
-        if self.mode in self.wishes.strengths:
-            self.panel.strength.set_value(self.wishes.strengths[self.mode])
+        family = family_of(self.mode)
+        self.panel.show_action(ACTIONS[self.mode], self.way)
+        if family in self.wishes.strengths:
+            self.panel.strength.set_value(self.wishes.strengths[family])
         # In this order: what was kept from another day is checked against the description.
-        self.panel.form.set_overrides(self.wishes.more.get(self.mode, {}))
+        self.panel.form.set_overrides(self.wishes.more.get(family, {}))
         self._describe_settings()
         self._model_chosen(save=False)
 
@@ -171,24 +228,8 @@ class ImpastoDocker(DockWidget):
         if mode is not None:
             self.panel.form.set_params(settings_of(mode))
 
-    def _add_again(self) -> None:
-        self._apply(self.panel.strip.current())
-
-    def _apply(self, shown: Optional[Shown]) -> None:
-        if shown is not None:
-            self.controller.apply(shown.result, pixels.active_document())
-
-    def _add_result(self, shown: Shown, old: bool) -> None:
-        if not old:
-            self.panel.seed.set_last(shown.result.seed)
-        self.panel.strip.add(shown, last=old)
-
-    def _show_result(self, shown: Optional[Shown]) -> None:
-        if shown is None:
-            return
-        self.panel.picture.show_image(shown.small)
-        self.panel.result_text.setText(f"Seed {shown.result.seed}")
-        self.panel.result_line.setVisible(True)
+    def _add_result(self, result: ResultLayer) -> None:
+        self.panel.seed.set_last(result.seed)
 
     # ---- showing the state
 
@@ -199,20 +240,36 @@ class ImpastoDocker(DockWidget):
         self._refresh_job()
         self._refresh_footer()
 
+    def _look(self) -> None:
+        """What Krita does not tell: the document in front and its selection."""
+        self._follow()
+        self._refresh_action()
+        self.results.look()
+
     def _refresh_action(self) -> None:
-        obstacle = self.controller.obstacle(self.mode, pixels.active_document())
+        document = pixels.active_document()
+        obstacle = self.controller.obstacle(self.mode, document)
         if self.panel.button.isEnabled() == bool(obstacle):
             self.panel.button.setEnabled(not obstacle)
-        if self.panel.hint.text() != obstacle:
-            self.panel.hint.setText(obstacle)
-        self.panel.hint.setVisible(bool(obstacle))
+            self.panel.places.setEnabled(not obstacle)
+        if self.isVisible():
+            self.controller.expect(self.mode, document, {} if obstacle else self.params())
+        estimate, text = self.controller.estimate, obstacle
+        if not obstacle and estimate.error is not None:
+            text = estimate.error.message
+        elif not obstacle and estimate.plan is not None:
+            text = describe_plan(estimate.plan)
+        if self.panel.hint.text() != text:
+            self.panel.hint.setText(text)
+        self.panel.hint.setVisible(bool(text))
 
     def _refresh_job(self) -> None:
-        job = self.controller.running()
+        job, active = self.controller.running(), self.controller.jobs.active
         self.panel.cancel.setVisible(job is not None)
         self.panel.progress.setVisible(job is not None)
+        self.panel.queue.show_jobs(active)
         if job is not None:
-            waiting = len(self.controller.jobs.active) - 1
+            waiting = len(active) - 1
             text = describe(job) + (f" ({waiting} more waiting)" if waiting else "")
             busy = job.state not in ("running", "fetching")
             # A progress bar paints itself at once at each of these; so it does once, when Qt paints everything.
@@ -223,15 +280,10 @@ class ImpastoDocker(DockWidget):
             self.panel.progress.setUpdatesEnabled(True)
             if job.preview is not None and job.preview is not self._shown_preview:
                 self._shown_preview = job.preview
-                self.panel.picture.show_image(QImage.fromData(job.preview))
-                self.panel.result_line.setVisible(False)
-        elif self.panel.result_line.isHidden():
+                self.results.preview(QImage.fromData(job.preview))
+        else:
             self._shown_preview = None
-            current = self.panel.strip.current()
-            if current is not None:
-                self._show_result(current)
-            else:
-                self.panel.picture.show_image(None)
+            self.results.preview(None)
         notice = self.controller.notice
         self.panel.message.setVisible(notice is not None)
         if notice is not None:
@@ -286,13 +338,22 @@ class ImpastoDocker(DockWidget):
 
     def _save(self) -> None:
         self._read()
-        Krita.instance().writeSetting("impasto", "panel", json.dumps({"mode": self.mode, **self.wishes.kept()}))
+        Krita.instance().writeSetting(
+            "impasto", "panel", json.dumps({"choice": self.choice, "way": self.way, **self.wishes.kept()})
+        )
 
     def _restore(self) -> None:
         try:
             kept = json.loads(Krita.instance().readSetting("impasto", "panel", "{}"))
             self.wishes = Wishes.restored(kept)
-            if kept.get("mode") in [action.mode for action in ACTIONS]:
-                self.mode = kept["mode"]
+            if kept.get("choice") in [choice for choice, _, _ in CHOICES]:
+                self.choice = kept["choice"]
+            if kept.get("way") in [way for way, _ in WAYS]:
+                self.way = kept["way"]
         except (ValueError, TypeError, AttributeError):
             return  # a damaged entry of kritarc: the defaults hold
+
+
+def _log() -> Any:
+    """Where the server writes what it does."""
+    return log_file(home_folder())

@@ -6,7 +6,7 @@ layer: pixels first, then one `addChildNode`, which is exactly one undo step. Ex
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from impasto_client.editor import Region
 from impasto_protocol.geometry import Box
@@ -21,11 +21,13 @@ __all__ = [
     "is_empty",
     "is_open",
     "is_shown",
+    "keep_identity",
     "keep_recipe",
     "layer_named",
     "open_new",
     "paste",
     "read_box",
+    "read_identity",
     "read_layer",
     "read_recipe",
     "read_without",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 SRGB = "sRGB-elle-V2-srgbtrc.icc"
+IDENTITY = "impasto/document"
+"""The annotation with a document's name."""
 RESTORE_AFTER = 50
 """Milliseconds after which the active layer is put back: Krita selects an added layer by itself one turn later."""
 RESTORE_TRIES = 10
@@ -162,21 +166,29 @@ def layer_named(document: Any, unique_id: str) -> Optional[Any]:
     return next((node for node in _nodes(document.rootNode()) if node.uniqueId().toString() == unique_id), None)
 
 
-def paste(document: Any, name: str, box: Box, pixels: bytes, above: Optional[Any] = None) -> str:
-    """Add one layer with `pixels` (sRGB, BGRA, straight alpha) at `box`: one undo step. Returns its unique id.
+def paste(
+    document: Any, pictures: Sequence[Tuple[str, Box, bytes]], above: Optional[Any] = None, group: str = ""
+) -> List[str]:
+    """Add a layer for each picture (name, box, pixels: sRGB, BGRA, straight alpha): one undo step. Their unique ids.
 
-    It lies just above the layer `above` while that is there, else on top. The layer that was active becomes active
-    again a moment later.
+    They lie just above the layer `above` while that is there, else on top, the last one uppermost; several of them, or
+    with a name for it one alone, in a new group. The layer that was active becomes active again a moment later.
     """
     # setPixelData does not check the length and would read past the end.
-    assert len(pixels) == box.width * box.height * 4
+    assert all(len(pixels) == box.width * box.height * 4 for _, box, pixels in pictures)
     before = document.activeNode()
-    data = _uncopied(pixels)
-    if _is_srgb8(document):
-        node = document.createNode(name, "paintlayer")
-        node.setPixelData(data, box.x, box.y, box.width, box.height)
+    if group or len(pictures) > 1:
+        node = _group(group or "Impasto", pictures)
+        made = node.childNodes()
     else:
-        node = _foreign_node(name, box, data)
+        ((name, box, pixels),) = pictures
+        data = _uncopied(pixels)
+        if _is_srgb8(document):
+            node = document.createNode(name, "paintlayer")
+            node.setPixelData(data, box.x, box.y, box.width, box.height)
+        else:
+            node = _foreign_node(name, box, data)
+        made = [node]
     # The pixels were set before, so the projection is right without being computed anew.
     parent = above.parentNode() if above is not None else None
     if parent is not None:
@@ -186,7 +198,7 @@ def paste(document: Any, name: str, box: Box, pixels: bytes, above: Optional[Any
     if before is not None:
         # The nodes themselves are kept: nodeByUniqueID gives Krita 5.1's Python an object that is no Node.
         _restore_active(document, before, node, RESTORE_WAITS, RESTORE_TRIES)
-    return str(node.uniqueId().toString())
+    return [str(layer.uniqueId().toString()) for layer in made]
 
 
 def open_new(name: str, box: Box, pixels: bytes, resolution: float) -> Tuple[Any, str]:
@@ -215,6 +227,16 @@ def keep_recipe(document: Any, node_id: str, recipe: bytes) -> None:
 def read_recipe(document: Any, node_id: str) -> bytes:
     """The recipe kept for a layer, or no bytes."""
     return bytes(document.annotation(recipe_key(node_id)))
+
+
+def keep_identity(document: Any, identity: str) -> None:
+    """Store a name for the document in itself; it is saved with the .kra file, and with a copy of it."""
+    document.setAnnotation(IDENTITY, "What Impasto calls this document", QByteArray(identity.encode()))
+
+
+def read_identity(document: Any) -> str:
+    """The name that was stored, or ""."""
+    return bytes(document.annotation(IDENTITY)).decode("ascii", "replace")
 
 
 def recipe_key(node_id: str) -> str:
@@ -304,6 +326,22 @@ def _foreign_node(name: str, box: Box, data: Any) -> Any:
         return node.clone()
     finally:
         # An unmodified document closes without asking.
+        scratch.setModified(False)
+        scratch.close()
+
+
+def _group(name: str, pictures: Sequence[Tuple[str, Box, bytes]]) -> Any:
+    """A group with a layer for each picture, made in a document of its own and cloned: one undo step later on."""
+    scratch = Krita.instance().createDocument(1, 1, "Impasto", "RGBA", "U8", SRGB, 72.0)
+    try:
+        group = scratch.createGroupLayer(name)
+        for title, box, pixels in pictures:
+            node = scratch.createNode(title, "paintlayer")
+            node.setPixelData(_uncopied(pixels), box.x, box.y, box.width, box.height)
+            group.addChildNode(node, None)
+        scratch.rootNode().addChildNode(group, None)
+        return group.clone()
+    finally:
         scratch.setModified(False)
         scratch.close()
 

@@ -90,6 +90,10 @@ class ParamForm(QWidget):
         """What the painter chose, by parameter name."""
         return self.model.overrides()
 
+    def chosen(self) -> Dict[str, Any]:
+        """The same with what another mode has."""
+        return self.model.chosen()
+
     def set_overrides(self, values: Mapping[str, Any]) -> None:
         self.model.set_overrides(values)
         self._show()

@@ -52,6 +52,18 @@ class KritaHost(Host):
             return _no_sketch(document.activeNode())
         return ""
 
+    def active_layer(self, document: Any) -> Optional[Any]:
+        return document.activeNode()
+
+    def key_of(self, document: Any) -> str:
+        return str(document.rootNode().uniqueId().toString())
+
+    def identity_of(self, document: Any) -> str:
+        return pixels.read_identity(document)
+
+    def keep_identity(self, document: Any, identity: str) -> None:
+        pixels.keep_identity(document, identity)
+
     def region_of(self, document: Any) -> Optional[Region]:
         return pixels.region_of(document)
 
@@ -83,10 +95,15 @@ class KritaHost(Host):
         return pixels.read_recipe(document, self.name_of(layer))
 
     def paste(
-        self, document: Any, results: Sequence[ResultLayer], recipes: Sequence[bytes], above: Optional[Any] = None
+        self,
+        document: Any,
+        results: Sequence[ResultLayer],
+        recipes: Sequence[bytes],
+        above: Optional[Any] = None,
+        group: str = "",
     ) -> str:
-        for result, recipe in zip(results, recipes):
-            node_id = pixels.paste(document, result.name, result.box, result.pixels, above)
+        pictures = [(result.name, result.box, result.pixels) for result in results]
+        for node_id, recipe in zip(pixels.paste(document, pictures, above, group), recipes):
             pixels.keep_recipe(document, node_id, recipe)
         return ""
 

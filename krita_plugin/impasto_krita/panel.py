@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+from impasto_client.ways import CHOICES, WAYS, Action, family_of
 from impasto_client.wishes import strength_tip
 
-from .actions import ACTIONS, Action
 from .form import ParamForm
-from .icons import icon
 from .qt import (
     QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QPalette,
     QProgressBar,
     QPushButton,
@@ -24,25 +24,25 @@ from .qt import (
     QVBoxLayout,
     QWidget,
 )
-from .results import ResultStrip
+from .queue_list import QueueList
 from .slider import FillSlider
-from .widgets import Fold, Picture, PromptEdit, SeedField, quiet_color, tint
+from .widgets import Fold, PromptEdit, SeedField, quiet_color, tint
 
 __all__ = ["Panel"]
-
-PICTURE_HEIGHT = 260
 
 
 class Panel(QWidget):
     """From top to bottom: what is wanted, the button, what came of it, further settings, the connection."""
 
-    def __init__(self, parent: Optional[Any] = None) -> None:
+    def __init__(self, results: Any, parent: Optional[Any] = None) -> None:
+        """`results` is the widget of what came of it."""
         super().__init__(parent)
+        self.results = results
         page = QWidget()
         column = QVBoxLayout(page)
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(6)
-        for widget in (self._choice(), *self._wishes(), *self._action(), *self._outcome(), *self._settings()):
+        for widget in (self._choice(), *self._wishes(), *self._action(), results, *self._settings()):
             column.addWidget(widget)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -57,44 +57,52 @@ class Panel(QWidget):
         outer.addWidget(self._footer())
 
     def _choice(self) -> Any:
-        """Which of the actions the button starts: one of a row of buttons."""
+        """What the button is about: one of a row of buttons."""
         row = QWidget()
         row.setObjectName("impasto_modes")
         buttons = QHBoxLayout(row)
         buttons.setContentsMargins(0, 0, 0, 0)
         buttons.setSpacing(0)
-        self.modes: Dict[str, Any] = {}
-        for action in ACTIONS:
+        self.choices: Dict[str, Any] = {}
+        for choice, title, tip in CHOICES:
             button = QToolButton()
-            button.setObjectName(f"impasto_mode_{action.mode}")
-            button.setText(action.title)
-            button.setToolTip(action.tip)
+            button.setObjectName(f"impasto_mode_{choice}")
+            button.setText(title)
+            button.setToolTip(tip)
             button.setCheckable(True)
             button.setAutoExclusive(True)
             button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             buttons.addWidget(button)
-            self.modes[action.mode] = button
+            self.choices[choice] = button
         return row
 
-    def show_action(self, action: Action) -> None:
+    def show_action(self, action: Action, way: str) -> None:
         """Show what the action needs, and nothing else."""
-        self.modes[action.mode].setChecked(True)
+        family = family_of(action.mode)
+        self.choices[family].setChecked(True)
+        self.way.setCurrentIndex(self.way.findData(way))
         self.button.setText(action.button)
         self.button.setToolTip(action.tip)
         paints = action.mode != "upscale"
-        for widget in (self.model, self.prompt, self.negative_fold, self.strength, self.seed_row):
+        for widget in (self.model, self.prompt, self.negative_fold, self.seed_row):
             widget.setVisible(paints)
+        self.way.setVisible(family == "paint")
+        self.strength.setVisible(paints and way != "txt2img")
         self.scale.setVisible(not paints)
         self.strength.setToolTip(strength_tip(action.mode))
 
     def _wishes(self) -> Any:
-        self.model = QComboBox()
-        self.model.setObjectName("impasto_model")
-        self.model.setMinimumContentsLength(8)
-        self.model.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.way = _list("impasto_way")
+        self.way.setToolTip("What is painted. Automatic inpaints a selection, and without one goes by the strength.")
+        for mode, text in WAYS:
+            self.way.addItem(text, mode)
+        self.model = _list("impasto_model")
         self.prompt = PromptEdit("What should be there?", 3, 10)
         self.prompt.setObjectName("impasto_prompt")
-        self.prompt.setToolTip("Describe what to paint. (word:1.2) stresses, [word] weakens. Ctrl+Return paints.")
+        self.prompt.setToolTip(
+            "Describe what to paint. (word:1.2) stresses, [word] weakens. Ctrl+Return paints;\n"
+            "Ctrl+Up and Ctrl+Down weigh the words that are selected or under the caret."
+        )
         self.negative = PromptEdit("What should not be there?", 2, 6)
         self.negative.setObjectName("impasto_negative_prompt")
         self.negative_fold = Fold("Negative prompt")
@@ -108,7 +116,7 @@ class Panel(QWidget):
         self.scale.setObjectName("impasto_scale")
         self.scale.setToolTip("How many times as wide and as high the new document is.")
         self.scale.set_value(2.0)
-        return self.model, self.prompt, self.negative_fold, self.strength, self.scale
+        return self.way, self.model, self.prompt, self.negative_fold, self.strength, self.scale
 
     def _settings(self) -> Any:
         self.seed = SeedField()
@@ -135,10 +143,20 @@ class Panel(QWidget):
         self.button = QPushButton()
         self.button.setObjectName("impasto_inpaint")
         self.button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.places = QToolButton()
+        self.places.setObjectName("impasto_places")
+        self.places.setArrowType(Qt.ArrowType.DownArrow)
+        self.places.setToolTip("More ways to start: before the jobs that wait, or instead of them.")
+        self.places.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.places.setMenu(QMenu(self.places))
+        self.places.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Expanding)
+        self.next = self.places.menu().addAction("Start before the jobs that wait")
+        self.instead = self.places.menu().addAction("Start instead of the jobs that wait")
         self.cancel = QPushButton("Cancel")
         self.cancel.setObjectName("impasto_cancel")
         self.cancel.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Fixed)
         row.addWidget(self.button, 1)
+        row.addWidget(self.places)
         row.addWidget(self.cancel)
         self.hint = QLabel()
         self.hint.setObjectName("impasto_hint")
@@ -151,23 +169,8 @@ class Panel(QWidget):
         self.progress = QProgressBar()
         self.progress.setObjectName("impasto_progress")
         self.progress.setRange(0, 1000)
-        return line, self.hint, self.progress, self.message
-
-    def _outcome(self) -> Any:
-        self.picture = Picture(PICTURE_HEIGHT)
-        self.picture.setObjectName("impasto_picture")
-        self.result_line = QWidget()
-        row = QHBoxLayout(self.result_line)
-        row.setContentsMargins(0, 0, 0, 0)
-        self.result_text = QLabel()
-        self.result_text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.add_layer = QPushButton("Add as layer again")
-        self.add_layer.setObjectName("impasto_add_again")
-        row.addWidget(self.result_text, 1)
-        row.addWidget(self.add_layer)
-        self.strip = ResultStrip()
-        self.result_line.setVisible(False)
-        return self.picture, self.result_line, self.strip
+        self.queue = QueueList()
+        return line, self.hint, self.progress, self.queue, self.message
 
     def _footer(self) -> Any:
         footer = QFrame()
@@ -184,13 +187,27 @@ class Panel(QWidget):
         row.addWidget(self.lamp)
         row.addWidget(self.state, 1)
         row.addWidget(self.retry)
+        row.addWidget(self._log())
         return footer
+
+    def _log(self) -> Any:
+        """A button with what helps when something goes wrong."""
+        self.help = QToolButton()
+        self.help.setObjectName("impasto_help")
+        self.help.setText("…")
+        self.help.setAutoRaise(True)
+        self.help.setToolTip("The server's log, for when something goes wrong.")
+        self.help.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.help.setMenu(QMenu(self.help))
+        self.open_log = self.help.menu().addAction("Open the server's log")
+        self.copy_log = self.help.menu().addAction("Copy the log's place")
+        return self.help
 
     def restyle(self) -> None:
         """Colours and fonts from the theme and the docker; to be called again when they change."""
         palette = self.palette()
         quiet = quiet_color(palette).name()
-        for label in (self.hint, self.state, self.result_text):
+        for label in (self.hint, self.state, self.queue.rest):
             tint(label, quiet_color(palette))
         high = palette.color(QPalette.ColorRole.Highlight)
         ink = palette.color(QPalette.ColorRole.HighlightedText).name()
@@ -205,7 +222,7 @@ class Panel(QWidget):
             f"QPushButton:disabled {{ background: {off}; color: {quiet}; border: 1px solid {edge}; }}"
         )
         ground = palette.color(QPalette.ColorRole.Base).name()
-        for button in self.modes.values():
+        for button in self.choices.values():
             button.setStyleSheet(
                 f"QToolButton {{ background: {off}; color: {quiet}; border: 1px solid {edge}; padding: 4px 6px; }}"
                 f"QToolButton:hover {{ color: {palette.color(QPalette.ColorRole.ButtonText).name()}; }}"
@@ -217,14 +234,28 @@ class Panel(QWidget):
         for fold in (self.negative_fold, self.advanced):
             fold.style_by(palette)
         # A style sheet stops a widget from taking over the docker's font, which is smaller than the program's.
-        for button in (self.button, self.cancel, *self.modes.values(), self.negative_fold.button, self.advanced.button):
+        for button in (
+            self.button,
+            self.cancel,
+            *self.choices.values(),
+            self.negative_fold.button,
+            self.advanced.button,
+        ):
             font = self.hint.font()
             font.setBold(button is self.button)
             button.setFont(font)
-        self.add_layer.setIcon(icon("layer", palette))
-        self.strip.style_by(palette)
+        self.results.style_by(palette, quiet_color(palette))
         self.seed.refresh()
 
     def _name_negative(self) -> None:
         filled = bool(self.negative.toPlainText().strip())
         self.negative_fold.button.setText("Negative prompt" + (" •" if filled else ""))
+
+
+def _list(name: str) -> Any:
+    """A list to choose from that never makes the docker wider."""
+    combo = QComboBox()
+    combo.setObjectName(name)
+    combo.setMinimumContentsLength(8)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return combo

@@ -24,11 +24,13 @@ if IS_QT6:
         QSize,
         Qt,
         QTimer,
+        QUrl,
         pyqtSignal,
     )
     from PyQt6.QtGui import (
         QBrush,
         QColor,
+        QDesktopServices,
         QFontMetrics,
         QIcon,
         QImage,
@@ -38,6 +40,7 @@ if IS_QT6:
         QPen,
         QPixmap,
         QRegularExpressionValidator,
+        QTextCursor,
     )
     from PyQt6.QtWidgets import (
         QAbstractItemView,
@@ -48,6 +51,7 @@ if IS_QT6:
         QCompleter,
         QDockWidget,
         QDoubleSpinBox,
+        QFileDialog,
         QFormLayout,
         QFrame,
         QHBoxLayout,
@@ -56,6 +60,7 @@ if IS_QT6:
         QListView,
         QListWidget,
         QListWidgetItem,
+        QMenu,
         QPlainTextEdit,
         QProgressBar,
         QPushButton,
@@ -80,11 +85,13 @@ else:
         QSize,
         Qt,
         QTimer,
+        QUrl,
         pyqtSignal,
     )
     from PyQt5.QtGui import (
         QBrush,
         QColor,
+        QDesktopServices,
         QFontMetrics,
         QIcon,
         QImage,
@@ -94,6 +101,7 @@ else:
         QPen,
         QPixmap,
         QRegularExpressionValidator,
+        QTextCursor,
     )
     from PyQt5.QtWidgets import (
         QAbstractItemView,
@@ -104,6 +112,7 @@ else:
         QCompleter,
         QDockWidget,
         QDoubleSpinBox,
+        QFileDialog,
         QFormLayout,
         QFrame,
         QHBoxLayout,
@@ -112,6 +121,7 @@ else:
         QListView,
         QListWidget,
         QListWidgetItem,
+        QMenu,
         QPlainTextEdit,
         QProgressBar,
         QPushButton,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from impasto_client.prompt_edit import shift_weight
+
 from .icons import icon
 from .qt import (
     QColor,
@@ -20,15 +22,19 @@ from .qt import (
     QSize,
     QSizePolicy,
     Qt,
+    QTextCursor,
     QToolButton,
     QVBoxLayout,
     QWidget,
     pyqtSignal,
 )
+from .results import laid_over
 
 __all__ = ["Fold", "Picture", "PromptEdit", "SeedField", "quiet_color", "tint", "warning_color"]
 
 MAX_SEED = 2**32 - 1
+WEIGHTS = {Qt.Key.Key_Up: 1, Qt.Key.Key_Down: -1}
+"""With Ctrl: steps by which the weight of words changes."""
 
 
 def quiet_color(palette: Any) -> Any:
@@ -53,7 +59,9 @@ def tint(label: Any, color: Any) -> None:
 
 
 class PromptEdit(QPlainTextEdit):
-    """A text field that grows with its text. Ctrl+Return asks for the job; Return makes a line."""
+    """A text field that grows with its text. Ctrl+Return asks for the job, Ctrl+Up and Ctrl+Down weigh the words that
+    are selected or under the caret; Return makes a line.
+    """
 
     submitted = pyqtSignal()
 
@@ -74,19 +82,35 @@ class PromptEdit(QPlainTextEdit):
         self.setFixedHeight(wanted * self.fontMetrics().lineSpacing() + margins + 2)
 
     def keyPressEvent(self, event: Any) -> None:
-        enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
-        if enter and event.modifiers() & Qt.KeyboardModifier.ControlModifier:
-            self.submitted.emit()
-            return
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                self.submitted.emit()
+                return
+            if event.key() in WEIGHTS:
+                self._weigh(WEIGHTS[event.key()])
+                return
         super().keyPressEvent(event)
+
+    def _weigh(self, steps: int) -> None:
+        """One step up or down; Ctrl+Z in the field takes it back."""
+        cursor, text = self.textCursor(), self.toPlainText()
+        edit = shift_weight(text, cursor.selectionStart(), cursor.selectionEnd(), steps)
+        if edit.text != text:
+            cursor.beginEditBlock()
+            cursor.select(QTextCursor.SelectionType.Document)
+            cursor.insertText(edit.text)
+            cursor.endEditBlock()
+        cursor.setPosition(edit.start)
+        cursor.setPosition(edit.end, QTextCursor.MoveMode.KeepAnchor)
+        self.setTextCursor(cursor)
 
     def event(self, event: Any) -> bool:
         # Krita's one-key shortcuts must not take the letters that are typed here.
-        if event.type() == QEvent.Type.ShortcutOverride and not (
-            event.modifiers() & Qt.KeyboardModifier.ControlModifier
-        ):
-            event.accept()
-            return True
+        if event.type() == QEvent.Type.ShortcutOverride:
+            control = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
+            if not control or event.key() in WEIGHTS:
+                event.accept()
+                return True
         return bool(super().event(event))
 
 
@@ -192,14 +216,14 @@ class SeedField(QWidget):
 
 
 class Picture(QFrame):
-    """A picture that fits its width, sharp on every screen; clicking it is a signal."""
-
-    clicked = pyqtSignal()
+    """A picture that fits its width, sharp on every screen; pressing it shows what was there before."""
 
     def __init__(self, most: int, parent: Optional[Any] = None) -> None:
         super().__init__(parent)
         self.most = most
         self.image: Optional[Any] = None
+        self._before: Optional[Any] = None
+        self.comparing = False
         self.label = QLabel()
         self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -208,10 +232,19 @@ class Picture(QFrame):
         layout.addWidget(self.label)
         self.setVisible(False)
 
-    def show_image(self, image: Optional[Any]) -> None:
-        """A QImage, or None to hide."""
-        self.image = image if image is not None and not image.isNull() else None
-        self.setVisible(self.image is not None)
+    def show_image(self, image: Optional[Any], before: Optional[Any] = None) -> None:
+        """A QImage, laid over `before` where that is known; None to hide."""
+        there = image is not None and not image.isNull()
+        self.image = laid_over(before, image) if there else None
+        self._before = before
+        self.comparing = False
+        self.setToolTip("Hold the mouse button down to see it as it was." if before is not None else "")
+        self.setVisible(there)
+        self._fit()
+
+    def compare(self, on: bool) -> None:
+        """Show what was there before, or the picture again."""
+        self.comparing = on and self._before is not None
         self._fit()
 
     def resizeEvent(self, event: Any) -> None:
@@ -219,16 +252,20 @@ class Picture(QFrame):
         self._fit()
 
     def _fit(self) -> None:
-        if self.image is None:
+        image = self._before if self.comparing else self.image
+        if image is None:
             self.label.clear()
             return
         ratio = self.devicePixelRatioF()
         room = QSize(max(16, self.width()), self.most) * ratio
-        scaled = self.image.scaled(room, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation)
+        scaled = image.scaled(room, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation)
         pixmap = QPixmap.fromImage(scaled)
         pixmap.setDevicePixelRatio(ratio)
         self.label.setPixmap(pixmap)
         self.label.setFixedHeight(round(scaled.height() / ratio))
 
     def mousePressEvent(self, event: Any) -> None:
-        self.clicked.emit()
+        self.compare(True)
+
+    def mouseReleaseEvent(self, event: Any) -> None:
+        self.compare(False)

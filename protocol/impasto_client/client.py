@@ -158,12 +158,15 @@ class Client(Exchange):
         starred: bool = False,
         info: bool = False,
         page: int = wire.PAGE,
+        *,
+        begins: Optional[str] = None,
     ) -> Iterator[wire.HistoryEntry]:
         """The results that the server keeps, newest first; each page is asked for when it is needed.
 
-        Their pixels come by `fetch(entry.digest)`.
+        `begins` is how the ids of their jobs begin. Their pixels come by `fetch(entry.digest)`.
         """
         wishes: Dict[str, Any] = dict(search=search or None, job=job, starred=starred, info=info, limit=page)
+        wishes["begins"] = begins or None
         after: Optional[str] = None
         while True:
             answer = self.ask(functools.partial(wire.History, after=after, **wishes), wire.HistoryOk)

@@ -1,24 +1,27 @@
 """What both editors' panels do: ask for jobs, read the document when it is planned, add what comes back.
 
-No toolkit here. The editor lends its documents (`Host`) and shows what `changed` and `added` tell. Everything runs on
-the editor's main thread and is short: pixel calls, and handing plain data to the runner, whose threads do the hashing
-and the network.
+No toolkit here. The editor lends its documents (`Host`) and shows what `changed` tells. Everything runs on the editor's
+main thread and is short: pixel calls, and handing plain data to the runner, whose threads do the hashing and the
+network.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from impasto_protocol.errors import ImpastoError
 
 from .document import ResultLayer
 from .editor import Host, Obstacle, Target
+from .estimates import Estimate
 from .events import (
+    TERMINAL_STATES,
     CatalogChanged,
     ConnectionChanged,
     Diagnosed,
+    Done,
     Event,
     Failed,
     HistoryListed,
@@ -30,77 +33,51 @@ from .events import (
     ServerCatalog,
     ServerChosen,
 )
+from .gallery import Query, Shown
 from .jobs import JobList, JobState
+from .notice import Notice
+from .orders import Order, Orders
 from .recipes import Packed, written_recipe
-from .targets import NEW_DOCUMENT, again, aim, snapshot
+from .results import PICTURE_SIZE, Results
+from .targets import NEW_DOCUMENT, again, aim, remade, snapshot
 from .tasks import Runner
 
-__all__ = ["PICTURE_SIZE", "Controller", "Notice", "Shown"]
+__all__ = ["Controller"]
 
-KEEP_RESULTS = 12
-"""Results in the strip."""
-KEEP_ORDERS = 64
-"""Jobs whose document is remembered."""
-LARGEST_LISTED = 16 << 20
-"""Pixels of a kept result that is fetched only to be listed."""
-PICTURE_SIZE = 640
-"""Pixels to which a picture is scaled for the panel."""
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A sentence for the painter; `is_error` gives it the colour of a warning."""
-
-    text: str
-    is_error: bool = False
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A result of the strip: `small` and `before` are pictures of the toolkit's own kind, the result at most
-    PICTURE_SIZE pixels a side, and what was there before where that is known.
-    """
-
-    result: ResultLayer
-    small: Any
-    before: Optional[Any] = None
-
-
-@dataclass
-class _Order:
-    """A job as it was asked for. `unread` until the document's pixels were read for it."""
-
-    target: Target
-    mask: Optional[Packed] = None
-    sketch: Any = None
-    before: Optional[Any] = None
-    unread: bool = True
+IDENTITY = re.compile(r"[0-9a-f]{16}")
+"""What the ids of a document's jobs begin with."""
+WAITING = ("waiting", "uploading", "queued")
+"""States of jobs that have not begun."""
+KEEP_ENDED = 12
+"""Jobs that have ended and are still told of."""
 
 
 class Controller:
     """State and deeds of the plug-in.
 
     `post` is given every event, on any thread, and must see to it that `handle(event)` is called on the main thread
-    soon after, in order. `changed` is called after every change, `added(shown, old)` for every result of the strip,
-    where `old` says that the server kept it from an earlier session or from another editor.
+    soon after, in order. `changed` is called after every change, `added(shown)` for every result of a job of this
+    session; what the strip lists is in `gallery`.
     """
 
     def __init__(self, host: Host, host_name: str, post: Callable[[Event], None]) -> None:
         self.host = host
         self.changed: Callable[[], None] = lambda: None
-        self.added: Callable[[Shown, bool], None] = lambda shown, old: None
+        self.added: Callable[[ResultLayer], None] = lambda result: None
         self.connection = ConnectionChanged("idle")
         self.catalog: Optional[ServerCatalog] = None
-        self.jobs = JobList(keep_results=KEEP_RESULTS, keep_ended=KEEP_RESULTS)
+        self.jobs = JobList(keep_results=1, keep_ended=KEEP_ENDED, keep_bytes=0)
         self.notice: Optional[Notice] = None
-        self.shown: List[Shown] = []
-        """What the strip holds, the newest first."""
-        self._orders: Dict[str, _Order] = {}
-        self._listed = False
+        self._orders = Orders()
+        self._identities: Dict[Any, str] = {}
+        """Of documents that have none in their file yet."""
         # Closing the panel or the editor does not end a job: its result is found in the history.
         self._runner = Runner(host_name, post)
         self.servers = self._runner.servers
         """Which server is in use; a notice says what a choice came to."""
+        self.results = Results(host, self._runner.kept, self._orders, self._say)
+        self.gallery = self.results.gallery
+        self.estimate = Estimate(self._runner)
 
     # ---- the server
 
@@ -129,15 +106,34 @@ class Controller:
             return "This server cannot do that; update it."
         return "" if offered.available else offered.reason or "The server cannot do that now."
 
+    def expect(self, mode: str, document: Optional[Any], params: Mapping[str, Any]) -> None:
+        """See what the job would take: `estimate` says it soon. Quick: it is polled."""
+        if self.connection.state != "connected" or self.catalog is None or self.obstacle(mode, document):
+            self.estimate.clear()
+        elif document is not None:
+            area = self.host.selected_box(document) if mode in ("inpaint", "sketch") else None
+            self.estimate.ask(mode, self.host.canvas_of(document), area, params)
+
     def running(self) -> Optional[JobState]:
-        """The job to show: the oldest that has not ended."""
+        """The job to show: one that runs, else the oldest that has not ended."""
         active = self.jobs.active
-        return active[0] if active else None
+        moving = [job for job in active if job.state in ("running", "fetching")]
+        return moving[0] if moving else active[0] if active else None
+
+    def look_at(self, document: Optional[Any], search: str = "", starred: bool = False) -> None:
+        """List the results of a document in the strip; with None, all that the server keeps."""
+        begins = ""
+        if document is not None:
+            begins = self._identity(document, make=True) + "-"
+        self.gallery.look_for(Query(begins, search, starred))
 
     # ---- deeds
 
-    def ask(self, mode: str, document: Optional[Any], params: Mapping[str, Any]) -> bool:
-        """Plan and submit a job. False where there is an obstacle, which the notice says."""
+    def ask(self, mode: str, document: Optional[Any], params: Mapping[str, Any], place: str = "back") -> bool:
+        """Plan and submit a job: at the "back" or "front" of the queue, or instead of what waits in it ("replace").
+
+        False where there is an obstacle, which the notice says.
+        """
 
         def target() -> Target:
             sentence = self.obstacle(mode, document)
@@ -145,74 +141,86 @@ class Controller:
                 raise Obstacle(sentence)
             return aim(self.host, mode, document, dict(params))
 
-        return self._try(target)
+        return self._try(target, place)
 
     def ask_again(self, document: Optional[Any], layer: Any, changes: Optional[Mapping[str, Any]] = None) -> bool:
         """Make a layer of Impasto again from its recipe, as a new layer above it."""
         return self._try(lambda: again(self.host, document, layer, changes or {}))
 
-    def _try(self, find: Callable[[], Target]) -> bool:
+    def make_again(self, document: Optional[Any], shown: Optional[Shown] = None, new_seed: bool = False) -> bool:
+        """Make the active layer again, where Impasto made it, else the result that is looked at in the strip."""
+        changes = {"seed": -1} if new_seed else {}
+        layer = None
+        if document is not None and self.host.is_open(document):
+            layer = self.host.active_layer(document)
+        if layer is None or not self.host.recipe_of(document, layer):
+            order = self._orders.get(shown.job_id) if shown is not None else None
+            if order is not None and shown is not None:
+                params = {**shown.params, **changes}
+                return self._try(lambda: remade(self.host, order.target, params))
+        return self._try(lambda: again(self.host, document, layer, changes))
+
+    def _try(self, find: Callable[[], Target], place: str = "back") -> bool:
         try:
             target = find()
         except Obstacle as reason:
             self._say(Notice(str(reason), is_error=True))
             return False
-        self._begin(target)
+        self._begin(target, place)
         return True
 
-    def _begin(self, target: Target) -> None:
+    def _begin(self, target: Target, place: str) -> None:
         self._runner.start()
-        job_id = uuid.uuid4().hex
-        while len(self._orders) >= KEEP_ORDERS:
-            del self._orders[next(iter(self._orders))]
-        order = self._orders[job_id] = _Order(target)
+        job_id = f"{self._identity(target.document, make=True)}-{uuid.uuid4().hex}"
+        order = Order(target, place)
         if target.region is not None:
             order.mask = Packed(target.region)
         if target.layer is not None:
             order.sketch = self.host.name_of(target.layer)
+        self._orders.add(job_id, order)
         self.jobs.add(job_id, target.mode, str(target.params.get("prompt", "")))
         self._say(None)
         self._runner.plan(job_id, target.mode, dict(target.params), target.canvas.size, target.area)
 
-    def cancel(self) -> None:
-        """Cancel the job that is shown."""
-        job = self.running()
-        if job is not None:
+    def cancel(self, job_id: str = "") -> None:
+        """Cancel a job, or the one that is shown."""
+        job = self.jobs.get(job_id) if job_id else self.running()
+        if job is not None and job.active:
             self._runner.cancel(job.job_id)
 
-    def apply(self, result: ResultLayer, document: Optional[Any]) -> None:
-        """Add a result as a layer: to the document it came from or, where that is closed, to `document`."""
-        order = self._orders.get(result.job_id)
-        if order is not None and self.host.is_open(order.target.document):
-            document = order.target.document
-        if document is None or not self.host.is_open(document):
-            word = self.host.word
-            one = "an" if word[0] in "aeiou" else "a"
-            self._say(Notice(f"Open {one} {word} first; the picture is added at its place there.", is_error=True))
-        elif self.host.canvas_of(document).intersect(result.box) is None:
-            self._say(Notice(f"The place of this picture lies outside this {self.host.word}.", is_error=True))
-        else:
-            self._paste(document, result, order)
+    def cancel_all(self) -> None:
+        """Cancel all jobs of this session."""
+        for job in reversed(self.jobs.active):  # the ones that wait first: none of them begins in between
+            self._runner.cancel(job.job_id)
+
+    def _identity(self, document: Any, make: bool = False) -> str:
+        """What the ids of a document's jobs begin with; kept in its file once it has a result."""
+        kept = self.host.identity_of(document)
+        if IDENTITY.fullmatch(kept):
+            return kept
+        if not make:
+            return ""
+        return self._identities.setdefault(self.host.key_of(document), uuid.uuid4().hex[:16])
 
     # ---- events
 
     def handle(self, event: Event) -> None:
         """Deal with an event; on the main thread."""
-        if isinstance(event, ConnectionChanged):
+        if self.estimate.take(event):
+            pass
+        elif isinstance(event, ConnectionChanged):
             self.connection = event
+            if event.state == "connected":
+                self.gallery.refresh()
         elif isinstance(event, CatalogChanged):
             self.catalog = event.catalog
-            if not self._listed:
-                self._listed = True
-                self._runner.list_history(KEEP_RESULTS)
+            self.estimate.forget()
         elif isinstance(event, HistoryListed):
-            for entry in event.entries:
-                small = entry.width * entry.height <= LARGEST_LISTED
-                if small and entry.stage != NEW_DOCUMENT and entry.job not in self._orders:
-                    self._runner.fetch(entry)
+            self.gallery.listed(event.key, event.entries, event.more)
         elif isinstance(event, ResultFetched):
-            if event.result is not None:
-                self._show(event.result.in_format(self.host.format), None, old=True)
+            self.results.fetched(event)
+        elif isinstance(event, Done):
+            self.results.done(event)
         elif isinstance(event, Planned):
             self._capture(event)
         elif isinstance(event, Failed):
@@ -225,8 +233,10 @@ class Controller:
             self.jobs.apply(event)
             if isinstance(event, ResultReady):
                 self._receive(event.result)
-            elif isinstance(event, JobChanged) and event.error is not None:
-                self._say(Notice(event.error.message, is_error=True))
+            elif isinstance(event, JobChanged) and event.state in TERMINAL_STATES:
+                self.estimate.forget()
+                if event.error is not None:
+                    self._say(Notice(event.error.message, is_error=True))
         self.changed()
 
     def _capture(self, event: Planned) -> None:
@@ -242,54 +252,54 @@ class Controller:
             self._end(event.ticket, "cancelled")
             self._say(Notice(str(reason), is_error=True))
             return
-        if target.mode != NEW_DOCUMENT:
+        if target.mode != NEW_DOCUMENT and picture.pixels:
             order.before = self.host.thumbnail(picture.pixels, box.width, box.height, PICTURE_SIZE)
         if event.plan.warnings:
             self._say(Notice(" ".join(event.plan.warnings)))
-        self._runner.submit(event.ticket, target.mode, dict(target.params), picture)
+        priority, replaced = self._place(event.ticket, order.place)
+        self._runner.submit(event.ticket, target.mode, dict(target.params), picture, priority, replaced)
+
+    def _place(self, job_id: str, place: str) -> Tuple[str, Optional[str]]:
+        """The priority of a job, and the one whose place it takes; others that wait with that one are cancelled."""
+        if place != "replace":
+            return place, None
+        waiting = [job.job_id for job in self.jobs.active if job.job_id != job_id and job.state in WAITING]
+        for other in waiting[1:]:
+            self._runner.cancel(other)
+        return "back", waiting[0] if waiting else None
 
     def _receive(self, result: ResultLayer) -> None:
         order, word = self._orders.get(result.job_id), self.host.word
+        self.results.received(result, order.before if order is not None else None)
+        self.added(result)
         if result.stage == NEW_DOCUMENT:
             self.host.open_new(result, written_recipe(result), order.target.resolution if order is not None else None)
             return
-        self._show(result, order.before if order is not None else None, old=False)
         if order is None:
             return
         target = order.target
         if not self.host.is_open(target.document):
-            self._say(Notice(f"The {word} was closed meanwhile; the picture is kept below."))
+            self._say(Notice(f"The {word} was closed meanwhile; the picture is kept below, among all pictures."))
             return
         canvas = self.host.canvas_of(target.document)
         if canvas.intersect(result.box) is None:
             self._say(Notice(f"The {word} was cropped meanwhile and the place is gone; the picture is kept below."))
             return
-        self._paste(target.document, result, order)
+        self._keep_identity(target.document)
+        self.results.paste(target.document, [result])
         if canvas != target.canvas:
             self._say(Notice(f"The {word} changed its size meanwhile; the layer lies where its region was."))
 
-    def _show(self, result: ResultLayer, before: Optional[Any], old: bool) -> None:
-        small = self.host.thumbnail(result.pixels, result.box.width, result.box.height, PICTURE_SIZE)
-        shown = Shown(result, small, before)
-        self.shown.insert(len(self.shown) if old else 0, shown)
-        del self.shown[KEEP_RESULTS:]
-        self.added(shown, old)
-
-    def _paste(self, document: Any, result: ResultLayer, order: Optional[_Order]) -> None:
-        recipe, above = written_recipe(result), None
-        if order is not None:
-            target = order.target
-            recipe = written_recipe(result, target.area, order.mask, order.sketch)
-            above = target.above if document is target.document else None
-        told = self.host.paste(document, [result], [recipe], above)
-        if told:
-            self._say(Notice(told))
+    def _keep_identity(self, document: Any) -> None:
+        if not self._identity(document):
+            self.host.keep_identity(document, self._identity(document, make=True))
 
     def _end(self, job_id: str, state: str, error: Optional[ImpastoError] = None) -> None:
         if self.jobs.get(job_id) is None:
             return
-        if job_id in self._orders:
-            self._orders[job_id].unread = False
+        order = self._orders.get(job_id)
+        if order is not None:
+            order.unread = False
         self.jobs.apply(JobChanged(job_id, state, error=error))
         if error is not None:
             self._say(Notice(error.message, is_error=True))

@@ -94,6 +94,18 @@ class Host(abc.ABC):
     def obstacle(self, mode: str, document: Optional[Any]) -> str:
         """Why `mode` cannot be done with the document; empty where it can."""
 
+    @abc.abstractmethod
+    def active_layer(self, document: Any) -> Optional[Any]:
+        """The layer that is active, where it is one alone."""
+
+    @abc.abstractmethod
+    def key_of(self, document: Any) -> Any:
+        """What tells an open document from all others: a value for a dict."""
+
+    @abc.abstractmethod
+    def identity_of(self, document: Any) -> str:
+        """What `keep_identity` wrote into the document's file, or ""."""
+
     # ---- reading
 
     @abc.abstractmethod
@@ -141,10 +153,23 @@ class Host(abc.ABC):
     # ---- writing: new layers and new documents only
 
     @abc.abstractmethod
+    def keep_identity(self, document: Any, identity: str) -> None:
+        """Write a name into the document's file that it keeps; no undo step."""
+
+    @abc.abstractmethod
     def paste(
-        self, document: Any, results: Sequence[ResultLayer], recipes: Sequence[bytes], above: Optional[Any] = None
+        self,
+        document: Any,
+        results: Sequence[ResultLayer],
+        recipes: Sequence[bytes],
+        above: Optional[Any] = None,
+        group: str = "",
     ) -> str:
-        """Add a layer for each result at its place, all in one undo step; what the painter should know, or ""."""
+        """Add a layer for each result at its place, the last one on top, all in one undo step.
+
+        They lie just above the layer `above`, else on top; with `group` in a new group of that name. Gives what the
+        painter should know, or "".
+        """
 
     @abc.abstractmethod
     def open_new(self, result: ResultLayer, recipe: bytes, resolution: Any) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "CatalogChanged",
     "ConnectionChanged",
     "Diagnosed",
+    "Done",
     "Event",
     "Failed",
     "HistoryListed",
@@ -176,18 +177,36 @@ class ResultReady:
 
 @dataclass(frozen=True)
 class HistoryListed:
-    """The answer to `Runner.list_history`: what the server keeps, newest first, whichever editor asked for it."""
+    """The answer to `Kept.list`: what the server keeps, newest first, whichever editor asked for it.
+
+    `key` is that of the question; `more` says that there are older ones.
+    """
 
     entries: Tuple[HistoryEntry, ...]
+    key: Any = None
+    more: bool = False
 
 
 @dataclass(frozen=True)
 class ResultFetched:
-    """The answer to `Runner.fetch`: a kept result with its pixels; None and the error where it is gone."""
+    """The answer to `Kept.fetch`: result `index` of a job with its pixels; None and the error where it is gone.
 
-    entry: HistoryEntry
+    `entry` is what the server's history says of it.
+    """
+
+    job_id: str
+    index: int
+    entry: Optional[HistoryEntry] = None
     result: Optional[ResultLayer] = None
     error: Optional[ImpastoError] = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What `Kept.do` was given under this key is done, or has failed with `error`."""
+
+    key: Any
+    error: Optional[Exception] = None
 
 
 Event = Union[
@@ -203,4 +222,5 @@ Event = Union[
     ServerChosen,
     HistoryListed,
     ResultFetched,
+    Done,
 ]

@@ -140,7 +140,7 @@ class FormModel:
 
     def set_params(self, params: Sequence[Param]) -> bool:
         """Take a description; True where it is another one. What the painter chose is kept where it is still allowed:
-        values kept from another day may not be known to this server.
+        values from another day may not be. What this description does not name may be of another mode, and is kept too.
         """
         if list(params) == self.params:
             return False
@@ -157,6 +157,10 @@ class FormModel:
         """What the painter chose, by parameter name."""
         known = {p.name for p in self.params}
         return {name: value for name, value in self._chosen.items() if name in known}
+
+    def chosen(self) -> Dict[str, Any]:
+        """The same with what this description does not name."""
+        return dict(self._chosen)
 
     def set_overrides(self, values: Mapping[str, Any]) -> None:
         """Take what the painter chose at another time."""
@@ -180,6 +184,8 @@ class FormModel:
         self.changed()
 
     def _allowed(self, name: str, value: Any) -> bool:
+        if all(p.name != name for p in self.params):
+            return True
         try:
             validate([p for p in self.params if p.name == name], {name: value})
         except RequestError:

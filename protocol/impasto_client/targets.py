@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Mapping, Optional
 
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.images import Buffer
 
 from .document import Snapshot
 from .editor import Host, Obstacle, Target
 from .recipes import read_recipe, region_in
 
-__all__ = ["NEW_DOCUMENT", "again", "aim", "snapshot"]
+__all__ = ["NEW_DOCUMENT", "again", "aim", "remade", "snapshot"]
 
 NEW_DOCUMENT = "upscale"
 """The mode, and the stage, of results that are no layers but new documents."""
+WITHOUT_PICTURE = "txt2img"
+"""The mode that is sent no pixels."""
 
 
 def aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Target:
@@ -62,7 +66,19 @@ def again(host: Host, document: Optional[Any], layer: Any, changes: Mapping[str,
         if sketch is None:
             raise Obstacle("The sketch of this layer is gone; choose a sketch and make a picture of it.")
         return Target(mode, document, canvas, params, area, layer=sketch, without=layer, above=layer)
+    if mode in ("txt2img", "img2img"):
+        return Target(mode, document, canvas, params, without=layer, above=layer)
     raise Obstacle(f"A layer made by {mode} cannot be made again here.")
+
+
+def remade(host: Host, target: Target, params: Mapping[str, Any]) -> Target:
+    """The same as an earlier job, with other parameters, on the document as it is now. Raises Obstacle."""
+    if not host.is_open(target.document):
+        raise Obstacle(f"The {host.word} of this picture was closed; choose a layer that Impasto made, or begin anew.")
+    canvas = host.canvas_of(target.document)
+    if target.area is not None and not canvas.contains(target.area):
+        raise Obstacle(f"The {host.word} was cropped and the place of this picture is gone; begin anew.")
+    return dataclasses.replace(target, canvas=canvas, params=dict(params), without=None)
 
 
 def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
@@ -78,13 +94,14 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
     without = target.without
     if without is not None and not host.is_there(document, without):
         without = None
+    data: Buffer = b""
     if target.mode == "sketch":
         if not host.is_there(document, target.layer):
             raise Obstacle("The layer with the sketch was removed before it could be read; nothing was done.")
         data = host.read_layer(document, target.layer, box)
         if target.params.get("background") == "document":
             backdrop = host.read_visible(document, box, without)
-    else:
+    elif target.mode != WITHOUT_PICTURE:
         data = host.read_visible(document, box, without)
         if target.region is not None:
             mask = target.region.within(box)

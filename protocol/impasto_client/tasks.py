@@ -8,7 +8,6 @@ client's reading thread passes on progress and previews at once.
 from __future__ import annotations
 
 import collections
-import itertools
 import logging
 import threading
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple, Union
 from impasto_protocol import messages as wire
 from impasto_protocol.errors import ImpastoError, JobError, ResourceError
 from impasto_protocol.geometry import Box, Size
-from impasto_protocol.parts import HistoryEntry
 from impasto_protocol.version import VERSION
 
 from .client import Client
@@ -27,15 +25,14 @@ from .events import (
     Diagnosed,
     Event,
     Failed,
-    HistoryListed,
     JobChanged,
     ParametersRead,
     Planned,
     PlanResult,
     PreviewReady,
-    ResultFetched,
     ResultReady,
 )
+from .kept import Kept
 from .lanes import Lane
 from .link import Link, internal_error
 from .servers import Servers
@@ -54,8 +51,11 @@ class _Job:
     (progress was told) the lasting events that came before it are old news.
     """
 
-    def __init__(self, id: str, mode: str, params: Mapping[str, Any], snapshot: Snapshot) -> None:
+    def __init__(
+        self, id: str, mode: str, params: Mapping[str, Any], snapshot: Snapshot, priority: str, replaces: Optional[str]
+    ) -> None:
         self.id = id
+        self.place = (priority, replaces)
         self.mode = mode
         self.params = dict(params)
         self.snapshot: Optional[Snapshot] = snapshot
@@ -108,6 +108,8 @@ class Runner:
         self._receive = Lane("impasto-receive")
         self.servers = Servers(self._link, self._emit, self._leave_server, home)
         """Which server is in use, and pairing with another."""
+        self.kept = Kept(self._link, self._receive, self._emit)
+        """The results that the server keeps."""
 
     # ---- for the editor
 
@@ -152,12 +154,23 @@ class Runner:
         self._link.ask(ask, lambda error: self._emit_for(ticket, Failed(ticket, error)))
         self._link.nudge()
 
-    def submit(self, job_id: str, mode: str, params: Mapping[str, Any], snapshot: Snapshot) -> None:
-        """Upload and run a job; kept until there is a connection. A known or cancelled id is ignored."""
+    def submit(
+        self,
+        job_id: str,
+        mode: str,
+        params: Mapping[str, Any],
+        snapshot: Snapshot,
+        priority: str = "back",
+        replaces: Optional[str] = None,
+    ) -> None:
+        """Upload and run a job; kept until there is a connection. A known or cancelled id is ignored.
+
+        `priority` "front" puts it before all that wait; it takes the place of the job `replaces` if that still waits.
+        """
         with self._lock:
             if job_id in self._jobs or job_id in self._ended:
                 return
-            job = self._jobs[job_id] = _Job(job_id, mode, params, snapshot)
+            job = self._jobs[job_id] = _Job(job_id, mode, params, snapshot, priority, replaces)
             self._emit(JobChanged(job_id, "waiting"))
         self._send.put(lambda: self._guarded(job, lambda: self._submit(job)))
         self._link.nudge()
@@ -183,19 +196,6 @@ class Runner:
         """Ask for the catalogue; `CatalogChanged` follows where it is another one than the last."""
         self._link.ask(self._ask_catalog, _ignore)
         self._link.nudge()
-
-    def list_history(self, count: int) -> None:
-        """Ask for the last `count` results that the server keeps, with their recipes: `HistoryListed` follows."""
-
-        def ask(client: Client) -> None:
-            entries = itertools.islice(client.history(info=True, page=count), count)
-            self._emit(HistoryListed(tuple(entries)))
-
-        self._link.ask(ask, _ignore)
-
-    def fetch(self, entry: HistoryEntry) -> None:
-        """Ask for the pixels of a kept result: `ResultFetched` follows."""
-        self._receive.put(lambda: self._fetch(entry))
 
     def read_parameters(self, ticket: str, source: Union[str, bytes]) -> None:
         """Ask what job a text, or the bytes of a picture's file, asks for: `ParametersRead` or `Failed` with this
@@ -231,18 +231,6 @@ class Runner:
         except Exception as defect:
             _log.exception("a defect of Impasto's client")
             self._emit(Failed(ticket, internal_error(defect)))
-
-    def _fetch(self, entry: HistoryEntry) -> None:
-        client = self._link.client
-        try:
-            if client is None:
-                raise ResourceError("resource.connection_lost", "There is no connection to the server; try again.")
-            self._emit(ResultFetched(entry, fetch_result(client, entry)))
-        except ImpastoError as error:
-            self._emit(ResultFetched(entry, error=error))
-        except Exception as defect:
-            _log.exception("a defect of Impasto's client")
-            self._emit(ResultFetched(entry, error=internal_error(defect)))
 
     # ---- on the link's thread
 
@@ -313,9 +301,8 @@ class Runner:
             job.sending = True
             self._emit(JobChanged(job.id, "uploading"))
         try:
-            send_job(
-                client, job.id, job.mode, job.params, snapshot, self._preview, job.stop, job.sent, self._on_disconnect
-            )
+            told = (job.id, job.mode, job.params, snapshot, self._preview, job.stop, job.sent, self._on_disconnect)
+            send_job(client, *told, *job.place)
         except ResourceError as error:
             if error.code != "resource.connection_lost":
                 raise

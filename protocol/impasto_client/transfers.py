@@ -29,6 +29,8 @@ def send_job(
     stop: threading.Event,
     sent: Dict[str, wire.InputPicture],
     on_disconnect: str = "keep",
+    priority: str = "back",
+    replaces: Optional[str] = None,
 ) -> int:
     """Upload what the server lacks and submit; the number of jobs before it.
 
@@ -46,7 +48,8 @@ def send_job(
             # A picture says itself where it lies.
             box = snapshot.box if not sent else None
             wishes = (sent, snapshot.format, preview)
-            return client.submit(job_id, mode, params, snapshot.canvas, *wishes, box=box, on_disconnect=on_disconnect)
+            place: Dict[str, Any] = dict(on_disconnect=on_disconnect, priority=priority, replaces=replaces)
+            return client.submit(job_id, mode, params, snapshot.canvas, *wishes, box=box, **place)
         except ImpastoError as error:
             if error.code in ("resource.connection_lost", "resource.no_answer"):
                 raise  # the job may have been accepted: it is asked for again as it was

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from impasto_protocol.schema import Mode, Param
 
+from .ways import family_of
 from .wording import describe_model
 
 __all__ = [
@@ -23,8 +24,8 @@ __all__ = [
 
 OWN_FIELDS = ("prompt", "negative_prompt", "strength", "model", "seed", "scale")
 """Parameters with a place of their own in a panel; all others go into the generated group."""
-STRENGTHS = {"inpaint": 1.0, "sketch": 0.75}
-"""Where the strength begins; each mode keeps its own."""
+STRENGTHS = {"paint": 1.0, "sketch": 0.75}
+"""Where the strength begins; each choice (`ways.family_of`) keeps its own."""
 SCALE = 2.0
 
 
@@ -70,13 +71,17 @@ def settings_of(mode: Mode) -> List[Param]:
 
 def strength_tip(mode: str) -> str:
     """What the strength does, in words."""
+    if mode in ("txt2img", "img2img"):
+        return "100 % paints a new picture; less keeps more of what the canvas shows."
     replaced = "what is selected" if mode == "inpaint" else "the sketch"
     return f"100 % replaces {replaced}; less keeps more of its forms and colours."
 
 
 @dataclass
 class Wishes:
-    """The values of a panel. `strengths` and `more`, what was changed in the generated settings, are kept by mode."""
+    """The values of a panel. `strengths` and `more`, what was changed in the generated settings, are kept by choice:
+    the ways to paint share them.
+    """
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -87,17 +92,17 @@ class Wishes:
     strengths: Dict[str, float] = field(default_factory=lambda: dict(STRENGTHS))
     more: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 
-    def params(self, mode: str, model: str = "") -> Dict[str, Any]:
+    def params(self, mode: str, model: str = "", more: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server.
 
-        `model` is the checkpoint that is shown as chosen.
+        `model` is the checkpoint that is shown as chosen, `more` what was changed in the mode's generated settings.
         """
-        more = self.more.get(mode, {})
+        family, more = family_of(mode), more or {}
         if mode == "upscale":
             return {"scale": self.scale, **more}
         params: Dict[str, Any] = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
-        if mode in self.strengths:
-            params["strength"] = self.strengths[mode]
+        if mode != "txt2img" and family in self.strengths:
+            params["strength"] = self.strengths[family]
         params.update(seed=self.seed, **more)
         if model:
             params["model"] = model
@@ -107,16 +112,16 @@ class Wishes:
         """Take over parameters of a mode, those of a recipe for example; what they do not name goes back to its
         default. `known` describes them.
         """
-        defaults = {p.name: p.default for p in known}
+        family, defaults = family_of(mode), {p.name: p.default for p in known}
         self.prompt = str(params.get("prompt", ""))
         self.negative_prompt = str(params.get("negative_prompt", ""))
-        if mode in STRENGTHS:
-            self.strengths[mode] = float(params.get("strength", STRENGTHS[mode]))
+        if family in STRENGTHS:
+            self.strengths[family] = float(params.get("strength", STRENGTHS[family]))
         self.scale = float(params.get("scale", SCALE))
         self.seed = int(params.get("seed", -1))
         self.model = str(params.get("model", ""))
         rest = {k: v for k, v in params.items() if k not in OWN_FIELDS and k in defaults}
-        self.more[mode] = {k: v for k, v in rest.items() if _plain(v) != _plain(defaults[k])}
+        self.more[family] = {k: v for k, v in rest.items() if _plain(v) != _plain(defaults[k])}
 
     def kept(self) -> Dict[str, Any]:
         """What is kept until another day, as JSON takes it."""

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
-from .events import ConnectionChanged, ServerCatalog
+from .events import ConnectionChanged, PlanResult, ServerCatalog
 from .jobs import JobState
 
-__all__ = ["describe", "describe_connection", "describe_model", "pretty"]
+__all__ = [
+    "describe",
+    "describe_connection",
+    "describe_model",
+    "describe_plan",
+    "job_title",
+    "pretty",
+    "seconds_in_words",
+]
 
 STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
 STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing", "upscale": "Scaling up"})
+
+DEEDS = {"txt2img": "New picture", "img2img": "Refining", "inpaint": "Inpainting", "sketch": "Sketch"}
+DEEDS.update({"upscale": "Upscaling"})
 
 TITLES = {"philox": "Philox", "torch-cpu": "Torch CPU", "unipc": "UniPC", "ddim_cfgpp": "DDIM CFG++"}
 TITLES.update({"sgm_uniform": "SGM Uniform", "kl_optimal": "KL Optimal", "align_your_steps": "Align Your Steps"})
@@ -33,6 +44,31 @@ def describe(job: JobState) -> str:
         return "Fetching the picture"
     stage = STAGES.get(job.stage) or (job.stage[:1].upper() + job.stage[1:]) or "Working"
     return f"{stage}: step {job.step} of {job.steps}" if job.steps > 1 else stage
+
+
+def job_title(job: JobState) -> str:
+    """What a job is called in a list of jobs: its words, or what it does."""
+    words = " ".join(job.title.split())
+    if not words:
+        return DEEDS.get(job.mode, pretty(job.mode))
+    return words if len(words) <= 32 else words[:31].rstrip() + "…"
+
+
+def describe_plan(plan: PlanResult) -> str:
+    """What to expect of a job before it is started."""
+    size = f"{plan.working.width} × {plan.working.height} pixels"
+    return f"About {seconds_in_words(plan.seconds)}, at {size}." if plan.seconds is not None else f"At {size}."
+
+
+def seconds_in_words(seconds: float) -> str:
+    """A time as people say it: rounded, since it is an estimate."""
+    if seconds < 1.5:
+        return "a second"
+    if seconds < 90:
+        return f"{round(seconds)} seconds" if seconds < 20 else f"{5 * round(seconds / 5)} seconds"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"
 
 
 def describe_connection(connection: ConnectionChanged, catalog: Optional[ServerCatalog]) -> str:

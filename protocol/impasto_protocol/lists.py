@@ -39,8 +39,8 @@ class ModelsRequest(Message):
 
 @dataclass(frozen=True)
 class History(Message):
-    """The kept results, newest first: all, those of `job`, those whose prompt, name, mode or model has all words of
-    `search`, those with a star. `info` asks for the recipes too.
+    """The kept results, newest first: all, those of `job`, those of the jobs whose ids begin with `begins`, those whose
+    prompt, name, mode or model has all words of `search`, those with a star. `info` asks for the recipes too.
     """
 
     TYPE = "history"
@@ -51,6 +51,7 @@ class History(Message):
     job: Optional[str] = field(default=None, metadata=JOB)
     starred: bool = False
     info: bool = False
+    begins: Optional[str] = field(default=None, metadata=JOB)
 
 
 @dataclass(frozen=True)

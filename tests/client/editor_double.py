@@ -9,6 +9,7 @@ from impasto_client.document import ResultLayer
 from impasto_client.editor import Host, Region
 from impasto_client.events import Planned, PlanResult, ResultReady
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.parts import HistoryEntry
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Document:
     layers: list[Layer] = field(default_factory=lambda: [Layer("painting")])
     active: int = 0
     open: bool = True
+    identity: str = ""
 
 
 class DoubleHost(Host):
@@ -34,6 +36,7 @@ class DoubleHost(Host):
     def __init__(self) -> None:
         self.opened: list[tuple[ResultLayer, bytes, Any]] = []
         self.read: list[tuple[str, Any]] = []
+        self.groups: list[str] = []
 
     def is_open(self, document: Any) -> bool:
         return bool(document.open)
@@ -51,6 +54,18 @@ class DoubleHost(Host):
         if document is None:
             return "Open a document first."
         return "Select a region first." if mode == "inpaint" and document.selection is None else ""
+
+    def active_layer(self, document: Any) -> Any:
+        return document.layers[document.active]
+
+    def key_of(self, document: Any) -> Any:
+        return id(document)
+
+    def identity_of(self, document: Any) -> str:
+        return str(document.identity)
+
+    def keep_identity(self, document: Any, identity: str) -> None:
+        document.identity = identity
 
     def region_of(self, document: Any) -> Region | None:
         return document.selection  # type: ignore[no-any-return]
@@ -84,7 +99,8 @@ class DoubleHost(Host):
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return bytes(layer.recipe)
 
-    def paste(self, document: Any, results: Any, recipes: Any, above: Any = None) -> str:
+    def paste(self, document: Any, results: Any, recipes: Any, above: Any = None, group: str = "") -> str:
+        self.groups.append(group)
         for result, recipe in zip(results, recipes, strict=True):
             at = document.layers.index(above) + 1 if above in document.layers else len(document.layers)
             document.layers.insert(at, Layer(result.name, recipe=recipe))
@@ -94,11 +110,26 @@ class DoubleHost(Host):
         self.opened.append((result, recipe, resolution))
 
 
+class DoubleKept:
+    """As `DoubleRunner`; what `do` is given is done at once."""
+
+    def __init__(self, asked: list[Any]) -> None:
+        self.asked = asked
+
+    def do(self, key: Any, work: Any) -> None:
+        self.asked.append(("do", (key,), {}))
+        work()
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **more: self.asked.append((name, args, more))
+
+
 class DoubleRunner:
     """Notes what it is asked: (name of the method, arguments)."""
 
     def __init__(self, host_name: str, on_event: Any, **rest: Any) -> None:
         self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.kept = DoubleKept(self.asked)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **more: self.asked.append((name, args, more))
@@ -117,6 +148,31 @@ def planned(ticket: str, box: Box, warnings: tuple[str, ...] = (), seconds: floa
     return Planned(ticket, PlanResult(box, Size(box.width, box.height), warnings=warnings, seconds=seconds))
 
 
+def layer(job: str, box: Box, stage: str = "inpaint", index: int = 0, **recipe: Any) -> ResultLayer:
+    pixels = b"r" * (box.width * box.height * 4)
+    return ResultLayer(job, index, box, pixels, "rgba8", "made", stage, "soft", 5, recipe)
+
+
 def result(job: str, box: Box, stage: str = "inpaint", index: int = 0, **recipe: Any) -> ResultReady:
-    layer = ResultLayer(job, index, box, b"r" * (box.width * box.height * 4), "rgba8", "made", stage, "soft", 5, recipe)
-    return ResultReady(job, layer)
+    return ResultReady(job, layer(job, box, stage, index, **recipe))
+
+
+def entry(made: ResultLayer, starred: bool = False) -> HistoryEntry:
+    """The same as the server's history tells it."""
+    return HistoryEntry(
+        made.job_id,
+        made.index,
+        1.0,
+        "0" * 32,
+        made.box.width,
+        made.box.height,
+        made.format,
+        made.box,
+        made.name,
+        str(made.recipe.get("mode", "")),
+        made.stage,
+        made.alpha,
+        made.seed,
+        starred,
+        dict(made.recipe),
+    )

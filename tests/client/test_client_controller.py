@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import impasto_client.controller
 import pytest
-from editor_double import Document, DoubleHost, DoubleRunner, Layer, planned, rectangle, result
+from editor_double import Document, DoubleHost, DoubleRunner, Layer, entry, layer, planned, rectangle, result
 from impasto_client.controller import Controller
-from impasto_client.events import Failed, JobChanged
-from impasto_protocol.errors import ResourceError
-from impasto_protocol.geometry import Box
+from impasto_client.events import (
+    ConnectionChanged,
+    Done,
+    Failed,
+    HistoryListed,
+    JobChanged,
+    Planned,
+    PlanResult,
+    ResultFetched,
+    ServerCatalog,
+)
+from impasto_client.gallery import PAGE, Query, Shown
+from impasto_protocol.errors import AssetError, RequestError, ResourceError
+from impasto_protocol.geometry import Box, Size
+from impasto_protocol.schema import Mode
+from PIL import Image
 
 
 @pytest.fixture
@@ -34,6 +48,12 @@ def submitted(controller: Any, mode: str, document: Document, box: Box, **params
     return job
 
 
+def shown(controller: Any) -> Shown:
+    """The newest result of the strip."""
+    newest: Shown = controller.gallery.visible[0]
+    return newest
+
+
 def names(document: Document) -> list[str]:
     return [layer.name for layer in document.layers]
 
@@ -49,12 +69,12 @@ def test_a_selection_becomes_a_layer_that_can_be_made_again(controller: Any) -> 
     for y in range(8):
         assert bytes(picture.mask[(y + 10) * 60 + 10 :][:30]) == document.selection.mask[y * 30 :][:30]
     document.selection = None
-    heard: list[tuple[str, bool]] = []
-    controller.added = lambda shown, old: heard.append((shown.result.name, old))
+    heard: list[str] = []
+    controller.added = lambda made: heard.append(made.name)
     controller.handle(result(job, Box(5, 15, 40, 20), mode="inpaint", params={"prompt": "a cat", "seed": 5}))
     controller.handle(JobChanged(job, "finished"))
-    assert names(document) == ["painting", "made"] and heard == [("made", False)]
-    assert controller.shown[0].before == b"vvvv" and controller.shown[0].small == b"rrrr"
+    assert names(document) == ["painting", "made"] and heard == ["made"]
+    assert shown(controller).before == b"vvvv" and shown(controller).small == b"rrrr"
     made = document.layers[1]
     recipe = json.loads(made.recipe)
     assert recipe["seed"] == 5 and recipe["box"] == [5, 15, 40, 20] and recipe["selection"] == [10, 20, 30, 8]
@@ -108,13 +128,13 @@ def test_a_result_whose_document_is_gone_is_kept(controller: Any) -> None:
     document.open = False
     controller.handle(result(job, Box(50, 40, 20, 20)))
     assert "closed meanwhile" in controller.notice.text and names(document) == ["painting"]
-    controller.apply(controller.shown[0].result, None)
+    controller.results.apply([shown(controller).key], None)
     assert controller.notice.is_error and "Open a document first" in controller.notice.text
     other = Document()
-    controller.apply(controller.shown[0].result, other)
+    controller.results.apply([shown(controller).key], other)
     assert names(other) == ["painting", "made"]
     small = Document(width=40, height=30)
-    controller.apply(controller.shown[0].result, small)
+    controller.results.apply([shown(controller).key], small)
     assert "lies outside" in controller.notice.text and names(small) == ["painting"]
 
 
@@ -156,3 +176,163 @@ def test_obstacles_and_errors_are_sentences(controller: Any) -> None:
     assert controller.notice is None
     controller.handle(Failed(job, ResourceError("resource.busy", "The queue is full; wait for a job to end.")))
     assert controller.notice.text == "The queue is full; wait for a job to end." and controller.running() is None
+
+
+# ---- the queue
+
+
+def waiting(controller: Any, document: Document, box: Box, place: str = "back") -> str:
+    assert controller.ask("inpaint", document, {}, place)
+    job: str = controller._runner.last("plan")[0]
+    controller.handle(planned(job, box))
+    return job
+
+
+def test_front_back_and_instead_of_what_waits(controller: Any) -> None:
+    box, document = Box(10, 10, 20, 20), Document(selection=rectangle(10, 10, 20, 20))
+    first = waiting(controller, document, box)
+    controller.handle(JobChanged(first, "running"))
+    second, third = (
+        waiting(controller, document, box),
+        waiting(controller, Document(selection=rectangle(0, 0, 9, 9)), box),
+    )
+    front = waiting(controller, document, box, "front")
+    assert controller._runner.last("submit")[4:] == ("front", None)
+    instead = waiting(controller, document, box, "replace")
+    assert controller._runner.last("submit")[4:] == ("back", second)
+    assert [args[0] for name, args, _ in controller._runner.asked if name == "cancel"] == [third, front]
+    assert controller.running().job_id == first and len({first[:16], third[:16]}) == 2 and first[:16] == instead[:16]
+    controller._runner.asked.clear()
+    controller.cancel(second)
+    controller.cancel()
+    controller.cancel("unknown")
+    controller.cancel_all()
+    asked = [args[0] for name, args, _ in controller._runner.asked if name == "cancel"]
+    assert asked[:2] == [second, first] and asked[2:] == [instead, front, third, second, first]
+
+
+def test_what_to_expect_is_asked_once_for_the_same(controller: Any) -> None:
+    document = Document(selection=rectangle(10, 10, 20, 20))
+    controller.expect("inpaint", document, {"steps": 5})
+    assert not controller._runner.asked  # no server yet: polling must not start one
+    controller.connection = ConnectionChanged("connected")
+    controller.catalog = ServerCatalog("1", (Mode("inpaint", "Inpaint", "", (), ()),), (), (), ())
+    for prompt in ("a", "ab", "abc"):
+        controller.expect("inpaint", document, {"steps": 5, "prompt": prompt, "seed": 1})
+    ((_, (ticket, mode, params, canvas, area), _),) = controller._runner.asked
+    assert (mode, params, canvas, area) == ("inpaint", {"steps": 5}, (100, 80), Box(10, 10, 20, 20))
+    controller.handle(Planned(ticket, PlanResult(Box(0, 0, 9, 9), Size(512, 512), seconds=12.0)))
+    assert controller.estimate.plan.seconds == 12.0 and controller.jobs.active == ()
+    controller.expect("inpaint", document, {"steps": 9})
+    late, ticket = ticket, controller._runner.last("plan")[0]
+    controller.handle(Failed(ticket, RequestError("request.bad_geometry", "Choose a smaller scale.")))
+    controller.handle(Planned(late, PlanResult(Box(0, 0, 9, 9), Size(8, 8))))
+    assert controller.estimate.plan is None and controller.estimate.error.message == "Choose a smaller scale."
+    document.selection = None
+    controller.expect("inpaint", document, {"steps": 9})
+    assert controller.estimate.error is None and len(controller._runner.asked) == 2
+
+
+# ---- results
+
+
+def test_a_document_finds_its_results_again(controller: Any) -> None:
+    document = Document(selection=rectangle(10, 10, 20, 20))
+    controller.look_at(document)
+    job = submitted(controller, "inpaint", document, Box(10, 10, 20, 20))
+    assert document.identity == ""  # nothing is written into a document that has no result
+    controller.handle(result(job, Box(10, 10, 20, 20)))
+    assert len(document.identity) == 16 and job.startswith(document.identity + "-")
+    assert controller.gallery.query == Query(document.identity + "-")
+    again = Document(identity=document.identity)
+    controller.look_at(again)
+    assert len([1 for name, _, _ in controller._runner.asked if name == "list"]) == 1  # the same is listed already
+    controller.look_at(Document(identity="no identity of ours"))
+    assert controller.gallery.visible == ()
+    wishes = next(more for name, _, more in reversed(controller._runner.asked) if name == "list")
+    assert len(wishes["begins"]) == 17 and wishes["begins"] != document.identity + "-"
+
+
+def test_what_the_server_keeps_is_listed_fetched_and_added(controller: Any) -> None:
+    controller.look_at(None, "cat", starred=True)
+    name, (count,), wishes = controller._runner.asked[-1]
+    assert (name, count) == ("list", PAGE) and wishes["search"] == "cat" and wishes["starred"] and not wishes["begins"]
+    old, gone = layer("old", Box(1, 2, 3, 4), mode="inpaint"), layer("gone", Box(0, 0, 5, 5))
+    large = layer("large", Box(0, 0, 5000, 1), "upscale")
+    large = type(large)(**{**large.__dict__, "box": Box(0, 0, 5000, 5000)})
+    entries = tuple(entry(made, starred=True) for made in (old, gone, large))
+    controller.handle(HistoryListed(entries, Query("", "dog"), False))  # to an older question
+    assert controller.gallery.visible == ()
+    controller.handle(HistoryListed(entries, controller.gallery.query, True))
+    assert [s.job_id for s in controller.gallery.visible] == ["old", "gone", "large"] and controller.gallery.more
+    assert [args for name, args, _ in controller._runner.asked if name == "fetch"] == [("old", 0), ("gone", 0)]
+    controller.handle(ResultFetched("old", 0, entries[0], old))
+    controller.handle(ResultFetched("gone", 0, error=AssetError("asset.missing", "It is gone.")))
+    assert [(s.job_id, s.small) for s in controller.gallery.visible] == [("old", b"rrrr"), ("large", None)]
+    document = Document()
+    controller.results.apply([("old", 0)], document)  # its pixels are not here: they come first
+    assert names(document) == ["painting"]
+    controller.handle(ResultFetched("old", 0, entries[0], old))
+    assert names(document) == ["painting", "made"]
+    controller.results.star(("old", 0), False)
+    assert controller._runner.asked[-1][:2] == ("star", ("old", 0, False)) and not controller.gallery.visible[0].starred
+    controller.results.apply([("gone", 0)], document)
+    controller.handle(ResultFetched("gone", 0, error=AssetError("asset.missing", "It is gone.")))
+    assert controller.notice.text == "It is gone."
+    controller.gallery.show_more()
+    assert controller._runner.asked[-1][1] == (2 * PAGE,)
+
+
+def test_several_are_added_at_once_where_the_painter_says(controller: Any) -> None:
+    document = Document(layers=[Layer("ground"), Layer("varnish")])
+    for name, at in (("a", 1), ("b", 2)):
+        controller.results.keep(layer(name, Box(at, at, 4, 4)))
+    controller.results.apply([("b", 0), ("a", 0)], document, "group")
+    assert controller.host.groups == ["Impasto"] and len(document.layers) == 4
+    controller.results.apply([("a", 0)], document, "above")
+    assert names(document)[:2] == ["ground", "made"] and controller.host.groups[-1] == ""
+    controller.results.keep(layer("large", Box(0, 0, 4, 4), "upscale"))
+    controller.results.apply([("large", 0)], None)
+    assert len(controller.host.opened) == 1
+
+
+def test_a_result_is_saved_as_a_file(controller: Any, tmp_path: Path) -> None:
+    controller.results.keep(layer("a", Box(0, 0, 4, 4), parameters="a cat\nSteps: 5"))
+    controller.results.save(("a", 0), tmp_path / "cat.png")
+    with Image.open(tmp_path / "cat.png") as image:
+        assert image.size == (4, 4) and image.info["parameters"] == "a cat\nSteps: 5"
+    controller.handle(Done(("saved", tmp_path / "cat.png")))
+    assert controller.notice.text == f"Saved as {tmp_path / 'cat.png'}." and not controller.notice.is_error
+    controller.handle(Done(("saved", tmp_path / "cat.png"), OSError(28, "No space left on device")))
+    assert controller.notice.is_error and "No space left on device" in controller.notice.text
+
+
+def test_make_again_takes_the_active_layer_or_what_is_looked_at(controller: Any) -> None:
+    document = Document(selection=rectangle(10, 10, 20, 20))
+    job = submitted(controller, "inpaint", document, Box(10, 10, 20, 20), prompt="{a|b}")
+    recipe = {"mode": "inpaint", "params": {"prompt": "a", "seed": 5}, "asked": {"prompt": "{a|b}"}}
+    controller.handle(result(job, Box(10, 10, 20, 20), **recipe))
+    document.selection = None
+    document.active = 1
+    assert controller.make_again(document, None)
+    assert controller._runner.last("plan")[2]["seed"] == 5
+    document.active = 0
+    assert not controller.make_again(document, None)
+    assert "not made by Impasto" in controller.notice.text
+    assert controller.make_again(document, shown(controller), new_seed=True)
+    assert controller._runner.last("plan")[2] == {"prompt": "{a|b}", "seed": -1}
+    assert controller._runner.last("plan")[4] == Box(10, 10, 20, 20)
+    document.width = 15
+    assert not controller.make_again(document, shown(controller))
+    assert "cropped" in controller.notice.text
+    document.open = False
+    assert not controller.make_again(Document(), shown(controller))
+    assert "closed" in controller.notice.text
+
+
+def test_a_new_picture_sends_no_pixels(controller: Any) -> None:
+    document = Document()
+    submitted(controller, "txt2img", document, Box(0, 0, 100, 80))
+    assert controller._runner.last("submit")[3].pixels == b"" and controller.host.read == []
+    submitted(controller, "img2img", document, Box(0, 0, 100, 80))
+    assert controller.host.read == [("visible", None)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+from impasto_client.events import PlanResult
 from impasto_client.form_model import (
     FormModel,
     choices_of,
@@ -15,7 +17,11 @@ from impasto_client.form_model import (
     lacks,
     new_entry,
 )
+from impasto_client.jobs import JobState
+from impasto_client.ways import actions, choice_of, mode_for
 from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
+from impasto_client.wording import describe_plan, job_title, seconds_in_words
+from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import Mode, Param
 from impasto_server.engine.modes import describe
 
@@ -59,6 +65,7 @@ def test_what_a_newer_description_does_not_allow_is_let_go() -> None:
     form.set_overrides({"steps": 9, "sampler": "gone", "scale": 2})
     form.set_params(settings_of(MODES["inpaint"]))
     assert form.overrides() == {"steps": 9}
+    assert form.chosen() == {"steps": 9, "scale": 2}  # another mode may know it
 
 
 def test_the_list_of_models() -> None:
@@ -79,7 +86,7 @@ def test_the_list_of_models() -> None:
 
 def test_wishes_are_kept_by_mode() -> None:
     wishes = Wishes(prompt="a cat", seed=4)
-    wishes.strengths["inpaint"] = 0.5
+    wishes.strengths["paint"] = 0.5
     wishes.more["sketch"] = {"steps": 9}
     again = Wishes.restored(json.loads(json.dumps(wishes.kept())))
     assert again == wishes
@@ -90,22 +97,51 @@ def test_wishes_are_kept_by_mode() -> None:
         "seed": 4,
         "model": "one",
     }
-    assert again.params("sketch")["steps"] == 9 and again.params("upscale") == {"scale": 2.0}
+    assert again.params("sketch", more={"steps": 9})["steps"] == 9 and again.params("upscale") == {"scale": 2.0}
+    assert again.params("img2img")["strength"] == 0.5 and "strength" not in again.params("txt2img")
     for damaged in ([], {"seed": "x"}, {"strengths": 3}, {"more": {"inpaint": 1}}):
         with pytest.raises((ValueError, TypeError, AttributeError)):
             Wishes.restored(damaged)  # type: ignore[arg-type]
 
 
+def test_painting_follows_what_is_there() -> None:
+    assert mode_for("paint", "auto", True, 1.0) == mode_for("paint", "auto", True, 0.3) == "inpaint"
+    assert mode_for("paint", "auto", False, 1.0) == "txt2img" and mode_for("paint", "auto", False, 0.99) == "img2img"
+    assert mode_for("paint", "img2img", True, 1.0) == "img2img" and mode_for("sketch", "auto", True, 1.0) == "sketch"
+    for mode in actions("document"):
+        choice, way = choice_of(mode)
+        assert mode_for(choice, way, False, 0.5) == mode_for(choice, way, True, 1.0) == mode
+
+
+def test_times_and_jobs_in_words() -> None:
+    told = [seconds_in_words(s) for s in (0.4, 1.6, 12.4, 33, 89, 100, 3599, 9000)]
+    assert told == [
+        "a second",
+        "2 seconds",
+        "12 seconds",
+        "35 seconds",
+        "90 seconds",
+        "2 minutes",
+        "60 minutes",
+        "2.5 hours",
+    ]
+    plan = PlanResult(Box(0, 0, 1, 1), Size(512, 384))
+    assert describe_plan(plan) == "At 512 × 384 pixels."
+    assert describe_plan(replace(plan, seconds=30.0)) == "About 30 seconds, at 512 × 384 pixels."
+    assert job_title(JobState("a", "inpaint")) == "Inpainting"
+    assert job_title(JobState("a", "inpaint", "a   cat\nand " + "more " * 20)) == "a cat and more more more more m…"
+
+
 def test_the_settings_of_a_recipe_are_taken_over_whole() -> None:
     wishes = Wishes(prompt="old", seed=1, model="two")
-    wishes.more["inpaint"] = {"exact": True}
+    wishes.more["paint"] = {"exact": True}
     known = MODES["inpaint"].params
     params = {p.name: list(p.default) if isinstance(p.default, list) else p.default for p in known}
     wishes.take("inpaint", {**params, "prompt": "new", "seed": 7, "cfg": 3.0, "strength": 0.4, "model": "one"}, known)
-    assert wishes.more["inpaint"] == {"cfg": 3.0} and wishes.strengths["inpaint"] == 0.4
+    assert wishes.more["paint"] == {"cfg": 3.0} and wishes.strengths["paint"] == 0.4
     assert (wishes.prompt, wishes.seed, wishes.model) == ("new", 7, "one")
     wishes.take("inpaint", {"prompt": "newer"}, known)
-    assert wishes.params("inpaint")["strength"] == 1.0 and wishes.seed == -1 and wishes.more["inpaint"] == {}
+    assert wishes.params("inpaint")["strength"] == 1.0 and wishes.seed == -1 and wishes.more["paint"] == {}
 
 
 def test_a_list_of_loras_is_a_value_like_any_other() -> None:

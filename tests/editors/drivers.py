@@ -216,21 +216,20 @@ def gen():
         self.run("def gen():\n    yield from close_all()")
 
     def apply_from_history(self, name: str) -> None:
-        # The docker lists the history when it connects for the first time; a new one stands for a new session.
         self.run(
             f"wanted = {name!r}"
             + """
 def gen():
-    controller()._listed = False
-    controller().catalog = None
-    controller()._runner._catalog_rev = None
-    controller()._runner.refresh_catalog()
-    yield (lambda: any(s.result.name == wanted for s in docker().panel.strip.items), 20)
-    index = next(i for i, s in enumerate(docker().panel.strip.items) if s.result.name == wanted)
-    docker().panel.strip.setCurrentRow(index)
+    scope("all")
+    controller().gallery.refresh()
+    yield (lambda: any(s.name == wanted and s.small is not None for s in strip().items), 20)
+    index = next(i for i, s in enumerate(strip().items) if s.name == wanted)
+    strip().setCurrentRow(index)
     yield 0.1
     press("add_again")
-    yield 0.5
+    yield (lambda: wanted in layers(doc), 20)
+    yield 0.3
+    scope("document")
 """
         )
 
@@ -365,11 +364,13 @@ def gen():
             f"wanted = {name!r}"
             + """
 def gen():
-    yield (lambda: any(item.result.name == wanted for item in panel().strip.items), 20)
-    index = next(i for i, item in enumerate(panel().strip.items) if item.result.name == wanted)
     panel().poll()
+    widget("scope").set_active_id("all")
+    yield (lambda: any(item.name == wanted and item.small is not None for item in panel().strip.items), 20)
+    index = next(i for i, item in enumerate(panel().strip.items) if item.name == wanted)
     panel().strip.choose(index)
     widget("apply").clicked()
-    yield 0.3
+    yield 0.6
+    widget("scope").set_active_id("document")
 """
         )

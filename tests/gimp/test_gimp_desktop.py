@@ -194,8 +194,9 @@ def gen():
         again.run(
             """
 def gen():
-    yield (lambda: any("left alone" in item.result.name for item in panel().strip.items), 20)
-    index = next(i for i, item in enumerate(panel().strip.items) if "left alone" in item.result.name)
+    widget("scope").set_active_id("all")
+    yield (lambda: any("left alone" in item.name for item in panel().strip.items), 20)
+    index = next(i for i, item in enumerate(panel().strip.items) if "left alone" in item.name)
     panel().strip.choose(index)
     widget("apply").clicked()
 """
@@ -226,6 +227,9 @@ def gen():
         """
 def gen():
     yield (lambda: panel().current_image() is not None, 10)
+    widget("scope").set_active_id("all")
+    yield (lambda: panel().strip.items and "orphan" in panel().strip.items[0].name, 10)
+    panel().strip.choose(0)
     widget("apply").clicked()
 """
     )

@@ -96,6 +96,16 @@ def press(name):
     QTest.mouseClick(widget(name), Qt.MouseButton.LeftButton)
 
 
+def strip():
+    return docker().results.strip
+
+
+def scope(name):
+    # Which pictures the strip lists: "document", "all" or "starred".
+    box = widget("scope")
+    box.setCurrentIndex(box.findData(name))
+
+
 def at(widget_):
     """Where to click, in screen pixels."""
     p = widget_.mapToGlobal(widget_.rect().center())

@@ -42,7 +42,7 @@ class StubEngine:
         prompt = getattr(params, "prompt", "")
         np.savez(
             self.home / "received.npz",
-            image=job.image,
+            image=np.zeros(0) if job.image is None else job.image,
             mask=np.zeros(0) if job.mask is None else job.mask,
             backdrop=np.zeros(0) if job.backdrop is None else job.backdrop,
             mode=job.mode,
@@ -61,7 +61,8 @@ class StubEngine:
                 raise Cancelled
             emit(Progress("denoise", step, STEPS, step / STEPS))
             if job.preview is not None:
-                emit(Preview(_jpeg(job.image, step / STEPS), 64, 64, step))
+                seen = np.zeros((64, 64, 4), np.uint8) if job.image is None else job.image
+                emit(Preview(_jpeg(seen, step / STEPS), 64, 64, step))
         if job.mode == "upscale":
             times = int(params.scale)
             larger = job.image.repeat(times, 0).repeat(times, 1)
@@ -72,8 +73,15 @@ class StubEngine:
         layer[..., :3] = COLOR
         layer[..., 3] = 255 if job.mask is None else job.mask
         seed = params.seed if params.seed >= 0 else 4711
-        info = {"mode": job.mode, "params": {"prompt": params.prompt, "seed": seed}}
-        emit(Layer(0, "inpaint", f"Impasto: {params.prompt}"[:60], layer, job.box, "soft", seed, info))
+        values = {**{k: getattr(params, k) for k in params.__dataclass_fields__}, "seed": seed}
+        text = f"{params.prompt}\nSteps: {params.steps}, Seed: {seed}"
+        info = {
+            "mode": job.mode,
+            "params": values,
+            "parameters": text,
+            "digital_source_type": "trainedAlgorithmicMedia",
+        }
+        emit(Layer(0, job.mode, f"Impasto: {params.prompt}"[:60], layer, job.box, "soft", seed, info))
         return Result((seed,), {"denoise": 0.1}, {"device": self.device_name})
 
 
@@ -98,7 +106,7 @@ def main(worker: str) -> None:
 
     home = Path(os.environ["IMPASTO_HOME"])
     ensure_home(home)
-    for name in ("painterly", "broken", "sharp"):
+    for name in ("painterly", "broken", "sharp", "ink", "grain", "easyneg"):
         (home / "models" / f"{name}.safetensors").write_bytes(name.encode())
 
     def identify(path: Path) -> Facts:
@@ -108,6 +116,10 @@ def main(worker: str) -> None:
             )
         if path.stem == "sharp":
             return Facts("upscaler", "esrgan", title="Sharp 4x")
+        if path.stem in ("ink", "grain"):
+            return Facts("lora", "sd1", title=path.stem.capitalize())
+        if path.stem == "easyneg":
+            return Facts("embedding", "sd1", title="EasyNeg")
         return Facts("checkpoint", "sd1", title="Painterly", native_size=128)
 
     with single_instance(home):

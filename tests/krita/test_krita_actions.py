@@ -16,9 +16,14 @@ WIDTH, HEIGHT = 256, 192
 
 HELPERS = """
 def choose(mode):
-    # Click the choice in the docker; the button follows.
-    press("mode_" + mode)
-    assert docker().mode == mode
+    # Click the choice in the docker, and say what "paint" shall mean; the button follows.
+    paints = mode in ("txt2img", "img2img", "inpaint", "auto")
+    press("mode_" + ("paint" if paints else mode))
+    if paints:
+        way = widget("way")
+        way.setCurrentIndex(way.findData(mode))
+        way.activated.emit(way.currentIndex())
+    assert mode == "auto" or docker().mode == mode
 
 def start():
     yield (lambda: widget("inpaint").isEnabled(), 5)
@@ -76,7 +81,8 @@ def gen():
     yield from new_document()
     def look():
         return [docker().mode, widget("inpaint").text(), [shown(n) for n in ("prompt", "strength", "scale")],
-                docker().panel.strength.value, [b.isChecked() for b in docker().panel.modes.values()]]
+                docker().panel.strength.value, [b.isChecked() for b in docker().panel.choices.values()]]
+    choose("inpaint")
     out = [look()]
     for mode in ("sketch", "upscale", "inpaint"):
         choose(mode)
@@ -119,8 +125,8 @@ def gen():
     assert inpaint == [{"steps": 7, "exact": True}, 0.9] and sketch == [{"steps": 9, "background": "document"}, 0.75]
     assert names == ["background"] and sent == {"scale": 3.0}
     kept = json.loads(saved)
-    assert kept["mode"] == "sketch" and kept["more"]["inpaint"] == {"steps": 7, "exact": True}
-    assert kept["strengths"] == {"inpaint": 0.9, "sketch": 0.75} and kept["scale"] == 3
+    assert kept["choice"] == "sketch" and kept["more"]["paint"] == {"steps": 7, "exact": True}
+    assert kept["strengths"] == {"paint": 0.9, "sketch": 0.75} and kept["scale"] == 3
 
 
 def test_a_sketch_becomes_a_layer_above_it(painter: Painter) -> None:

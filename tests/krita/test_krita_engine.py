@@ -51,7 +51,7 @@ def gen():
     after = [projection(doc).hex(), layers(doc)]
     node = next(n for n in doc.rootNode().childNodes() if n.name() not in before[1])
     alpha = bytes(node.pixelData(0, 0, doc.width(), doc.height()))[3::4]
-    result = docker().panel.strip.current()
+    result = strip().current()
     app.action("edit_undo").trigger()
     yield (lambda: len(layers(doc)) == len(before[1]), 5)
     undone = [projection(doc).hex(), layers(doc)]

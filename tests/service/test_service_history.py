@@ -68,6 +68,8 @@ def test_pages_search_and_stars(tmp_path: Path) -> None:
             (entry,) = found.entries
             assert entry.job == "j1" and entry.info is not None and entry.info["params"]["seed"] == 7
             assert (await history(peer, job="j2")).total == 3 and everything[0].info is None
+            assert (await history(peer, begins="j")).total == 6 and (await history(peer, begins="j2")).total == 3
+            assert (await history(peer, begins="2")).total == 0
 
             assert isinstance(await peer.ask(Star, "j0", 0), Ok) and isinstance(await peer.ask(Star, "j0", 0), Ok)
             (starred,) = (await history(peer, starred=True)).entries

@@ -22,6 +22,7 @@ def page(journal: Journal, asked: History) -> HistoryOk:
         entry
         for entry in journal.entries()
         if (asked.job is None or entry.job == asked.job)
+        and (asked.begins is None or entry.job.startswith(asked.begins))
         and (not asked.starred or entry.name in starred)
         and _has_words(entry, words)
     ]

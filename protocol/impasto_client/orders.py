@@ -1,0 +1,48 @@
+"""The jobs that were asked for in this session: what each is about, for as long as it may matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+from .document import ResultLayer
+from .editor import Target
+from .recipes import Packed, written_recipe
+
+__all__ = ["Order", "Orders"]
+
+KEEP_ORDERS = 64
+"""Jobs whose document is remembered."""
+
+
+@dataclass
+class Order:
+    """A job as it was asked for: `place` in the queue is "back", "front" or "replace". `unread` until the document's
+    pixels were read for it; `before` is a small picture of them. `mask` and `sketch` go into the recipe.
+    """
+
+    target: Target
+    place: str = "back"
+    mask: Optional[Packed] = None
+    sketch: Any = None
+    before: Optional[Any] = None
+    unread: bool = True
+
+    def recipe(self, result: ResultLayer) -> bytes:
+        """What is kept with a layer of this job."""
+        return written_recipe(result, self.target.area, self.mask, self.sketch)
+
+
+class Orders:
+    """The last KEEP_ORDERS of them."""
+
+    def __init__(self) -> None:
+        self._orders: Dict[str, Order] = {}
+
+    def add(self, job_id: str, order: Order) -> None:
+        while len(self._orders) >= KEEP_ORDERS:
+            del self._orders[next(iter(self._orders))]
+        self._orders[job_id] = order
+
+    def get(self, job_id: str) -> Optional[Order]:
+        return self._orders.get(job_id)

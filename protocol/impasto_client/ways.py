@@ -1,0 +1,70 @@
+"""What a painter chooses, and the mode of the server that this means now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Tuple
+
+__all__ = ["AUTOMATIC", "CHOICES", "WAYS", "Action", "actions", "choice_of", "family_of", "mode_for"]
+
+CHOICES: Tuple[Tuple[str, str, str], ...] = (
+    ("paint", "Paint", "Paint a new picture, refine the one that is there, or repaint what is selected."),
+    ("sketch", "Sketch", "Make a picture from the active paint layer, as a new layer."),
+    ("upscale", "Upscale", "Open the whole picture as a new, larger one."),
+)
+"""(choice, its name, what it is for)."""
+
+AUTOMATIC = "auto"
+WAYS: Tuple[Tuple[str, str], ...] = (
+    (AUTOMATIC, "Automatic: by selection and strength"),
+    ("txt2img", "Generate a new picture"),
+    ("img2img", "Refine the whole picture"),
+    ("inpaint", "Inpaint the selection"),
+)
+"""What "paint" can mean: (mode, in words)."""
+
+_FULL = 0.999
+"""From this strength on nothing of what is there is kept."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """A mode as a button starts it."""
+
+    mode: str
+    button: str
+    tip: str
+
+
+def actions(word: str) -> Dict[str, Action]:
+    """The actions by mode; `word` is what the editor calls a document."""
+    every = (
+        Action("txt2img", "Generate picture", f"Paint a new picture over the {word}, as a new layer."),
+        Action("img2img", "Refine picture", f"Repaint what the {word} shows by the strength, as a new layer."),
+        Action("inpaint", "Inpaint selection", "Repaint the selected region as a new layer."),
+        Action("sketch", "Sketch layer to image", "Make a picture from the active paint layer, as a new layer."),
+        Action("upscale", f"Upscale {word}", f"Open the whole picture as a new, larger {word}."),
+    )
+    return {action.mode: action for action in every}
+
+
+def mode_for(choice: str, way: str, selected: bool, strength: float) -> str:
+    """The mode that is meant: painting follows what is there, unless the painter has said what it shall be.
+
+    A selection is inpainted; without one a strength of 100 % paints anew, and less refines what the canvas shows.
+    """
+    if choice != "paint":
+        return choice
+    if way != AUTOMATIC:
+        return way
+    return "inpaint" if selected else "txt2img" if strength >= _FULL else "img2img"
+
+
+def family_of(mode: str) -> str:
+    """The choice under which a mode is found; the modes of one choice share their settings."""
+    return "paint" if mode in [way for way, _ in WAYS] else mode
+
+
+def choice_of(mode: str) -> Tuple[str, str]:
+    """The choice and the way that lead to a mode whatever is there."""
+    return family_of(mode), mode if family_of(mode) == "paint" else AUTOMATIC
