@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, range_of, step_of
 from impasto_client.wording import pretty
@@ -34,6 +34,9 @@ class Form(Gtk.Box):
         self.model = FormModel()
         self.model.changed = lambda: self.changed()
         self._fields: Dict[str, Field] = {}
+        self._rows: Dict[str, List[Any]] = {}
+        """The widgets of each parameter."""
+        self._groups: List[Any] = []
         self._quiet = False
 
     def set_params(self, params: Sequence[Param]) -> None:
@@ -42,11 +45,11 @@ class Form(Gtk.Box):
             return
         for child in self.get_children():
             child.destroy()
-        self._fields = {}
+        self._fields, self._rows, self._groups = {}, {}, []
         for title, members in grouped(self.model.params):
             self._add_group(title, members)
-        self._show()
         self.show_all()
+        self._show()
 
     def set_models(self, models: Sequence[Mapping[str, Any]]) -> None:
         """What the parameters that take a model of the catalogue offer; what the painter chose is kept."""
@@ -82,6 +85,11 @@ class Form(Gtk.Box):
         self.model.reset()
         self._show()
 
+    def set_advanced(self, on: bool) -> None:
+        """Show the settings for experts too, or no longer."""
+        self.model.advanced = on
+        self._show()
+
     # ---- inside
 
     def _add_group(self, title: str, members: Sequence[Param]) -> None:
@@ -100,18 +108,25 @@ class Form(Gtk.Box):
             self._fields[p.name] = field
             if isinstance(field.widget, ListEditor):
                 field.widget.set_tooltip_text(None)
-                rows.attach(column(_beside(p), field.widget, spacing=2), 0, line, 2, 1)
+                whole = column(_beside(p), field.widget, spacing=2)
+                rows.attach(whole, 0, line, 2, 1)
+                self._rows[p.name] = [whole]
             elif field.titled:
                 rows.attach(field.widget, 0, line, 2, 1)
+                self._rows[p.name] = [field.widget]
             else:
-                rows.attach(_beside(p), 0, line, 1, 1)
+                beside = _beside(p)
+                rows.attach(beside, 0, line, 1, 1)
                 rows.attach(field.widget, 1, line, 1, 1)
+                self._rows[p.name] = [beside, field.widget]
         box.pack_start(rows, False, False, 0)
         self.pack_start(box, False, False, 0)
+        self._groups.append((box, [p.name for p in members]))
 
     def _edited(self, name: str) -> None:
         if not self._quiet:
             self.model.edited(name, self._fields[name].read())
+            self._reveal()
 
     def _show(self) -> None:
         self._quiet = True
@@ -120,6 +135,18 @@ class Form(Gtk.Box):
             if value is not None:
                 field.write(value)
         self._quiet = False
+        self._reveal()
+
+    def _reveal(self) -> None:
+        """Show what is to be shown, and no heading without anything below it."""
+        shown = self.model.shown()
+        for name, widgets in self._rows.items():
+            for widget in widgets:
+                widget.set_no_show_all(True)
+                widget.set_visible(name in shown)
+        for box, names in self._groups:
+            box.set_no_show_all(True)
+            box.set_visible(any(name in shown for name in names))
 
 
 def spin_scale(title: str, minimum: float, maximum: float, step: float, unit: str = "") -> Any:

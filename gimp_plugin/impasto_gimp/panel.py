@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Dict, Optional
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
 
 from gi.repository import Gimp
 from impasto_client.document import ResultLayer
-from impasto_client.gallery import Shown
 from impasto_client.wording import describe, describe_connection, describe_plan
 
 from . import kept
@@ -125,7 +125,7 @@ class Panel(Gtk.Window):
         footer.pack_start(self.lamp, False, False, 0)
         footer.reorder_child(self.lamp, 0)
         footer.pack_start(self.retry, False, False, 0)
-        self.help = help_button()
+        self.help = help_button(self._take_from_file)
         footer.pack_start(self.help, False, False, 0)
         footer.set_border_width(6)
         return footer
@@ -137,7 +137,13 @@ class Panel(Gtk.Window):
         self.cancel.connect("clicked", lambda *_: self.controller.cancel())
         self.retry.connect("clicked", lambda *_: self.controller.try_again())
         self.image.connect("changed", lambda *_: self._look())
-        self.results.used = self._use_settings
+        self.results.used = lambda shown: self._use_settings(shown.mode, shown.params)
+        self.controller.taken = self._use_settings
+        self.wishes.pasted = self.controller.read_settings
+        self.drag_dest_set(Gtk.DestDefaults.ALL, [], Gdk.DragAction.COPY)
+        self.drag_dest_add_uri_targets()
+        self.drag_dest_add_text_targets()
+        self.connect("drag-data-received", self._dropped)
         self.queue.cancelled = lambda id: self.controller.cancel(id) if id else self.controller.cancel_all()
         self.wishes.submitted = self.ask
         self.wishes.changed = self._touched
@@ -214,10 +220,30 @@ class Panel(Gtk.Window):
         self.button.set_label(action.button)
         self.button.set_tooltip_text(action.tip)
 
-    def _use_settings(self, shown: Shown) -> None:
-        if shown.mode in self.modes:
-            self.modes[shown.mode].set_active(True)
-            self.wishes.set_params(shown.params)
+    def _use_settings(self, mode: str, params: Mapping[str, Any]) -> None:
+        """Take over how a picture was made; that of a whole picture gives its settings to inpainting."""
+        shown = mode if mode in self.modes else "inpaint" if mode in ("txt2img", "img2img") else ""
+        if shown:
+            self.modes[shown].set_active(True)
+            self.wishes.set_params(params)
+
+    def _dropped(self, _: Any, context: Any, x: int, y: int, data: Any, info: int, time: int) -> None:
+        """A picture, or a text, was let fall on the panel."""
+        files = [GLib.filename_from_uri(uri)[0] for uri in data.get_uris() if uri.startswith("file:")]
+        text = data.get_text()
+        if files:
+            self.controller.read_settings(Path(files[0]))
+        elif text:
+            self.controller.read_settings(text)
+
+    def _take_from_file(self) -> None:
+        chooser = Gtk.FileChooserDialog(title="Take settings from a picture", action=Gtk.FileChooserAction.OPEN)
+        chooser.set_transient_for(self)
+        chooser.add_buttons("_Cancel", Gtk.ResponseType.CANCEL, "_Open", Gtk.ResponseType.ACCEPT)
+        accepted, path = chooser.run() == Gtk.ResponseType.ACCEPT, chooser.get_filename()
+        chooser.destroy()
+        if accepted and path:
+            self.controller.read_settings(Path(path))
 
     # ---- showing the state
 

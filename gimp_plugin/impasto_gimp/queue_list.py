@@ -68,11 +68,12 @@ class QueueList(Gtk.Box):
         return line
 
 
-def help_button() -> Any:
-    """A button with what helps when something goes wrong."""
+def help_button(take_settings: Callable[[], None]) -> Any:
+    """A button with what is seldom wanted."""
     log = str(log_file(home_folder()))
     menu = Gtk.Menu()
     for text, deed in (
+        ("Take settings from a picture…", take_settings),
         ("Open the server's log", lambda: Gtk.show_uri_on_window(None, GLib.filename_to_uri(log), 0)),
         ("Copy the log's place", lambda: Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD).set_text(log, -1)),
     ):
@@ -82,5 +83,5 @@ def help_button() -> Any:
     menu.show_all()
     button = Gtk.MenuButton(popup=menu, relief=Gtk.ReliefStyle.NONE, label="…")
     button.set_name("impasto_help")
-    button.set_tooltip_text("The server's log, for when something goes wrong.")
+    button.set_tooltip_text("Settings from an old picture; the server's log, for when something goes wrong.")
     return button

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, List, Optional, Sequence
 
 from impasto_client.gallery import Key
-from impasto_client.prompt_edit import shift_weight
+from impasto_client.prompt_edit import is_settings, shift_weight
 
 from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, fitted, label, over, row
 
@@ -26,6 +26,8 @@ class Prompt(Gtk.Overlay):
         super().__init__()
         self.submitted: Callable[[], None] = lambda: None
         self.changed: Callable[[], None] = lambda: None
+        self.pasted: Callable[[str], None] = lambda text: None
+        """What was pasted is the text of a whole picture's settings, and not words for this one."""
         self.view = Gtk.TextView(wrap_mode=Gtk.WrapMode.WORD_CHAR, accepts_tab=False)
         for side in ("left", "right", "top", "bottom"):
             getattr(self.view, f"set_{side}_margin")(6)
@@ -46,6 +48,7 @@ class Prompt(Gtk.Overlay):
         self.set_overlay_pass_through(self._hint, True)
         self.view.get_buffer().connect("changed", self._changed)
         self.view.connect("key-press-event", self._key)
+        self.view.connect("paste-clipboard", self._paste)
 
     @property
     def text(self) -> str:
@@ -70,6 +73,12 @@ class Prompt(Gtk.Overlay):
             self._weigh(WEIGHTS[event.keyval])
             return True
         return False
+
+    def _paste(self, view: Any) -> None:
+        text = Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD).wait_for_text()
+        if text and is_settings(text):
+            view.stop_emission_by_name("paste-clipboard")
+            self.pasted(text)
 
     def _weigh(self, steps: int) -> None:
         buffer = self.view.get_buffer()

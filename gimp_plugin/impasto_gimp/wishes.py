@@ -22,6 +22,7 @@ class Wishes:
     def __init__(self, modes: Mapping[str, Mode]) -> None:
         self.changed: Callable[[], None] = lambda: None
         self.submitted: Callable[[], None] = lambda: None
+        self.pasted: Callable[[str], None] = lambda text: None
         self.mode = ""
         self._modes = dict(modes)
         self._state = state.Wishes()
@@ -54,13 +55,18 @@ class Wishes:
         reset.connect("clicked", lambda *_: self.form.reset())
         self.fold = Gtk.Expander(label="More settings")
         self.fold.set_name("impasto_more")
-        inside = column(self.form, reset, spacing=10)
+        self.experts = Gtk.CheckButton(label="Show all settings")
+        self.experts.set_name("impasto_experts")
+        self.experts.set_tooltip_text("Also those that are rarely needed.")
+        self.experts.connect("toggled", self._experts)
+        inside = column(self.form, self.experts, reset, spacing=10)
         inside.set_margin_top(6)
         self.fold.add(inside)
         self.top = column(self.model, self.prompt, self.negative_fold, self.strength, self.scale)
         self.more = column(self.seed_row, self.fold)
         for prompt in (self.prompt, self.negative):
             prompt.submitted = lambda: self.submitted()
+            prompt.pasted = lambda text: self.pasted(text)
             prompt.changed = self._touched
         for scale in (self.strength, self.scale):
             scale.on_change(self._touched)
@@ -147,6 +153,7 @@ class Wishes:
         wishes = self._state
         wishes.prompt, wishes.negative_prompt = self.prompt.text, self.negative.text
         wishes.scale, wishes.seed = self.scale.read(), self.seed.seed()
+        wishes.advanced = self.experts.get_active()
         family = family_of(self.mode)
         if family in wishes.strengths:
             wishes.strengths[family] = self.strength.read()
@@ -158,6 +165,7 @@ class Wishes:
         self.prompt.text, self.negative.text = wishes.prompt, wishes.negative_prompt
         self.scale.write(wishes.scale)
         self.seed.set_seed(wishes.seed)
+        self.experts.set_active(wishes.advanced)
         if wishes.model:
             self.model.set_active_id(wishes.model)
         self._show_family()
@@ -168,6 +176,10 @@ class Wishes:
         if family in self._state.strengths:
             self.strength.write(self._state.strengths[family])
         self.form.set_overrides(self._state.more.get(family, {}))
+
+    def _experts(self, button: Any) -> None:
+        self.form.set_advanced(button.get_active())
+        self._touched()
 
     def _touched(self, *_: Any) -> None:
         filled = bool(self.negative.text.strip())

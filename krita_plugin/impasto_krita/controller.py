@@ -18,6 +18,7 @@ class _Signals(QObject):
     changed = pyqtSignal()
     added = pyqtSignal(object)
     listed = pyqtSignal()
+    taken = pyqtSignal(str, object)
     arrived = pyqtSignal(object)
 
 
@@ -31,4 +32,5 @@ class Controller(Base):
         super().__init__(KritaHost(), host_name, self.signals.arrived.emit)
         self.changed = self.signals.changed.emit
         self.added = self.signals.added.emit
+        self.taken = self.signals.taken.emit
         self.gallery.changed = self.signals.listed.emit

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any, Dict, Optional
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
 
+from impasto_client.completion import names_of
 from impasto_client.document import ResultLayer
-from impasto_client.gallery import Shown
 from impasto_client.ways import AUTOMATIC, CHOICES, WAYS, actions, choice_of, family_of, mode_for
 from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
 from impasto_client.wording import describe, describe_connection, describe_plan
@@ -23,6 +24,7 @@ from .qt import (
     QColor,
     QDesktopServices,
     QEvent,
+    QFileDialog,
     QImage,
     Qt,
     QTimer,
@@ -35,6 +37,7 @@ __all__ = ["DOCKER_ID", "ImpastoDocker"]
 
 DOCKER_ID = "impasto_docker"
 ACTIONS = actions("document")
+PICTURES = "Pictures (*.png *.jpg *.jpeg *.webp *.avif *.gif *.txt)"
 POLL = 200
 """Milliseconds between two looks at the selection: Krita does not tell when it changes. One look takes microseconds."""
 DOTS = {"connected": "#5aa469", "connecting": "#c9a24a", "starting": "#c9a24a", "failed": "#c8553d", "lost": "#c8553d"}
@@ -86,13 +89,17 @@ class ImpastoDocker(DockWidget):
         panel.open_log.triggered.connect(lambda *_: QDesktopServices.openUrl(QUrl.fromLocalFile(str(_log()))))
         panel.copy_log.triggered.connect(lambda *_: QApplication.clipboard().setText(str(_log())))
         panel.way.activated.connect(lambda *_: self.set_way(panel.way.currentData()))
-        self.results.used.connect(self.use_settings)
+        self.results.used.connect(lambda shown: self.use_settings(shown.mode, shown.params))
+        controller.signals.taken.connect(self._taken)
+        panel.from_file.triggered.connect(self._take_from_file)
+        panel.dropped.connect(controller.read_settings)
         for prompt in (panel.prompt, panel.negative):
             prompt.submitted.connect(lambda *_: self.ask())
+            prompt.pasted.connect(controller.read_settings)
         for choice, button in panel.choices.items():
             button.clicked.connect(functools.partial(self._chosen, choice))
         changes = (panel.prompt.textChanged, panel.negative.textChanged, panel.strength.changed, panel.scale.changed)
-        for signal in (*changes, panel.seed.changed, panel.form.changed):
+        for signal in (*changes, panel.seed.changed, panel.form.changed, panel.experts.toggled):
             signal.connect(self._touched)
 
     # ---- what Krita and Qt tell
@@ -169,22 +176,33 @@ class ImpastoDocker(DockWidget):
             self.mode = mode
             self._show_mode()
 
-    def use_settings(self, shown: Shown) -> None:
-        """Take over how a result was made."""
-        if shown.mode not in ACTIONS:
+    def use_settings(self, mode: str, params: Mapping[str, Any]) -> None:
+        """Take over how a picture was made. What "paint" means stays with what is there, if it was left to that."""
+        if mode not in ACTIONS:
             return
         self._read()
         catalog = self.controller.catalog
-        known = catalog.mode(shown.mode) if catalog is not None else None
-        self.wishes.take(shown.mode, shown.params, known.params if known is not None else ())
-        self.choice, way = choice_of(shown.mode)
-        self.way = way if self.choice == "paint" else self.way
-        self.mode = shown.mode
+        known = catalog.mode(mode) if catalog is not None else None
+        self.wishes.take(mode, params, known.params if known is not None else ())
+        self.choice, way = choice_of(mode)
+        if self.choice == "paint" and self.way != AUTOMATIC:
+            self.way = way
         self._write()
+        self.panel.strength.set_value(self.wishes.strengths.get(family_of(mode), 1.0))
+        self.mode = self._meant()
         self._show_mode()
         self._fill_models()
         self.refresh()
         self._touched()
+
+    def _taken(self, mode: str, params: Mapping[str, Any]) -> None:
+        if self.isVisible():
+            self.use_settings(mode, params)
+
+    def _take_from_file(self, *_: Any) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Take settings from a picture", str(Path.home()), PICTURES)
+        if path:
+            self.controller.read_settings(Path(path))
 
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""
@@ -196,6 +214,7 @@ class ImpastoDocker(DockWidget):
         panel, wishes = self.panel, self.wishes
         wishes.prompt, wishes.negative_prompt = panel.prompt.toPlainText(), panel.negative.toPlainText()
         wishes.scale, wishes.seed = panel.scale.value, panel.seed.seed()
+        wishes.advanced = panel.experts.isChecked()
         family = family_of(self.mode)
         if family in wishes.strengths:
             wishes.strengths[family] = panel.strength.value
@@ -209,6 +228,7 @@ class ImpastoDocker(DockWidget):
         panel.negative.setPlainText(wishes.negative_prompt)
         panel.scale.set_value(wishes.scale)
         panel.seed.set_seed(wishes.seed)
+        panel.experts.setChecked(wishes.advanced)
 
     def _show_mode(self) -> None:
         """The choice, the button and the settings of the action that is chosen."""
@@ -307,6 +327,7 @@ class ImpastoDocker(DockWidget):
             return
         self._shown_rev = catalog.rev
         self.panel.form.set_models(catalog.models)
+        self.panel.prompt.names = self.panel.negative.names = names_of(catalog.models)
         self._describe_settings()
         self._fill_models()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, range_of, step_of
 from impasto_client.wording import pretty
@@ -53,6 +53,9 @@ class ParamForm(QWidget):
         self.model = FormModel()
         self.model.changed = self.changed.emit
         self._fields: Dict[str, Field] = {}
+        self._rows: Dict[str, List[Any]] = {}
+        """The widgets of each parameter."""
+        self._groups: List[Any] = []
         self._quiet = False
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -64,7 +67,7 @@ class ParamForm(QWidget):
             return
         while self._layout.count():
             self._layout.takeAt(0).widget().deleteLater()
-        self._fields = {}
+        self._fields, self._rows, self._groups = {}, {}, []
         for title, members in grouped(self.model.params):
             self._add_group(title, members)
         self._show()
@@ -103,6 +106,11 @@ class ParamForm(QWidget):
         self.model.reset()
         self._show()
 
+    def set_advanced(self, on: bool) -> None:
+        """Show the settings for experts too, or no longer."""
+        self.model.advanced = on
+        self._show()
+
     # ---- inside
 
     def _add_group(self, title: str, members: Sequence[Param]) -> None:
@@ -133,18 +141,23 @@ class ParamForm(QWidget):
                 label.setToolTip(p.description)
                 rows.addRow(label)
                 rows.addRow(field.widget)
+                self._rows[p.name] = [label, field.widget]
             elif field.titled:
                 rows.addRow(field.widget)
+                self._rows[p.name] = [field.widget]
             else:
                 label = QLabel(p.title)
                 label.setToolTip(p.description)
                 rows.addRow(label, field.widget)
+                self._rows[p.name] = [label, field.widget]
         layout.addLayout(rows)
         self._layout.addWidget(box)
+        self._groups.append((box, [p.name for p in members]))
 
     def _edited(self, name: str) -> None:
         if not self._quiet:
             self.model.edited(name, self._fields[name].read())
+            self._reveal()
 
     def _show(self) -> None:
         self._quiet = True
@@ -153,6 +166,16 @@ class ParamForm(QWidget):
             if value is not None:
                 field.write(value)
         self._quiet = False
+        self._reveal()
+
+    def _reveal(self) -> None:
+        """Show what is to be shown, and no heading without anything below it."""
+        shown = self.model.shown()
+        for name, widgets in self._rows.items():
+            for widget in widgets:
+                widget.setVisible(name in shown)
+        for box, names in self._groups:
+            box.setVisible(any(name in shown for name in names))
 
 
 def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:

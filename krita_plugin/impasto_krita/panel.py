@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict, Optional
 
 from impasto_client.ways import CHOICES, WAYS, Action, family_of
 from impasto_client.wishes import strength_tip
 
 from .form import ParamForm
+from .prompt_field import PromptEdit
 from .qt import (
+    QCheckBox,
     QComboBox,
     QFrame,
     QHBoxLayout,
@@ -23,16 +26,22 @@ from .qt import (
     QToolButton,
     QVBoxLayout,
     QWidget,
+    pyqtSignal,
 )
 from .queue_list import QueueList
 from .slider import FillSlider
-from .widgets import Fold, PromptEdit, SeedField, quiet_color, tint
+from .widgets import Fold, SeedField, quiet_color, tint
 
 __all__ = ["Panel"]
 
 
 class Panel(QWidget):
-    """From top to bottom: what is wanted, the button, what came of it, further settings, the connection."""
+    """From top to bottom: what is wanted, the button, what came of it, further settings, the connection.
+
+    `dropped` tells the Path of a picture, or the text, that the painter let fall on it.
+    """
+
+    dropped = pyqtSignal(object)
 
     def __init__(self, results: Any, parent: Optional[Any] = None) -> None:
         """`results` is the widget of what came of it."""
@@ -50,6 +59,7 @@ class Panel(QWidget):
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(page)
+        self.setAcceptDrops(True)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(0)
@@ -126,12 +136,17 @@ class Panel(QWidget):
         row.addWidget(QLabel("Seed"))
         row.addWidget(self.seed, 1)
         self.form = ParamForm()
+        self.experts = QCheckBox("Show all settings")
+        self.experts.setObjectName("impasto_experts")
+        self.experts.setToolTip("Also those that are rarely needed.")
+        self.experts.toggled.connect(self.form.set_advanced)
         self.reset = QPushButton("Reset to defaults")
         self.reset.setObjectName("impasto_reset")
         self.reset.clicked.connect(self.form.reset)
         self.advanced = Fold("More settings")
         self.advanced.setObjectName("impasto_advanced")
         self.advanced.inside.addWidget(self.form)
+        self.advanced.inside.addWidget(self.experts)
         self.advanced.inside.addWidget(self.reset)
         return self.seed_row, self.advanced
 
@@ -191,17 +206,33 @@ class Panel(QWidget):
         return footer
 
     def _log(self) -> Any:
-        """A button with what helps when something goes wrong."""
+        """A button with what is seldom wanted."""
         self.help = QToolButton()
         self.help.setObjectName("impasto_help")
         self.help.setText("…")
         self.help.setAutoRaise(True)
-        self.help.setToolTip("The server's log, for when something goes wrong.")
+        self.help.setToolTip("Settings from an old picture; the server's log, for when something goes wrong.")
         self.help.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.help.setMenu(QMenu(self.help))
+        self.from_file = self.help.menu().addAction("Take settings from a picture…")
+        self.help.menu().addSeparator()
         self.open_log = self.help.menu().addAction("Open the server's log")
         self.copy_log = self.help.menu().addAction("Copy the log's place")
         return self.help
+
+    def dragEnterEvent(self, event: Any) -> None:
+        data = event.mimeData()
+        if any(url.isLocalFile() for url in data.urls()) or data.hasText():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        data = event.mimeData()
+        files = [url.toLocalFile() for url in data.urls() if url.isLocalFile()]
+        if files:
+            self.dropped.emit(Path(files[0]))
+        elif data.hasText():
+            self.dropped.emit(data.text())
+        event.acceptProposedAction()
 
     def restyle(self) -> None:
         """Colours and fonts from the theme and the docker; to be called again when they change."""

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from impasto_client.prompt_edit import shift_weight
-
 from .icons import icon
 from .qt import (
     QColor,
-    QEvent,
     QFrame,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QPalette,
     QPixmap,
-    QPlainTextEdit,
     QRegularExpression,
     QRegularExpressionValidator,
     QSize,
     QSizePolicy,
     Qt,
-    QTextCursor,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -30,11 +25,9 @@ from .qt import (
 )
 from .results import laid_over
 
-__all__ = ["Fold", "Picture", "PromptEdit", "SeedField", "quiet_color", "tint", "warning_color"]
+__all__ = ["Fold", "Picture", "SeedField", "quiet_color", "tint", "warning_color"]
 
 MAX_SEED = 2**32 - 1
-WEIGHTS = {Qt.Key.Key_Up: 1, Qt.Key.Key_Down: -1}
-"""With Ctrl: steps by which the weight of words changes."""
 
 
 def quiet_color(palette: Any) -> Any:
@@ -56,62 +49,6 @@ def tint(label: Any, color: Any) -> None:
     if palette.color(QPalette.ColorRole.WindowText) != color:
         palette.setColor(QPalette.ColorRole.WindowText, color)
         label.setPalette(palette)
-
-
-class PromptEdit(QPlainTextEdit):
-    """A text field that grows with its text. Ctrl+Return asks for the job, Ctrl+Up and Ctrl+Down weigh the words that
-    are selected or under the caret; Return makes a line.
-    """
-
-    submitted = pyqtSignal()
-
-    def __init__(self, placeholder: str, lines: int, most: int, parent: Optional[Any] = None) -> None:
-        super().__init__(parent)
-        self.lines, self.most = lines, most
-        self.setPlaceholderText(placeholder)
-        self.setTabChangesFocus(True)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
-        self.document().documentLayout().documentSizeChanged.connect(self._fit)
-        self._fit()
-
-    def _fit(self, *_: Any) -> None:
-        # A plain text document counts its height in (wrapped) lines.
-        wanted = min(max(self.lines, int(self.document().size().height())), self.most)
-        margins = 2 * int(self.document().documentMargin()) + 2 * self.frameWidth()
-        self.setFixedHeight(wanted * self.fontMetrics().lineSpacing() + margins + 2)
-
-    def keyPressEvent(self, event: Any) -> None:
-        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
-            if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-                self.submitted.emit()
-                return
-            if event.key() in WEIGHTS:
-                self._weigh(WEIGHTS[event.key()])
-                return
-        super().keyPressEvent(event)
-
-    def _weigh(self, steps: int) -> None:
-        """One step up or down; Ctrl+Z in the field takes it back."""
-        cursor, text = self.textCursor(), self.toPlainText()
-        edit = shift_weight(text, cursor.selectionStart(), cursor.selectionEnd(), steps)
-        if edit.text != text:
-            cursor.beginEditBlock()
-            cursor.select(QTextCursor.SelectionType.Document)
-            cursor.insertText(edit.text)
-            cursor.endEditBlock()
-        cursor.setPosition(edit.start)
-        cursor.setPosition(edit.end, QTextCursor.MoveMode.KeepAnchor)
-        self.setTextCursor(cursor)
-
-    def event(self, event: Any) -> bool:
-        # Krita's one-key shortcuts must not take the letters that are typed here.
-        if event.type() == QEvent.Type.ShortcutOverride:
-            control = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
-            if not control or event.key() in WEIGHTS:
-                event.accept()
-                return True
-        return bool(super().event(event))
 
 
 class Fold(QWidget):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
 from impasto_protocol.errors import ImpastoError
 
@@ -41,6 +42,7 @@ from .recipes import Packed, written_recipe
 from .results import PICTURE_SIZE, Results
 from .targets import NEW_DOCUMENT, again, aim, remade, snapshot
 from .tasks import Runner
+from .wording import describe_reading
 
 __all__ = ["Controller"]
 
@@ -48,6 +50,10 @@ IDENTITY = re.compile(r"[0-9a-f]{16}")
 """What the ids of a document's jobs begin with."""
 WAITING = ("waiting", "uploading", "queued")
 """States of jobs that have not begun."""
+LARGEST_READ = 256 << 20
+"""Bytes of a file from which settings are read."""
+READING = "reading"
+"""The ticket of settings that are read."""
 KEEP_ENDED = 12
 """Jobs that have ended and are still told of."""
 
@@ -56,14 +62,15 @@ class Controller:
     """State and deeds of the plug-in.
 
     `post` is given every event, on any thread, and must see to it that `handle(event)` is called on the main thread
-    soon after, in order. `changed` is called after every change, `added(shown)` for every result of a job of this
-    session; what the strip lists is in `gallery`.
+    soon after, in order. `changed` is called after every change, `added(result)` for every result of a job of this
+    session, `taken(mode, params)` for settings that were read from a picture; what the strip lists is in `gallery`.
     """
 
     def __init__(self, host: Host, host_name: str, post: Callable[[Event], None]) -> None:
         self.host = host
         self.changed: Callable[[], None] = lambda: None
         self.added: Callable[[ResultLayer], None] = lambda result: None
+        self.taken: Callable[[str, Dict[str, Any]], None] = lambda mode, params: None
         self.connection = ConnectionChanged("idle")
         self.catalog: Optional[ServerCatalog] = None
         self.jobs = JobList(keep_results=1, keep_ended=KEEP_ENDED, keep_bytes=0)
@@ -182,6 +189,23 @@ class Controller:
         self._say(None)
         self._runner.plan(job_id, target.mode, dict(target.params), target.canvas.size, target.area)
 
+    def read_settings(self, source: Union[str, Path]) -> None:
+        """Take over how a picture was made: its file, or the text that other programs write. `taken` hears of it."""
+        data: Union[str, bytes]
+        if isinstance(source, str):
+            data = source
+        else:
+            try:
+                if source.stat().st_size > LARGEST_READ:
+                    raise OSError(None, "it is too large for a picture")
+                data = source.read_bytes()
+            except OSError as error:
+                self._say(Notice(f"{source.name} could not be read: {error.strerror}.", is_error=True))
+                return
+        self._runner.start()
+        self._say(None)
+        self._runner.read_parameters(READING, data)
+
     def cancel(self, job_id: str = "") -> None:
         """Cancel a job, or the one that is shown."""
         job = self.jobs.get(job_id) if job_id else self.running()
@@ -223,11 +247,16 @@ class Controller:
             self.results.done(event)
         elif isinstance(event, Planned):
             self._capture(event)
+        elif isinstance(event, Failed) and event.ticket == READING:
+            self._say(Notice(event.error.message, is_error=True))
         elif isinstance(event, Failed):
             self._end(event.ticket, "failed", event.error)
         elif isinstance(event, ServerChosen):
             self._say(_notice_of(event))
-        elif isinstance(event, (ParametersRead, Diagnosed)):
+        elif isinstance(event, ParametersRead):
+            self._say(Notice(describe_reading(event)))
+            self.taken(event.mode, event.params)
+        elif isinstance(event, Diagnosed):
             pass  # the panel that asked takes it
         elif self.jobs.get(event.job_id) is not None:
             self.jobs.apply(event)

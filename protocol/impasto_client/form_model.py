@@ -6,10 +6,12 @@ Only what the painter changed is sent: everything else is left to the server and
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Set, Tuple
 
 from impasto_protocol.errors import RequestError
 from impasto_protocol.schema import Param, validate
+
+from .wording import pretty
 
 __all__ = [
     "UNBOUNDED",
@@ -28,7 +30,14 @@ __all__ = [
     "takes_model",
 ]
 
-GROUPS = {"sampling": "Sampling", "mask": "Mask", "size": "Size", "sketch": "Sketch", "model": "Model"}
+GROUPS = {
+    "hires": "Second pass, larger",
+    "sampling": "Sampling",
+    "mask": "Mask",
+    "size": "Size",
+    "sketch": "Sketch",
+    "model": "Model",
+}
 UNBOUNDED = 1_000_000
 """What stands for a range without an end in a number field."""
 
@@ -92,7 +101,8 @@ def choices_of(p: Param, models: Sequence[Mapping[str, Any]]) -> List[Tuple[str,
     for model in models:
         if model.get("kind") == p.choices.get("kind") and model.get("usable", True):
             offered.append((str(model["id"]), str(model.get("title") or model["id"])))
-    return offered
+    also = p.choices.get("also")
+    return offered + [(str(name), pretty(str(name))) for name in (also if isinstance(also, (list, tuple)) else ())]
 
 
 def entry_title(p: Param) -> str:
@@ -135,6 +145,8 @@ class FormModel:
         self.changed: Callable[[], None] = lambda: None
         self.params: List[Param] = []
         self.models: List[Mapping[str, Any]] = []
+        self.advanced = False
+        """Are the settings for experts wanted too?"""
         self._defaults: Dict[str, Any] = {}
         self._chosen: Dict[str, Any] = {}
 
@@ -174,6 +186,20 @@ class FormModel:
     def value(self, name: str) -> Any:
         """What is to be shown."""
         return self._chosen.get(name, self._defaults.get(name))
+
+    def shown(self) -> Set[str]:
+        """The parameters to show: those for experts where they are wanted or were changed; those of a group that has a
+        switch (a yes or no of the group's own name) where that is on.
+        """
+        switches = {p.name: self.value(p.name) for p in self.params if p.type == "boolean"}
+        names: Set[str] = set()
+        for p in self.params:
+            group = str(p.ui.get("group", ""))
+            off = group in switches and p.name != group and not switches[group]
+            expert = bool(p.ui.get("advanced")) and kind_of(p) != "list" and not self.advanced
+            if not off and (not expert or p.name in self._chosen):
+                names.add(p.name)
+        return names
 
     def edited(self, name: str, value: Any) -> None:
         """The painter set a value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional, Tuple
 
-__all__ = ["STEP", "Edit", "shift_weight"]
+__all__ = ["STEP", "Edit", "is_settings", "shift_weight"]
 
 STEP = 0.1
 """What one key press adds to or takes from the weight of words."""
@@ -17,6 +17,7 @@ HIGHEST = 9.9
 _WORD = re.compile(r"(?:\\.|[^\s.,\\/!?%^*;:{}=`~()\[\]<>|])+")
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+))"
 _CLOSED = re.compile(r":\s*" + _NUMBER + r"\s*\)")
+_SETTINGS = re.compile(r"^Steps: *\d+, *\w[\w ]*: ", re.MULTILINE)
 _TAG = re.compile(r"(<(?:lora|lyco|hypernet):[^<>:]+)(?::\s*" + _NUMBER + r")?([^<>]*>)")
 
 
@@ -26,6 +27,11 @@ class Edit(NamedTuple):
     text: str
     start: int
     end: int
+
+
+def is_settings(text: str) -> bool:
+    """Is a pasted text that of a whole picture, as AUTOMATIC1111 and its kin write it, and not a prompt?"""
+    return _SETTINGS.search(text) is not None
 
 
 def shift_weight(text: str, start: int, end: int, steps: int) -> Edit:

@@ -91,6 +91,8 @@ class Wishes:
     """The checkpoint that is wanted, also where the catalogue does not have it now."""
     strengths: Dict[str, float] = field(default_factory=lambda: dict(STRENGTHS))
     more: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+    advanced: bool = False
+    """Are the settings for experts shown?"""
 
     def params(self, mode: str, model: str = "", more: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server.
@@ -133,6 +135,7 @@ class Wishes:
             "seed": self.seed,
             "model": self.model,
             "more": self.more,
+            "advanced": self.advanced,
         }
 
     @staticmethod
@@ -144,6 +147,7 @@ class Wishes:
             scale=float(kept.get("scale", SCALE)),
             seed=int(kept.get("seed", -1)),
             model=str(kept.get("model", "")),
+            advanced=bool(kept.get("advanced", False)),
         )
         wishes.strengths.update({str(mode): float(v) for mode, v in dict(kept.get("strengths", {})).items()})
         wishes.more = {str(mode): dict(values) for mode, values in dict(kept.get("more", {})).items()}

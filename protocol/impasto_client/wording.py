@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
-from .events import ConnectionChanged, PlanResult, ServerCatalog
+from .events import ConnectionChanged, ParametersRead, PlanResult, ServerCatalog
 from .jobs import JobState
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "describe_connection",
     "describe_model",
     "describe_plan",
+    "describe_reading",
     "job_title",
     "pretty",
     "seconds_in_words",
@@ -20,6 +21,8 @@ __all__ = [
 STAGES = {"load": "Loading the model", "text": "Reading the prompt", "encode": "Looking at the picture"}
 STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishing", "upscale": "Scaling up"})
 
+NOTES = 3
+"""What could not be taken over from a picture is told so many times."""
 DEEDS = {"txt2img": "New picture", "img2img": "Refining", "inpaint": "Inpainting", "sketch": "Sketch"}
 DEEDS.update({"upscale": "Upscaling"})
 
@@ -58,6 +61,14 @@ def describe_plan(plan: PlanResult) -> str:
     """What to expect of a job before it is started."""
     size = f"{plan.working.width} × {plan.working.height} pixels"
     return f"About {seconds_in_words(plan.seconds)}, at {size}." if plan.seconds is not None else f"At {size}."
+
+
+def describe_reading(read: ParametersRead) -> str:
+    """What was taken over from a picture, and what of it could not be."""
+    told = [note.message for note in read.notes if note.kind in ("unsupported", "unknown", "missing", "changed")]
+    more = [f"And {len(told) - NOTES} more."] if len(told) > NOTES else []
+    by = f" by {read.source}" if read.source else ""
+    return " ".join([f"Took the settings of a picture{by}.", *told[:NOTES], *more])
 
 
 def seconds_in_words(seconds: float) -> str:

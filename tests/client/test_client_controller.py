@@ -16,6 +16,7 @@ from impasto_client.events import (
     Failed,
     HistoryListed,
     JobChanged,
+    ParametersRead,
     Planned,
     PlanResult,
     ResultFetched,
@@ -24,6 +25,7 @@ from impasto_client.events import (
 from impasto_client.gallery import PAGE, Query, Shown
 from impasto_protocol.errors import AssetError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.reading import ParameterNote
 from impasto_protocol.schema import Mode
 from PIL import Image
 
@@ -336,3 +338,25 @@ def test_a_new_picture_sends_no_pixels(controller: Any) -> None:
     assert controller._runner.last("submit")[3].pixels == b"" and controller.host.read == []
     submitted(controller, "img2img", document, Box(0, 0, 100, 80))
     assert controller.host.read == [("visible", None)]
+
+
+def test_the_settings_of_an_old_picture_are_asked_for_and_told(controller: Any, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    controller.taken = lambda mode, params: heard.append((mode, params))
+    controller.read_settings("a cat\nSteps: 20, Seed: 1")
+    assert controller._runner.last("read_parameters") == ("reading", "a cat\nSteps: 20, Seed: 1")
+    (tmp_path / "old.png").write_bytes(b"picture")
+    controller.read_settings(tmp_path / "old.png")
+    assert controller._runner.last("read_parameters") == ("reading", b"picture")
+    notes = tuple(ParameterNote("unsupported", "Eta", "1", f"{key} is not known here.") for key in "ABCD")
+    told = (*notes, ParameterNote("info", "Version", "1", "Made by 1.9."))
+    controller.handle(ParametersRead("reading", "txt2img", {"steps": 20}, told, "AUTOMATIC1111"))
+    assert heard == [("txt2img", {"steps": 20})]
+    assert controller.notice.text == (
+        "Took the settings of a picture by AUTOMATIC1111. A is not known here. B is not known here. "
+        "C is not known here. And 1 more."
+    )
+    controller.handle(Failed("reading", RequestError("request.no_parameters", "The picture says nothing.")))
+    assert controller.notice.is_error and controller.notice.text == "The picture says nothing."
+    controller.read_settings(tmp_path / "gone.png")
+    assert controller.notice.text == "gone.png could not be read: No such file or directory."

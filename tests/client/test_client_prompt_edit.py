@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from impasto_client.prompt_edit import shift_weight
+from impasto_client.prompt_edit import is_settings, shift_weight
 from impasto_server.engine.prompt import parse_attention
 
 
@@ -93,3 +93,8 @@ def test_the_engine_reads_the_new_weight(pieces: list[str], data: st.DataObject)
 def plain(text: str) -> list[tuple[str, float]]:
     """Every letter as the engine reads it, and its weight."""
     return [(letter, round(span.weight, 4)) for span in parse_attention(text) for letter in span.text]
+
+
+def test_the_settings_of_a_picture_are_no_prompt() -> None:
+    assert is_settings("a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    assert not is_settings("a cat, Steps: 20") and not is_settings("Steps: 20") and not is_settings("")

@@ -60,6 +60,19 @@ def test_only_what_the_painter_changed_is_an_override() -> None:
     assert form.overrides() == {} and form.value("steps") == 20
 
 
+def test_experts_settings_and_switched_groups_are_shown_where_they_are_wanted() -> None:
+    form = FormModel()
+    form.set_params(settings_of(MODES["img2img"]))
+    assert {"steps", "cfg", "loras", "hires"} <= form.shown() and not {"sampler", "hires_scale"} & form.shown()
+    form.edited("hires", True)
+    assert "hires_scale" in form.shown() and "hires_model" not in form.shown()
+    form.advanced = True
+    assert {"sampler", "hires_model"} <= form.shown() == {p.name for p in form.params}
+    form.advanced = False
+    form.edited("sampler", "euler")
+    assert "sampler" in form.shown()  # what was changed is seen
+
+
 def test_what_a_newer_description_does_not_allow_is_let_go() -> None:
     form = FormModel()
     form.set_overrides({"steps": 9, "sampler": "gone", "scale": 2})

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.krita import stub
 from tests.krita.conftest import Painter
@@ -369,7 +370,7 @@ def gen():
             QTimer.singleShot(100, answer)
             return
         dialog.findChild(QLineEdit).setText(path)
-        dialog.accept()
+        next(b for b in dialog.findChildren(QPushButton) if "Save" in b.text()).click()
     QTimer.singleShot(300, answer)
     QTimer.singleShot(0, lambda: press("save"))
     yield (lambda: "Saved as" in widget("message").text(), 20)
@@ -464,6 +465,77 @@ def gen():
         "def gen():\n    yield 0.3\n    docker().setFloating(False)\n    return widget('prompt').toPlainText()"
     )
     assert text == "a red barn"
+
+
+def test_names_are_completed_while_the_prompt_is_typed(painter: Painter) -> None:
+    where = painter.run("""
+def gen():
+    prompt("")
+    docker().setFloating(True)
+    docker().move(1150, 60)
+    docker().resize(360, 900)
+    yield 0.4
+    return at(widget("prompt"))
+""")
+    painter.krita.click(*where)
+    painter.run("def gen():\n    yield (lambda: widget('prompt').hasFocus(), 10)")
+    painter.krita.xdotool("type", "--delay", "60", "a cat, <in")
+    offered = painter.run("""
+def gen():
+    popup = widget("prompt").completer.popup()
+    yield (lambda: popup.isVisible(), 10)
+    model = popup.model()
+    return [model.index(row, 0).data() for row in range(model.rowCount())]
+""")
+    painter.krita.xdotool("key", "Return", "type", "--delay", "60", ", easyn")
+    painter.run("def gen():\n    yield (lambda: widget('prompt').completer.popup().isVisible(), 10)")
+    painter.krita.xdotool("key", "Return")
+    text = painter.run(
+        "def gen():\n    yield 0.3\n    docker().setFloating(False)\n    return widget('prompt').toPlainText()"
+    )
+    assert offered == ["ink  (LoRA)"] and text == "a cat, <lora:ink:1>, easyneg"
+
+
+def test_an_old_picture_that_is_dropped_gives_its_settings(painter: Painter) -> None:
+    path = Path(painter.run("result = QDir.homePath()")) / "old.png"
+    info = PngInfo()
+    text = "a lighthouse\nNegative prompt: fog\nSteps: 7, Sampler: Euler a, CFG scale: 5, Seed: 33, Size: 128x128"
+    info.add_text("parameters", text)
+    Image.new("RGB", (128, 128)).save(path, pnginfo=info)
+    drop = """
+def gen():
+    doc = yield from new_document()
+    docker().set_way("auto")
+    docker().panel.strength.set_value(1.0)
+    prompt("something else")
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(path)])
+    event = QDropEvent(QPointF(20, 20), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
+                       Qt.KeyboardModifier.NoModifier)
+    QApplication.sendEvent(docker().panel, event)
+    yield (lambda: widget("prompt").toPlainText() != "something else" or widget("message").text(), 10)
+    yield 0.4
+    params = docker().params()
+    message = widget("message").text()
+    docker().panel.seed.set_seed(-1)
+    docker().panel.form.reset()
+    widget("negative_prompt").setPlainText("")
+    return [docker().mode, message, params]
+"""
+    mode, message, params = painter.run(f"path = {str(path)!r}{drop}")
+    assert mode == "txt2img" and message.startswith("Took the settings of a picture")
+    taken = {key: params[key] for key in ("prompt", "negative_prompt", "steps", "sampler", "cfg", "seed")}
+    assert taken == {
+        "prompt": "a lighthouse",
+        "negative_prompt": "fog",
+        "steps": 7,
+        "sampler": "euler_a",
+        "cfg": 5.0,
+        "seed": 33,
+    }
+    Image.new("RGB", (8, 8)).save(path)
+    mode, message, params = painter.run(f"path = {str(path)!r}{drop}")
+    assert params["prompt"] == "something else" and message  # a sentence says that it tells nothing
 
 
 def test_the_log_is_found(painter: Painter) -> None:
