@@ -62,6 +62,61 @@ class Editor(ABC):
         """Press the panel's cancel."""
 
     @abstractmethod
+    def add_lora(self, model: str, strength: float) -> None:
+        """Press "Add LoRA", choose it, and set its strength."""
+
+    @abstractmethod
+    def remove_lora(self) -> None:
+        """Press the button that removes the first one."""
+
+    @abstractmethod
+    def queue(self) -> list[str]:
+        """The lines of the list of jobs."""
+
+    @abstractmethod
+    def cancel_all(self) -> None:
+        """Press "Cancel all"."""
+
+    @abstractmethod
+    def strip(self, search: str = "") -> list[str]:
+        """What the strip lists for this document, once it has been searched for these words."""
+
+    @abstractmethod
+    def look_at(self, *names: str) -> None:
+        """Choose results of the strip."""
+
+    @abstractmethod
+    def press(self, name: str) -> None:
+        """Press one of the buttons of results: add, again, use, star."""
+
+    @abstractmethod
+    def activate(self, layer: str) -> None:
+        """Make a layer the active one."""
+
+    @abstractmethod
+    def group(self, name: str) -> list[str]:
+        """The layers in a group, from top to bottom."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the panel would send now."""
+
+    @abstractmethod
+    def set_prompt(self, text: str) -> None: ...
+
+    @abstractmethod
+    def save(self, path: str) -> None:
+        """Have the chosen result saved as this file."""
+
+    @abstractmethod
+    def weigh(self, text: str, caret: int, steps: int) -> str:
+        """Put the caret into a prompt and press Ctrl+Up or Ctrl+Down; the prompt then."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Put the settings back."""
+
+    @abstractmethod
     def layers(self) -> list[str]:
         """The layers from top to bottom."""
 
@@ -176,6 +231,116 @@ def gen():
 
     def cancel(self) -> None:
         self.run("press('cancel')")
+
+    def add_lora(self, model: str, strength: float) -> None:
+        self.run(
+            f"model, strength = {model!r}, {strength}"
+            + """
+def gen():
+    docker().set_mode("inpaint")
+    docker().panel.advanced.set_open(True)
+    yield 0.3
+    at_ = len(docker().panel.form.overrides().get("loras", []))
+    press("loras_add")
+    yield 0.2
+    picker = widget(f"loras_{at_}_model")
+    picker.setCurrentIndex(picker.findData(model))
+    widget(f"loras_{at_}_strength").set_value(strength)
+    yield 0.1
+"""
+        )
+
+    def remove_lora(self) -> None:
+        self.run("def gen():\n    press('loras_0_remove')\n    yield 0.2\n    docker().panel.advanced.set_open(False)")
+
+    def queue(self) -> list[str]:
+        found: list[str] = self.run(
+            "q = docker().panel.queue\nresult = [l.text() for l in q._labels.values()] if q.isVisible() else []"
+        )
+        return found
+
+    def cancel_all(self) -> None:
+        self.run("press('cancel_all')")
+
+    def strip(self, search: str = "") -> list[str]:
+        found: list[str] = self.run(
+            f"words = {search!r}"
+            + """
+def gen():
+    widget("search").setText(words)
+    docker().results.look()
+    yield (lambda: controller().gallery.query.search == words, 10)
+    yield (lambda: all(s.small is not None for s in strip().items), 10)
+    yield 0.7
+    return [s.name for s in strip().items]
+"""
+        )
+        return found
+
+    def look_at(self, *names: str) -> None:
+        self.run(
+            f"names = {names!r}"
+            + """
+strip().clearSelection()
+for name in reversed(names):
+    row = next(i for i, s in enumerate(strip().items) if s.name == name)
+    strip().setCurrentRow(row, QItemSelectionModel.SelectionFlag.Select)
+"""
+        )
+
+    def press(self, name: str) -> None:
+        real = {"add": "add_again", "again": "make_again"}.get(name, name)
+        self.run(f"def gen():\n    press({real!r})\n    yield 0.5")
+
+    def activate(self, layer: str) -> None:
+        self.run(f"def gen():\n    doc.setActiveNode({self._node(layer)})\n    yield 0.3")
+
+    def group(self, name: str) -> list[str]:
+        found: list[str] = self.run(f"result = [n.name() for n in {self._node(name)}.childNodes()]")
+        return found[::-1]
+
+    def settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.run("result = docker().params()")
+        return found
+
+    def set_prompt(self, text: str) -> None:
+        self.run(f"prompt({text!r})")
+
+    def save(self, path: str) -> None:
+        self.run(
+            f"from pathlib import Path\npath = Path({path!r})"
+            + """
+def gen():
+    controller().results.save(strip().current().key, path)
+    yield (lambda: "Saved as" in widget("message").text(), 20)
+"""
+        )
+
+    def weigh(self, text: str, caret: int, steps: int) -> str:
+        self.run(
+            f"text, caret = {text!r}, {caret}"
+            + """
+def gen():
+    window.activateWindow()
+    prompt(text)
+    field = widget("prompt")
+    cursor = field.textCursor()
+    cursor.setPosition(caret)
+    field.setTextCursor(cursor)
+    field.setFocus()
+    yield 0.3
+"""
+        )
+        key = "Key_Up" if steps > 0 else "Key_Down"
+        press = f"QTest.keyClick(widget('prompt'), Qt.Key.{key}, Qt.KeyboardModifier.ControlModifier)"
+        self.run(f"for _ in range({abs(steps)}): {press}")
+        return str(self.run("result = widget('prompt').toPlainText()"))
+
+    def reset(self) -> None:
+        self.run(
+            "docker().panel.form.reset()\ndocker().panel.seed.set_seed(-1)\n"
+            "docker().panel.strength.set_value(1.0)\nwidget('search').clear()\nscope('document')"
+        )
 
     def layers(self) -> list[str]:
         found = [str(name) for name in self.run("result = layers(doc)")]
@@ -310,6 +475,119 @@ def gen():
 
     def cancel(self) -> None:
         self.panel.run("widget('cancel').clicked()")
+
+    def add_lora(self, model: str, strength: float) -> None:
+        self.panel.run(
+            f"model, strength = {model!r}, {strength}"
+            + """
+def gen():
+    panel().poll()
+    panel().modes["inpaint"].set_active(True)
+    panel().wishes.fold.set_expanded(True)
+    yield 0.3
+    at_ = len(panel().wishes.form.overrides().get("loras", []))
+    widget("loras_add").clicked()
+    yield 0.2
+    widget(f"loras_{at_}_model").set_active_id(model)
+    widget(f"loras_{at_}_strength").write(strength)
+    yield 0.1
+"""
+        )
+
+    def remove_lora(self) -> None:
+        self.panel.run(
+            "def gen():\n    widget('loras_0_remove').clicked()\n    yield 0.2\n"
+            "    panel().wishes.fold.set_expanded(False)"
+        )
+
+    def queue(self) -> list[str]:
+        found: list[str] = self.panel.run(
+            "q = panel().queue\nresult = [l.get_text() for l in q._labels.values()] if q.get_visible() else []"
+        )
+        return found
+
+    def cancel_all(self) -> None:
+        self.panel.run("widget('cancel_all').clicked()")
+
+    def strip(self, search: str = "") -> list[str]:
+        found: list[str] = self.panel.run(
+            f"words = {search!r}"
+            + """
+def gen():
+    panel().poll()
+    widget("search").set_text(words)
+    yield (lambda: controller().gallery.query.search == words, 10)
+    yield (lambda: all(s.small is not None for s in panel().strip.items), 10)
+    yield 0.7
+    return [s.name for s in panel().strip.items]
+"""
+        )
+        return found
+
+    def look_at(self, *names: str) -> None:
+        self.panel.run(
+            f"names = {names!r}"
+            + """
+strip = panel().strip
+for more, name in enumerate(reversed(names)):
+    strip._look_at(next(s.key for s in strip.items if s.name == name), more=bool(more))
+"""
+        )
+
+    def press(self, name: str) -> None:
+        real = {"add": "apply", "again": "make_again"}.get(name, name)
+        self.panel.run(f"def gen():\n    panel().poll()\n    widget({real!r}).clicked()\n    yield 0.5")
+
+    def activate(self, layer: str) -> None:
+        self.run(f"image.set_selected_layers([next(l for l in image.get_layers() if l.get_name() == {layer!r})])")
+
+    def group(self, name: str) -> list[str]:
+        found: list[str] = self.run(
+            f"found = next(l for l in image.get_layers() if l.get_name() == {name!r})\n"
+            "result = [l.get_name() for l in found.get_children()]"
+        )
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.panel.run("result = panel().wishes.params()")
+        return found
+
+    def set_prompt(self, text: str) -> None:
+        self.panel.run(f"panel().wishes.prompt.text = {text!r}")
+
+    def save(self, path: str) -> None:
+        self.panel.run(
+            f"from pathlib import Path\npath = Path({path!r})"
+            + """
+def gen():
+    controller().results.save(panel().strip.current().key, path)
+    yield (lambda: "Saved as" in widget("message").get_text(), 20)
+"""
+        )
+
+    def weigh(self, text: str, caret: int, steps: int) -> str:
+        self.panel.run(
+            f"text, caret = {text!r}, {caret}"
+            + """
+def gen():
+    panel().wishes.prompt.text = text
+    buffer = panel().wishes.prompt.view.get_buffer()
+    buffer.place_cursor(buffer.get_iter_at_offset(caret))
+    panel().wishes.prompt.view.grab_focus()
+    panel().present()
+    yield 0.3
+"""
+        )
+        window = self.painter.gimp.xdotool("search", "--name", "^Impasto$").split("\n")[-1]
+        keys = ["ctrl+Up" if steps > 0 else "ctrl+Down"] * abs(steps)
+        self.painter.gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", *keys)
+        return str(self.panel.run("def gen():\n    yield 0.4\n    return panel().wishes.prompt.text"))
+
+    def reset(self) -> None:
+        self.panel.run(
+            "panel().wishes.form.reset()\npanel().wishes.seed.set_seed(-1)\n"
+            "panel().wishes.strength.write(1.0)\nwidget('search').set_text('')\nwidget('scope').set_active_id('document')"
+        )
 
     def layers(self) -> list[str]:
         return [str(name) for name in self.run("result = tree(image)")]

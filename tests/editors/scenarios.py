@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from tests.editors.drivers import HEIGHT, WIDTH, Editor
 from tests.krita import stub
@@ -161,6 +162,120 @@ def closed(editor: Editor) -> None:
     assert "closed meanwhile" in editor.finish()
 
 
+def paint(editor: Editor, words: str) -> None:
+    editor.start("inpaint", words)
+    editor.finish()
+
+
+def loras(editor: Editor) -> None:
+    editor.new()
+    editor.select(rectangle())
+    editor.add_lora("grain", 0.5)
+    editor.add_lora("ink", -0.25)
+    editor.remove_lora()
+    paint(editor, "in ink")
+    sent = json.loads(str(editor.received()["params"]))
+    assert sent["loras"] == [{"model": "ink", "strength": -0.25, "text_strength": "auto"}]
+    editor.reset()
+    paint(editor, "plain")
+    assert json.loads(str(editor.received()["params"]))["loras"] == []
+
+
+def queue(editor: Editor) -> None:
+    editor.new()
+    editor.select(rectangle())
+    layers = editor.layers()
+    (editor.home / "hold").touch()
+    editor.start("inpaint", "one")
+    editor.at_step(3)
+    assert editor.queue() == []  # one alone is in the bar
+    editor.start("inpaint", "two")
+    editor.start("inpaint", "three")
+    assert [line.split(":")[0] for line in editor.queue()] == ["one", "two", "three"]
+    editor.cancel_all()
+    editor.finish()
+    assert editor.queue() == [] and editor.layers() == layers
+
+
+def own_results(editor: Editor) -> None:
+    editor.new()
+    editor.select(rectangle())
+    for words in ("red cat", "blue dog"):
+        paint(editor, words)
+    assert editor.strip() == ["Impasto: blue dog", "Impasto: red cat"]
+    assert editor.strip("cat") == ["Impasto: red cat"]
+    editor.reset()
+    editor.new()
+    assert editor.strip() == []
+
+
+def several(editor: Editor) -> None:
+    editor.new()
+    editor.select(rectangle())
+    for words in ("first", "second"):
+        paint(editor, words)
+        editor.undo()
+    assert editor.layers() == ["painting"] and editor.strip() == ["Impasto: second", "Impasto: first"]
+    before = editor.seen()
+    editor.look_at("Impasto: second", "Impasto: first")
+    editor.press("add")
+    assert editor.layers()[0] == "Impasto" and editor.group("Impasto") == ["Impasto: second", "Impasto: first"]
+    assert (editor.seen()[rectangle() > 0] == (*stub.COLOR, 255)).all()
+    editor.undo()
+    assert editor.layers() == ["painting"] and (editor.seen() == before).all()
+
+
+def again(editor: Editor) -> None:
+    editor.new()
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[30:70, :] = np.arange(WIDTH)
+    editor.select(mask)
+    paint(editor, "once more")
+    first = editor.received()
+    editor.select(rectangle())
+    editor.set_prompt("something else")
+    editor.activate("Impasto: once more")
+    editor.press("again")
+    editor.finish()
+    second = editor.received()
+    assert len(editor.layers()) == 3 and editor.layers()[2] == "painting"
+    assert json.loads(str(second["params"]))["prompt"] == "once more"
+    assert (second["mask"] == first["mask"]).all() and (second["image"] == first["image"]).all()
+
+
+def use(editor: Editor) -> None:
+    editor.new()
+    editor.select(rectangle())
+    paint(editor, "these settings")
+    editor.set_prompt("something else")
+    assert editor.strip() == ["Impasto: these settings"]
+    editor.look_at("Impasto: these settings")
+    editor.press("use")
+    taken = editor.settings()
+    editor.reset()
+    assert taken["prompt"] == "these settings" and taken["seed"] == 4711
+
+
+def saved(editor: Editor) -> None:
+    editor.new()
+    editor.select(rectangle())
+    paint(editor, "to keep")
+    assert editor.strip() == ["Impasto: to keep"]
+    path = editor.home / f"{editor.name} kept.png"
+    editor.look_at("Impasto: to keep")
+    editor.save(str(path))
+    with Image.open(path) as image:
+        assert image.info["parameters"].startswith("to keep\n") and image.mode == "RGBA"
+        pixels = np.asarray(image)
+    x, y = (int(v) for v in editor.received()["box"][:2])
+    assert (pixels[Y - y : Y - y + H, X - x : X - x + W] == (*stub.COLOR, 255)).all()
+
+
+def weights(editor: Editor) -> None:
+    assert editor.weigh("a red barn", 4, 2) == "a (red:1.2) barn"
+    assert editor.weigh("a (red barn:1.2)", 6, -2) == "a red barn"
+
+
 SCENARIOS: dict[str, Scenario] = {
     "inpaint": Scenario("Inpaint a selection as a new layer; beyond its alpha nothing changes, bit for bit", inpaint),
     "soft": Scenario("A soft selection of any shape gives a soft layer", soft),
@@ -176,6 +291,14 @@ SCENARIOS: dict[str, Scenario] = {
     "refusal": Scenario("What the server refuses is a sentence; the document stays as it was", refusal),
     "hints": Scenario("What is missing is said before the button is pressed", hints),
     "closed": Scenario("A result outlives its closed document", closed),
+    "loras": Scenario("LoRAs, and any list that the server describes, with buttons to add and to remove", loras),
+    "weights": Scenario("Ctrl+Up and Ctrl+Down weigh the words under the caret", weights),
+    "queue": Scenario("Jobs wait in line; each of them, or all, can be cancelled", queue),
+    "own": Scenario("A document finds its own results again, by words too", own_results),
+    "several": Scenario("Several results are added at once, in a group and in one undo step", several),
+    "again": Scenario("A layer is made again from its recipe, over what lies below it now", again),
+    "use": Scenario("The settings of a result are taken over", use),
+    "saved": Scenario("A result is saved as a PNG file with A1111's parameters", saved),
 }
 """Name -> scenario, in the order of the docs."""
 

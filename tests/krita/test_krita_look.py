@@ -23,6 +23,47 @@ MODEL = os.environ.get("IMPASTO_DOCS_MODEL", "")
 SCALE = os.environ.get("IMPASTO_DOCS_SCALE", "1")
 
 
+PARTS = (
+    # Several jobs wait.
+    """
+def gen():
+    for words in ("a red apple", "a blue bird"):
+        prompt(words)
+        press("inpaint")
+        yield 0.5
+    yield (lambda: len(controller().jobs.active) == 3, 20)
+    yield 0.5
+    docker().grab().save(path)
+""",
+    # At rest: a result, and what can be done with it.
+    """
+def gen():
+    press("cancel_all")
+    yield (idle, 60)
+    prompt("happy face")
+    yield 0.8
+    docker().grab().save(path)
+""",
+    # Further settings, with a LoRA.
+    """
+def gen():
+    panel = docker().panel
+    panel.advanced.set_open(True)
+    yield 0.3
+    if widget("loras_add").isEnabled():
+        press("loras_add")
+    yield 0.3
+    area = panel.findChild(QScrollArea)
+    area.ensureWidgetVisible(panel.reset)
+    yield 0.5
+    docker().grab().save(path)
+    panel.form.reset()
+    panel.advanced.set_open(False)
+    area.verticalScrollBar().setValue(0)
+""",
+)
+
+
 @pytest.fixture(scope="module")
 def launch() -> list[str]:
     return [sys.executable, "-m", "impasto_server.cli.main", "serve"] if MODEL else stub.launch_command()
@@ -94,16 +135,36 @@ def gen():
     )
     shot = Path(os.environ.get("IMPASTO_DOCS_SHOT", tmp_path / "screen.png"))
     painter.krita.screenshot(shot)
-    painter.hold.unlink(missing_ok=True)
-    painter.run("def gen():\n    press('cancel')\n    yield (idle, 60)\n    for d in hidden: d.show()", timeout=100)
+    parts = [painter.krita.home / f"part {name}.png" for name in ("queue", "results", "settings")]
+    for path, code in zip(parts, PARTS, strict=True):
+        painter.hold.unlink(missing_ok=True) if path is parts[1] else None
+        painter.run(f"path = {str(path)!r}{code}", timeout=200)
+    painter.run("for d in hidden: d.show()")
     areas, progress, preview, results = sizes
     assert all(inner <= outer for inner, outer in areas), "the docker is wider than its place"
     assert progress and preview and results >= 2
     image = Image.open(shot).convert("RGB")
     assert len(image.getcolors(1 << 24) or []) > 100
     if os.environ.get("IMPASTO_WRITE_DOCS"):
-        target = ROOT / "docs/images/krita-docker.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        small = image.resize((1200, 750), Image.Resampling.LANCZOS).quantize(200, dither=Image.Dither.NONE)
-        small.save(target, optimize=True)
-        assert target.stat().st_size < 300_000
+        small = image.resize((1200, 750), Image.Resampling.LANCZOS)
+        write("krita-docker.png", small)
+        write("krita-panels.png", beside([Image.open(path).convert("RGB") for path in parts]))
+
+
+def beside(pictures: list[Image.Image]) -> Image.Image:
+    """The pictures side by side on white."""
+    gap = 16
+    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
+    whole = Image.new("RGB", (width, max(p.height for p in pictures)), "white")
+    x = 0
+    for picture in pictures:
+        whole.paste(picture, (x, 0))
+        x += picture.width + gap
+    return whole
+
+
+def write(name: str, picture: Image.Image) -> None:
+    target = ROOT / "docs/images" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(200, dither=Image.Dither.NONE).save(target, optimize=True)
+    assert target.stat().st_size < 320_000

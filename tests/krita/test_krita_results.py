@@ -391,7 +391,8 @@ def gen():
     yield from start()
     yield (lambda: len(app.documents()) == 2, 30)
     yield (idle, 20)
-    new = app.activeDocument()
+    yield 0.5
+    new = next(d for d in app.documents() if d != doc)
     new.setModified(False)
     yield 0.3
     new.close()
@@ -401,7 +402,8 @@ def gen():
     text = widget("add_again").text()
     press("add_again")
     yield (lambda: len(app.documents()) == 2, 20)
-    new = app.activeDocument()
+    yield 0.5
+    new = next(d for d in app.documents() if d != doc)
     press("mode_paint")
     return [text, new.width(), new.height(), own(doc)]
 """)
