@@ -495,7 +495,7 @@ def gen():
     text = painter.run(
         "def gen():\n    yield 0.3\n    docker().setFloating(False)\n    return widget('prompt').toPlainText()"
     )
-    assert offered == ["ink  (LoRA)"] and text == "a cat, <lora:ink:1>, easyneg"
+    assert offered == ["ink  (LoRA)", "grain  (LoRA)"] and text == "a cat, <lora:ink:1>, easyneg"
 
 
 def test_an_old_picture_that_is_dropped_gives_its_settings(painter: Painter) -> None:
@@ -512,9 +512,11 @@ def gen():
     prompt("something else")
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(path)])
-    event = QDropEvent(QPointF(20, 20), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
-                       Qt.KeyboardModifier.NoModifier)
-    QApplication.sendEvent(docker().panel, event)
+    rest = (Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    enter, drop = QDragEnterEvent(QPoint(20, 20), *rest), QDropEvent(QPointF(20, 20), *rest)
+    QApplication.sendEvent(docker().panel, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(docker().panel, drop)
     yield (lambda: widget("prompt").toPlainText() != "something else" or widget("message").text(), 10)
     yield 0.4
     params = docker().params()
