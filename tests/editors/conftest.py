@@ -11,7 +11,9 @@ import pytest
 from impasto_protocol.home import launch_file
 from impasto_server.cli.plugin import install_krita
 
-from tests.editors.drivers import Editor, GimpEditor, KritaEditor
+from tests.editors.drivers import Editor
+from tests.editors.gimp_driver import GimpEditor
+from tests.editors.krita_driver import KritaEditor
 from tests.gimp.conftest import make_warm_home, painting, serving
 from tests.krita import stub
 from tests.krita.conftest import PRELUDE, SETTLED
