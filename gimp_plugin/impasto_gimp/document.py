@@ -16,6 +16,7 @@ from impasto_protocol.geometry import Box
 
 __all__ = [
     "FORMAT",
+    "all_layers",
     "canvas_of",
     "is_empty",
     "is_indexed",
@@ -143,6 +144,20 @@ def is_shown(item: Any) -> bool:
             return False
         item = item.get_parent()
     return True
+
+
+def all_layers(image: Any) -> List[Any]:
+    """The layers and groups from top to bottom, those within groups too."""
+
+    def below(layers: Sequence[Any]) -> List[Any]:
+        found: List[Any] = []
+        for layer in layers:
+            found.append(layer)
+            if layer.is_group():
+                found += below(layer.get_children())
+        return found
+
+    return below(image.get_layers())
 
 
 def layer_of(image: Any, tattoo: int) -> Optional[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
-from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, range_of, step_of
+from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, pictures_for, range_of, step_of
 from impasto_client.wording import pretty
 from impasto_protocol.schema import AUTO, Param
 
@@ -12,6 +12,8 @@ from .form_list import ListEditor
 from .toolkit import GimpUi, Gtk, column, label, row
 
 __all__ = ["Form", "spin_scale"]
+
+Layers = Callable[[], List[Tuple[str, str]]]
 
 
 class Field:
@@ -28,8 +30,10 @@ class Field:
 class Form(Gtk.Box):
     """Editors for `params`, grouped; `overrides()` are the values that differ from the defaults."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Layers = list) -> None:
+        """`layers()` are those of the image to work on: (value, title)."""
         super().__init__(orientation=Gtk.Orientation.VERTICAL, spacing=10)
+        self._layers = layers
         self.changed: Callable[[], None] = lambda: None
         self.model = FormModel()
         self.model.changed = lambda: self.changed()
@@ -100,7 +104,7 @@ class Form(Gtk.Box):
             box.pack_start(heading, False, False, 0)
         rows = Gtk.Grid(column_spacing=8, row_spacing=4)
         for line, p in enumerate(members):
-            field = field_for(p, self.model.models)
+            field = field_for(p, self.model.models, self._layers)
             field.widget.set_name(f"impasto_{p.name}")
             field.widget.set_tooltip_text(p.description or None)
             field.widget.set_hexpand(True)
@@ -180,13 +184,15 @@ def _beside(p: Param) -> Any:
     return made
 
 
-def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
+def field_for(p: Param, models: Sequence[Mapping[str, Any]], layers: Layers) -> Field:
     """The widget for a parameter, by its kind."""
     kind = kind_of(p)
+    if kind == "picture":
+        return _picture_choice(p, layers)
     if kind == "model":
         return _model_choice(p, models)
     if kind == "list":
-        editor = ListEditor(p, models, field_for)
+        editor = ListEditor(p, models, lambda item, fresh: field_for(item, fresh, layers))
         return Field(editor, editor.value, editor.set_value, editor.listen)
     if kind == "choice":
         return _choice(p)
@@ -211,6 +217,31 @@ def _check(p: Param) -> Field:
         lambda v: check.set_active(bool(v)),
         lambda heard: check.connect("toggled", heard),
         titled=True,
+    )
+
+
+def _picture_choice(p: Param, layers: Layers) -> Field:
+    """A layer of the image. The list is looked up whenever the pointer comes: GIMP does not tell when layers change."""
+    combo = Gtk.ComboBoxText()
+
+    def fill(wanted: str) -> None:
+        offered = pictures_for(p, layers())
+        if all(value != wanted for value, _ in offered):
+            offered.append((wanted, "A layer of another image"))
+        if [tuple(line)[:2] for line in combo.get_model()] != [(title, value) for value, title in offered]:
+            combo.remove_all()
+            for value, title in offered:
+                combo.append(value, title)
+        if combo.get_active_id() != wanted:
+            combo.set_active_id(wanted)
+
+    combo.connect("enter-notify-event", lambda *_: fill(combo.get_active_id() or ""))
+    fill("")
+    return Field(
+        combo,
+        lambda: combo.get_active_id() or "",
+        lambda v: fill(str(v)),
+        lambda heard: combo.connect("changed", lambda *_: heard() if combo.get_active_id() is not None else None),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from impasto_client.document import ResultLayer
 from impasto_client.editor import Host, Region
@@ -98,7 +98,10 @@ class GimpHost(Host):
         return int(layer.get_tattoo())
 
     def layer_named(self, document: Any, name: Any) -> Optional[Any]:
-        return pixels.layer_of(document, name) if isinstance(name, int) else None
+        return pixels.layer_of(document, int(name)) if str(name or "").isdigit() else None
+
+    def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
+        return [(layer.get_tattoo(), layer.get_name()) for layer in pixels.all_layers(document)]
 
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return pixels.read_recipe(layer)

@@ -41,7 +41,7 @@ class Panel(Gtk.Window):
         self.set_name("impasto_panel")
         self.set_type_hint(Gdk.WindowTypeHint.UTILITY)
         self.set_default_size(340, 760)
-        self.wishes = Wishes(built_in_modes())
+        self.wishes = Wishes(built_in_modes(), lambda: self.controller.layers(self.current_image()))
         self._build()
         self._restore()
         self.wishes.show_mode(self.mode)

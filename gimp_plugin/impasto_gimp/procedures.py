@@ -94,7 +94,8 @@ def _paste(procedure: Any, host: GimpHost, target: Target, results: List[ResultL
         raise Obstacle("The image was closed meanwhile; the picture is kept in the server's history.")
     mask = Packed(target.region) if target.region is not None else None
     sketch = host.name_of(target.layer) if target.layer is not None and target.layer.is_valid() else None
-    recipes = [written_recipe(result, target.area, mask, sketch) for result in results]
+    pictures = {name: host.name_of(layer) for name, layer in target.pictures.items() if layer.is_valid()}
+    recipes = [written_recipe(result, target.area, mask, sketch, pictures) for result in results]
     host.paste(target.document, results, recipes, target.above)
     values = end(procedure, Gimp.PDBStatusType.SUCCESS)
     values.remove(1)

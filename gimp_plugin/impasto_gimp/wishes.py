@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from impasto_client import wishes as state
 from impasto_client.events import ServerCatalog
@@ -19,7 +19,7 @@ __all__ = ["Wishes"]
 class Wishes:
     """`top` holds what is always set, `more` the rest. Each mode keeps its own strength and further settings."""
 
-    def __init__(self, modes: Mapping[str, Mode]) -> None:
+    def __init__(self, modes: Mapping[str, Mode], layers: Callable[[], List[Tuple[str, str]]] = list) -> None:
         self.changed: Callable[[], None] = lambda: None
         self.submitted: Callable[[], None] = lambda: None
         self.pasted: Callable[[str], None] = lambda text: None
@@ -49,7 +49,7 @@ class Wishes:
         self.seed_row = row(self.seed)
         self.seed_row.pack_start(label("Seed", wrap=False), False, False, 0)
         self.seed_row.reorder_child(self.seed_row.get_children()[-1], 0)
-        self.form = Form()
+        self.form = Form(layers)
         reset = Gtk.Button(label="Reset to defaults", halign=Gtk.Align.START)
         reset.set_name("impasto_reset")
         reset.connect("clicked", lambda *_: self.form.reset())

@@ -51,7 +51,7 @@ class ImpastoDocker(DockWidget):
         self.controller = controller
         self.setWindowTitle("Impasto")
         self.results = ResultBox(controller, pixels.active_document)
-        self.panel = Panel(self.results)
+        self.panel = Panel(self.results, lambda: controller.layers(pixels.active_document()))
         self.setWidget(self.panel)
         self.choice, self.way = CHOICES[0][0], AUTOMATIC
         self.mode = "inpaint"

@@ -25,6 +25,7 @@ __all__ = [
     "keep_recipe",
     "layer_named",
     "open_new",
+    "paint_layers",
     "paste",
     "read_box",
     "read_identity",
@@ -274,6 +275,12 @@ def _at(document: Any, path: Tuple[int, ...]) -> Optional[Any]:
             return None
         node = children[place]
     return node
+
+
+def paint_layers(document: Any) -> List[Any]:
+    """The layers and groups that can be read, from top to bottom."""
+    kinds = ("paintlayer", "grouplayer", "vectorlayer", "filelayer", "filllayer", "clonelayer")
+    return [node for node in _nodes(document.rootNode()) if node.type() in kinds][::-1]
 
 
 def _is_srgb8(node: Any) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, range_of, step_of
+from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, pictures_for, range_of, step_of
 from impasto_client.wording import pretty
 from impasto_protocol.schema import AUTO, Param
 
@@ -28,6 +28,7 @@ from .slider import FillSlider
 
 __all__ = ["ParamForm"]
 
+Layers = Callable[[], List[Tuple[str, str]]]
 SEARCHED = 15
 """A list of models that is longer than this can be searched by typing."""
 
@@ -48,9 +49,11 @@ class ParamForm(QWidget):
 
     changed = pyqtSignal()
 
-    def __init__(self, parent: Optional[Any] = None) -> None:
+    def __init__(self, layers: Layers = list, parent: Optional[Any] = None) -> None:
+        """`layers()` are those of the document in front: (value, title)."""
         super().__init__(parent)
         self.model = FormModel()
+        self._layers = layers
         self.model.changed = self.changed.emit
         self._fields: Dict[str, Field] = {}
         self._rows: Dict[str, List[Any]] = {}
@@ -129,7 +132,7 @@ class ParamForm(QWidget):
         rows.setVerticalSpacing(4)
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for p in members:
-            field = field_for(p, self.model.models)
+            field = field_for(p, self.model.models, self._layers)
             field.widget.setObjectName(f"impasto_{p.name}")
             if kind_of(p) != "list":
                 field.widget.setToolTip(p.description)
@@ -178,13 +181,15 @@ class ParamForm(QWidget):
             box.setVisible(any(name in shown for name in names))
 
 
-def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
+def field_for(p: Param, models: Sequence[Mapping[str, Any]], layers: Layers) -> Field:
     """The widget for a parameter, by its kind."""
     kind = kind_of(p)
+    if kind == "picture":
+        return _picture_choice(p, layers)
     if kind == "model":
         return _model_choice(p, models)
     if kind == "list":
-        editor = ListEditor(p, models, field_for)
+        editor = ListEditor(p, models, lambda item, fresh: field_for(item, fresh, layers))
         return Field(editor, editor.value, editor.set_value, editor.changed)
     if kind == "choice":
         return _choice(p)
@@ -200,6 +205,37 @@ def field_for(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:
         return _spin(p)
     line = QLineEdit()
     return Field(line, line.text, lambda v: line.setText(str(v)), line.textChanged)
+
+
+class LayerChoice(QComboBox):
+    """A list of layers that is looked up when it is opened: Krita does not tell when layers come and go."""
+
+    def __init__(self, p: Param, layers: Layers) -> None:
+        super().__init__()
+        self._param, self._layers = p, layers
+        self.setMinimumContentsLength(6)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.fill("")
+
+    def fill(self, wanted: str) -> None:
+        """List the layers that are there now, and choose one; one that is gone stays to be seen."""
+        quiet = self.blockSignals(True)
+        self.clear()
+        for value, title in pictures_for(self._param, self._layers()):
+            self.addItem(title, value)
+        if self.findData(wanted) < 0:
+            self.addItem("A layer of another document", wanted)
+        self.setCurrentIndex(self.findData(wanted))
+        self.blockSignals(quiet)
+
+    def showPopup(self) -> None:
+        self.fill(self.currentData() or "")
+        super().showPopup()
+
+
+def _picture_choice(p: Param, layers: Layers) -> Field:
+    combo = LayerChoice(p, layers)
+    return Field(combo, combo.currentData, lambda v: combo.fill(str(v)), combo.currentIndexChanged)
 
 
 def _model_choice(p: Param, models: Sequence[Mapping[str, Any]]) -> Field:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
 from impasto_client.document import ResultLayer
 from impasto_client.editor import Host, Region
@@ -90,6 +90,9 @@ class KritaHost(Host):
 
     def layer_named(self, document: Any, name: Any) -> Optional[Any]:
         return pixels.layer_named(document, str(name)) if name else None
+
+    def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
+        return [(self.name_of(node), str(node.name())) for node in pixels.paint_layers(document)]
 
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return pixels.read_recipe(document, self.name_of(layer))

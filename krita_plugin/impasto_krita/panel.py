@@ -43,9 +43,10 @@ class Panel(QWidget):
 
     dropped = pyqtSignal(object)
 
-    def __init__(self, results: Any, parent: Optional[Any] = None) -> None:
-        """`results` is the widget of what came of it."""
+    def __init__(self, results: Any, layers: Any, parent: Optional[Any] = None) -> None:
+        """`results` is the widget of what came of it; `layers()` are those of the document in front."""
         super().__init__(parent)
+        self._layers = layers
         self.results = results
         page = QWidget()
         column = QVBoxLayout(page)
@@ -135,7 +136,7 @@ class Panel(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(QLabel("Seed"))
         row.addWidget(self.seed, 1)
-        self.form = ParamForm()
+        self.form = ParamForm(self._layers)
         self.experts = QCheckBox("Show all settings")
         self.experts.setObjectName("impasto_experts")
         self.experts.setToolTip("Also those that are rarely needed.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from impasto_protocol.errors import ImpastoError
 
@@ -40,7 +40,7 @@ from .notice import Notice
 from .orders import Order, Orders
 from .recipes import Packed, written_recipe
 from .results import PICTURE_SIZE, Results
-from .targets import NEW_DOCUMENT, again, aim, remade, snapshot
+from .targets import LAYER, NEW_DOCUMENT, again, aim, remade, snapshot
 from .tasks import Runner
 from .wording import describe_reading
 
@@ -121,6 +121,12 @@ class Controller:
             area = self.host.selected_box(document) if mode in ("inpaint", "sketch") else None
             self.estimate.ask(mode, self.host.canvas_of(document), area, params)
 
+    def layers(self, document: Optional[Any]) -> List[Tuple[str, str]]:
+        """What a parameter that takes a picture can be: (value, title), the layers of the document."""
+        if document is None or not self.host.is_open(document):
+            return []
+        return [(f"{LAYER}{name}", title) for name, title in self.host.layers_of(document)]
+
     def running(self) -> Optional[JobState]:
         """The job to show: one that runs, else the oldest that has not ended."""
         active = self.jobs.active
@@ -184,6 +190,7 @@ class Controller:
             order.mask = Packed(target.region)
         if target.layer is not None:
             order.sketch = self.host.name_of(target.layer)
+        order.pictures = {name: self.host.name_of(layer) for name, layer in target.pictures.items()}
         self._orders.add(job_id, order)
         self.jobs.add(job_id, target.mode, str(target.params.get("prompt", "")))
         self._say(None)

@@ -20,6 +20,7 @@ class Snapshot:
     `pixels` are those of `box` in `format` ("bgra8" or "rgba8"; rows top to bottom, no padding, straight alpha, sRGB).
     `mask` covers the same box with one byte a pixel, 255 where selected; None where the job takes no mask.
     `backdrop` is what lies under a sketch: the same box in the same format; None where it is not asked for.
+    `pictures` are further ones by the names of the inputs, of the same box and format.
     `pixels` is empty for a job that takes no picture; its box says where the result belongs.
     """
 
@@ -29,13 +30,14 @@ class Snapshot:
     format: str = "bgra8"
     mask: Optional[Buffer] = field(default=None, repr=False)
     backdrop: Optional[Buffer] = field(default=None, repr=False)
+    pictures: Mapping[str, Buffer] = field(default_factory=dict, repr=False)
 
     def check(self) -> None:
         """Raise AssetError `asset.bad_image` unless the buffers are as long as box and format say."""
         area = self.box.width * self.box.height
         if self.format not in BYTES_PER_PIXEL:
             raise AssetError("asset.bad_image", f"The pixel format {self.format!r} is not known.")
-        for picture in (self.pixels, self.backdrop):
+        for picture in (self.pixels, self.backdrop, *self.pictures.values()):
             if picture and len(picture) != area * BYTES_PER_PIXEL[self.format]:
                 raise AssetError(
                     "asset.bad_image",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Mapping, Optional, Sequence
+from typing import Any, ClassVar, List, Mapping, Optional, Sequence, Tuple
 
 from impasto_protocol.geometry import Box
 from impasto_protocol.images import Buffer
@@ -61,6 +61,8 @@ class Target:
     without: Optional[Any] = None
     above: Optional[Any] = None
     resolution: Any = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    """Layers that are sent as further pictures, by the names of the inputs."""
 
 
 class Host(abc.ABC):
@@ -149,6 +151,10 @@ class Host(abc.ABC):
     @abc.abstractmethod
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         """The recipe kept for a layer, or no bytes."""
+
+    @abc.abstractmethod
+    def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
+        """The layers that can be read, from top to bottom: what `name_of` gives, and what the painter calls them."""
 
     # ---- writing: new layers and new documents only
 

@@ -25,6 +25,7 @@ __all__ = [
     "lacks",
     "must_be_named",
     "new_entry",
+    "pictures_for",
     "range_of",
     "step_of",
     "takes_model",
@@ -48,14 +49,16 @@ def takes_model(p: Param) -> bool:
 
 
 def kind_of(p: Param) -> str:
-    """Which kind of widget edits the parameter: "list" (of maps), "model", "choice", "check", "slider", "number" (where
-    it has no range, or may be left to the server by "auto") or "text". A widget that a newer server names goes by its
-    type.
+    """Which kind of widget edits the parameter: "list" (of maps), "model", "picture" (a layer of the document),
+    "choice", "check", "slider", "number" (where it has no range, or may be left to the server by "auto") or "text". A
+    widget that a newer server names goes by its type.
     """
     if p.type == "array":
         return "list"
     if takes_model(p):
         return "model"
+    if p.type == "string" and p.ui.get("widget") == "picture":
+        return "picture"
     if p.enum:
         return "choice"
     if p.type == "boolean":
@@ -136,6 +139,11 @@ def lacks(p: Param, models: Sequence[Mapping[str, Any]]) -> str:
         if kind_of(item) == "model" and must_be_named(item) and not choices_of(item, models):
             return f"The server has no {item.title} yet; put one into its models folder."
     return ""
+
+
+def pictures_for(p: Param, layers: Sequence[Tuple[str, str]]) -> List[Tuple[str, str]]:
+    """What a parameter that takes a picture offers: (value, title), first the picture that is painted over."""
+    return [("", str(p.ui.get("none", "What is painted over"))), *layers]
 
 
 class FormModel:

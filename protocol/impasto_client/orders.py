@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping, Optional
 
 from .document import ResultLayer
 from .editor import Target
@@ -18,19 +18,20 @@ KEEP_ORDERS = 64
 @dataclass
 class Order:
     """A job as it was asked for: `place` in the queue is "back", "front" or "replace". `unread` until the document's
-    pixels were read for it; `before` is a small picture of them. `mask` and `sketch` go into the recipe.
+    pixels were read for it; `before` is a small picture of them. `mask`, `sketch` and `pictures` go into the recipe.
     """
 
     target: Target
     place: str = "back"
     mask: Optional[Packed] = None
     sketch: Any = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
     before: Optional[Any] = None
     unread: bool = True
 
     def recipe(self, result: ResultLayer) -> bytes:
         """What is kept with a layer of this job."""
-        return written_recipe(result, self.target.area, self.mask, self.sketch)
+        return written_recipe(result, self.target.area, self.mask, self.sketch, self.pictures)
 
 
 class Orders:

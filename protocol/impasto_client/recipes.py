@@ -1,7 +1,8 @@
 """The recipe that an editor keeps with a layer: all that is needed to make it again, also after reopening.
 
 A JSON map: what the server says of the result (mode, params, model, ...), its seed and box, and of the document the
-selection (`selection`, its bounds; `mask`, base64 of zlib) and the sketch (`sketch`, as the editor names layers).
+selection (`selection`, its bounds; `mask`, base64 of zlib), the sketch (`sketch`, as the editor names layers) and the
+layers that guided it (`pictures`, by the names of the inputs).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import base64
 import json
 import threading
 import zlib
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from impasto_protocol.geometry import Box
 
@@ -42,7 +43,11 @@ class Packed:
 
 
 def written_recipe(
-    result: ResultLayer, area: Optional[Box] = None, mask: Optional[Packed] = None, sketch: Any = None
+    result: ResultLayer,
+    area: Optional[Box] = None,
+    mask: Optional[Packed] = None,
+    sketch: Any = None,
+    pictures: Optional[Mapping[str, Any]] = None,
 ) -> bytes:
     """What is kept with a result's layer."""
     recipe: Dict[str, Any] = {"seed": result.seed, "box": list(result.box), **result.recipe}
@@ -52,6 +57,8 @@ def written_recipe(
         recipe["mask"] = mask.text
     if sketch is not None:
         recipe["sketch"] = sketch
+    if pictures:
+        recipe["pictures"] = dict(pictures)
     return json.dumps(recipe, default=str).encode()
 
 

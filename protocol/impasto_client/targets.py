@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
 
 from .document import Snapshot
-from .editor import Host, Obstacle, Target
+from .editor import Host, Obstacle, Region, Target
 from .recipes import read_recipe, region_in
 
-__all__ = ["NEW_DOCUMENT", "again", "aim", "remade", "snapshot"]
+__all__ = ["LAYER", "NEW_DOCUMENT", "again", "aim", "remade", "snapshot"]
 
 NEW_DOCUMENT = "upscale"
 """The mode, and the stage, of results that are no layers but new documents."""
+LAYER = "layer:"
+"""How the value of a parameter that takes a picture begins where it names a layer of the document."""
 WITHOUT_PICTURE = "txt2img"
 """The mode that is sent no pixels."""
 
@@ -25,6 +27,31 @@ def aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Targ
     sentence = host.obstacle(mode, document)
     if sentence:
         raise Obstacle(sentence)
+    params, pictures = _with_layers(host, document, params)
+    return dataclasses.replace(_aim(host, mode, document, params), pictures=pictures)
+
+
+def _with_layers(host: Host, document: Any, params: Mapping[str, Any]) -> Tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The parameters with the names of inputs where they name layers of the document, and those layers."""
+    pictures: Dict[str, Any] = {}
+    named: Dict[str, Any] = {}
+    for name, value in params.items():
+        if not isinstance(value, list):
+            named[name] = value
+            continue
+        named[name] = entries = [dict(entry) for entry in value]
+        for entry in entries:
+            for key, chosen in entry.items():
+                if isinstance(chosen, str) and chosen.startswith(LAYER):
+                    layer = host.layer_named(document, chosen[len(LAYER) :])
+                    if layer is None:
+                        raise Obstacle("A layer that is chosen in the settings is gone; choose another one there.")
+                    entry[key] = f"{name}_{len(pictures) + 1}"
+                    pictures[entry[key]] = layer
+    return named, pictures
+
+
+def _aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Target:
     canvas = host.canvas_of(document)
     if mode == "inpaint":
         region = host.region_of(document)
@@ -57,12 +84,34 @@ def again(host: Host, document: Optional[Any], layer: Any, changes: Mapping[str,
         if mode == "inpaint":
             raise Obstacle(f"The {host.word} was cropped and the place of this layer is gone; it cannot be made again.")
         area = None
+    pictures = {name: host.layer_named(document, kept) for name, kept in _pictures_of(recipe).items()}
+    if None in pictures.values():
+        raise Obstacle("A layer that guided this one is gone; choose another in the settings and begin anew.")
+    target = _again(host, document, layer, (mode, params, canvas), area, region, recipe.get("sketch"))
+    return dataclasses.replace(target, pictures=pictures)
+
+
+def _pictures_of(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    kept = recipe.get("pictures")
+    return kept if isinstance(kept, dict) else {}
+
+
+def _again(
+    host: Host,
+    document: Any,
+    layer: Any,
+    job: Tuple[str, Mapping[str, Any], Box],
+    area: Optional[Box],
+    region: Optional[Region],
+    drawn_on: Any,
+) -> Target:
+    mode, params, canvas = job
     if mode == "inpaint":
         if region is None:
             raise Obstacle("The recipe of this layer does not hold its selection; select the region and inpaint it.")
         return Target(mode, document, canvas, params, area, region, without=layer, above=layer)
     if mode == "sketch":
-        sketch = host.layer_named(document, recipe.get("sketch"))
+        sketch = host.layer_named(document, drawn_on)
         if sketch is None:
             raise Obstacle("The sketch of this layer is gone; choose a sketch and make a picture of it.")
         return Target(mode, document, canvas, params, area, layer=sketch, without=layer, above=layer)
@@ -105,8 +154,11 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
         data = host.read_visible(document, box, without)
         if target.region is not None:
             mask = target.region.within(box)
+    if not all(host.is_there(document, layer) for layer in target.pictures.values()):
+        raise Obstacle("A layer that is chosen in the settings was removed before it could be read; nothing was done.")
+    pictures = {name: host.read_layer(document, layer, box) for name, layer in target.pictures.items()}
     canvas = Size(target.canvas.width, target.canvas.height)
-    return Snapshot(canvas=canvas, box=box, pixels=data, format=host.format, mask=mask, backdrop=backdrop)
+    return Snapshot(canvas, box, data, host.format, mask, backdrop, pictures)
 
 
 def _article(word: str) -> str:

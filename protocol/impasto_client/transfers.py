@@ -46,7 +46,7 @@ def send_job(
             if not sent:
                 _upload(client, snapshot, stop, sent)
             # A picture says itself where it lies.
-            box = snapshot.box if not sent else None
+            box = snapshot.box if "image" not in sent else None
             wishes = (sent, snapshot.format, preview)
             place: Dict[str, Any] = dict(on_disconnect=on_disconnect, priority=priority, replaces=replaces)
             return client.submit(job_id, mode, params, snapshot.canvas, *wishes, box=box, **place)
@@ -69,6 +69,7 @@ def _upload(client: Client, snapshot: Snapshot, stop: threading.Event, sent: Dic
         ("image", snapshot.pixels, snapshot.format),
         ("backdrop", snapshot.backdrop, snapshot.format),
         ("mask", snapshot.mask, "l8"),
+        *((name, pixels, snapshot.format) for name, pixels in snapshot.pictures.items()),
     )
     try:
         for name, pixels, format in pictures:

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from impasto_protocol.schema import Mode, Param
 
+from .form_model import kind_of
 from .ways import family_of
 from .wording import describe_model
 
@@ -122,7 +123,9 @@ class Wishes:
         self.scale = float(params.get("scale", SCALE))
         self.seed = int(params.get("seed", -1))
         self.model = str(params.get("model", ""))
+        lists = {p.name: p for p in known if kind_of(p) == "list"}
         rest = {k: v for k, v in params.items() if k not in OWN_FIELDS and k in defaults}
+        rest.update({k: _without_inputs(lists[k], v) for k, v in rest.items() if k in lists})
         self.more[family] = {k: v for k, v in rest.items() if _plain(v) != _plain(defaults[k])}
 
     def kept(self) -> Dict[str, Any]:
@@ -152,6 +155,12 @@ class Wishes:
         wishes.strengths.update({str(mode): float(v) for mode, v in dict(kept.get("strengths", {})).items()})
         wishes.more = {str(mode): dict(values) for mode, values in dict(kept.get("more", {})).items()}
         return wishes
+
+
+def _without_inputs(p: Param, entries: Any) -> List[Dict[str, Any]]:
+    """The entries of a list, without the names of the pictures that another job was sent."""
+    taken = [item.name for item in p.items if kind_of(item) == "picture"]
+    return [{**entry, **{name: "" for name in taken if name in entry}} for entry in entries]
 
 
 def _plain(value: Any) -> Any:

@@ -96,6 +96,9 @@ class DoubleHost(Host):
     def layer_named(self, document: Any, name: Any) -> Any:
         return next((layer for layer in document.layers if layer.name == name), None)
 
+    def layers_of(self, document: Any) -> list[tuple[Any, str]]:
+        return [(layer.name, layer.name.capitalize()) for layer in reversed(document.layers)]
+
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return bytes(layer.recipe)
 

@@ -360,3 +360,28 @@ def test_the_settings_of_an_old_picture_are_asked_for_and_told(controller: Any, 
     assert controller.notice.is_error and controller.notice.text == "The picture says nothing."
     controller.read_settings(tmp_path / "gone.png")
     assert controller.notice.text == "gone.png could not be read: No such file or directory."
+
+
+def test_layers_guide_a_job_and_are_found_again(controller: Any) -> None:
+    lines, painting = Layer("lines"), Layer("painting")
+    document = Document(layers=[painting, lines])
+    assert controller.layers(document) == [("layer:lines", "Lines"), ("layer:painting", "Painting")]
+    assert controller.layers(None) == []
+    units = [{"image": "", "weight": 1.0}, {"image": "layer:lines", "weight": 0.5}, {"image": "layer:painting"}]
+    job = submitted(controller, "txt2img", document, Box(0, 0, 100, 80), control=units)
+    sent = controller._runner.last("submit")
+    assert [unit["image"] for unit in sent[2]["control"]] == ["", "control_1", "control_2"]
+    assert units[1]["image"] == "layer:lines"  # what the panel holds is left alone
+    assert {name: bytes(data[:1]) for name, data in sent[3].pictures.items()} == {"control_1": b"l", "control_2": b"l"}
+    assert controller.host.read == [("layer", lines), ("layer", painting)]
+    sent[3].check()
+    controller.handle(result(job, Box(0, 0, 100, 80), mode="txt2img", params={"control": sent[2]["control"]}))
+    assert json.loads(document.layers[2].recipe)["pictures"] == {"control_1": "lines", "control_2": "painting"}
+    assert controller.ask_again(document, document.layers[2])
+    controller.handle(planned(controller._runner.last("plan")[0], Box(0, 0, 100, 80)))
+    assert list(controller._runner.last("submit")[3].pictures) == ["control_1", "control_2"]
+    document.layers.remove(lines)
+    assert not controller.ask_again(document, document.layers[1])
+    assert "guided this one is gone" in controller.notice.text
+    assert not controller.ask("txt2img", document, {"control": units})
+    assert "is gone; choose another one" in controller.notice.text

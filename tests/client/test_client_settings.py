@@ -153,6 +153,9 @@ def test_the_settings_of_a_recipe_are_taken_over_whole() -> None:
     wishes.take("inpaint", {**params, "prompt": "new", "seed": 7, "cfg": 3.0, "strength": 0.4, "model": "one"}, known)
     assert wishes.more["paint"] == {"cfg": 3.0} and wishes.strengths["paint"] == 0.4
     assert (wishes.prompt, wishes.seed, wishes.model) == ("new", 7, "one")
+    unit = {"model": "lines", "image": "control_1", "weight": 0.5}
+    wishes.take("inpaint", {"prompt": "newest", "control": [unit]}, known)
+    assert wishes.more["paint"] == {"control": [{**unit, "image": ""}]}  # that picture was another job's
     wishes.take("inpaint", {"prompt": "newer"}, known)
     assert wishes.params("inpaint")["strength"] == 1.0 and wishes.seed == -1 and wishes.more["paint"] == {}
 

@@ -1,4 +1,4 @@
-"""What a painter sets and starts: ways to paint, the queue, LoRAs, the prompt; a real Krita, the real server, a stub."""
+"""What a painter sets and starts: ways to paint, the queue, LoRAs, the prompt; in a real Krita, with a stub engine."""
 
 from __future__ import annotations
 
