@@ -52,7 +52,13 @@ class _Job:
     """
 
     def __init__(
-        self, id: str, mode: str, params: Mapping[str, Any], snapshot: Snapshot, priority: str, replaces: Optional[str]
+        self,
+        id: str,
+        mode: str,
+        params: Mapping[str, Any],
+        snapshot: Snapshot,
+        priority: str = "back",
+        replaces: Optional[str] = None,
     ) -> None:
         self.id = id
         self.place = (priority, replaces)
