@@ -190,12 +190,14 @@ def paste(
         else:
             node = _foreign_node(name, box, data)
         made = [node]
-    # The pixels were set before, so the projection is right without being computed anew.
+    # The pixels of a layer were set before, so the projection is right without being computed anew.
     parent = above.parentNode() if above is not None else None
     if parent is not None:
         parent.addChildNode(node, above)
     else:
         document.rootNode().addChildNode(node, None)
+    if len(made) > 1 or group:
+        document.refreshProjection()  # a group that comes as a whole is not drawn by itself
     if before is not None:
         # The nodes themselves are kept: nodeByUniqueID gives Krita 5.1's Python an object that is no Node.
         _restore_active(document, before, node, RESTORE_WAITS, RESTORE_TRIES)

@@ -219,7 +219,8 @@ def several(editor: Editor) -> None:
     before = editor.seen()
     editor.look_at("Impasto: second", "Impasto: first")
     editor.press("add")
-    assert editor.layers()[0] == "Impasto" and editor.group("Impasto") == ["Impasto: second", "Impasto: first"]
+    assert editor.layers()[0] == "Impasto"
+    assert editor.group("Impasto") == ["Impasto: second", "Impasto: first"]
     found = editor.seen()[rectangle() > 0]
     assert (found == (*stub.COLOR, 255)).all(), np.unique(found, axis=0)[:5]
     editor.undo()
