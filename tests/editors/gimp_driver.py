@@ -204,7 +204,8 @@ def gen():
         )
 
     def layers(self) -> list[str]:
-        return [str(name) for name in self.run("result = tree(image)")]
+        # A group is [name, [children]].
+        return [str(name[0] if isinstance(name, list) else name) for name in self.run("result = tree(image)")]
 
     def seen(self) -> np.ndarray:
         self.run("dump('seen', seen(image))")
