@@ -30,10 +30,10 @@ PAGE = ROOT / "docs" / "install.md"
 HEADING = "## Debian"
 USER, NUMBER = "painter", "1000"
 HOME = f"/home/{USER}"
-FOLDERS = ("/etc/ssl/certs",)
-"""What certificates of this machine lie in."""
 FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf")
-KEPT = re.compile(r"PIP_.*|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE", re.IGNORECASE)
+KEPT = re.compile(r"PIP_.*|(https?|no|all)_proxy|SSL_CERT_FILE|REQUESTS_CA_BUNDLE", re.IGNORECASE)
+CERTIFICATES = "/opt/first-start-certificates.crt"
+"""This machine's, copied: the root's own package of certificates writes into /etc/ssl."""
 
 ENTER = """
 set -e
@@ -42,13 +42,14 @@ mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 while [ "$1" != -- ]; do
   mkdir -p "$root$1"
-  mount --rbind "$1" "$root$1"
+  mount --bind "$1" "$root$1"
+  mount -o remount,bind,ro "$root$1"
   shift
 done
 shift
 exec chroot --userspec="$user" "$root" "$@"
 """
-"""In a mount namespace of its own: nothing is left to be unmounted when it ends."""
+"""In a mount namespace of its own: nothing is left to be unmounted when it ends. What is shared cannot be written."""
 
 
 def commands(page: str) -> list[str]:
@@ -71,6 +72,9 @@ def make_root(suite: str, root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             shutil.copyfile(name, target)
+    bundle = next((os.environ[n] for n in ("PIP_CERT", "SSL_CERT_FILE") if Path(os.environ.get(n, "")).is_file()), None)
+    if bundle is not None:
+        shutil.copyfile(bundle, root / CERTIFICATES.lstrip("/"))
     (root / HOME.lstrip("/")).mkdir(parents=True)
     os.chown(root / HOME.lstrip("/"), int(NUMBER), int(NUMBER))
     for name, line in (("passwd", f"{USER}:x:{NUMBER}:{NUMBER}::{HOME}:/bin/bash"), ("group", f"{USER}:x:{NUMBER}:")):
@@ -82,6 +86,9 @@ def run(root: Path, line: str, shared: list[str]) -> tuple[int, str, float]:
     """Run one line of the page: (exit code, output, seconds)."""
     as_root = line.startswith("sudo ")
     kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+    for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        if name in kept:
+            kept[name] = CERTIFICATES
     env = {
         **kept,
         "HOME": "/root" if as_root else HOME,
@@ -89,7 +96,7 @@ def run(root: Path, line: str, shared: list[str]) -> tuple[int, str, float]:
         "LANG": "C.UTF-8",
         "DEBIAN_FRONTEND": "noninteractive",
     }
-    folders = [folder for folder in (*FOLDERS, *shared) if Path(folder).is_dir()]
+    folders = [folder for folder in shared if Path(folder).is_dir()]
     inside = f"cd {'/root' if as_root else HOME} && {line.removeprefix('sudo ')}"
     clean = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), "bash", "-c", inside]
     user = "0:0" if as_root else f"{NUMBER}:{NUMBER}"

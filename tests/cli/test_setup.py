@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from impasto_protocol import home as home_files
 from impasto_protocol.errors import ImpastoError, ResourceError
 from impasto_protocol.home import history_folder, launch_file, models_folder, read_launch
 from impasto_protocol.version import PROTOCOL, VERSION
@@ -20,6 +21,7 @@ from impasto_server.cli import cards, found_editors, found_folders, plugin, plug
 from impasto_server.cli.asking import Asker
 from impasto_server.cli.found_editors import Where
 from impasto_server.cli.main import main
+from impasto_server.cli.uninstall import OURS, PICTURES
 from impasto_server.cli.vendor import cache_folder
 from impasto_server.service.remembered import folders_file, read_folders, with_remembered
 from impasto_server.service.server import catalogue_of, word_sources_of
@@ -315,7 +317,7 @@ def test_the_launch_record_is_kept_unless_its_python_is_gone(person: Path, capsy
 
 def test_uninstall_keeps_pictures_and_models_unless_asked(person: Path, capsys: Any) -> None:
     home = person / "impasto's"
-    tree(home, "token", "server.log", "spool/half", "kit/face-mesh.onnx", "notes of mine.txt")
+    tree(home, "token", "server.log", "spool/half", "kit/face-mesh.onnx", "tls.pem", "notes of mine.txt")
     tree(history_folder(home), "one.png")
     tree(models_folder(home), "mine.safetensors")
     assert main(["uninstall", "--dry-run", "--pictures"]) == 0
@@ -325,6 +327,17 @@ def test_uninstall_keeps_pictures_and_models_unless_asked(person: Path, capsys: 
     assert sorted(p.name for p in home.iterdir()) == ["history", "models", "notes of mine.txt"]
     assert main(["uninstall", "--yes", "--pictures", "--models"]) == 0
     assert [p.name for p in home.iterdir()] == ["notes of mine.txt"]
+
+
+def test_uninstall_forgets_no_file_of_the_users_folder() -> None:
+    folder = Path("/x")
+    kept = {
+        path.name
+        for name, make in vars(home_files).items()
+        if name.endswith(("_file", "_folder")) and name != "home_folder" and isinstance(path := make(folder), Path)
+    }
+    assert {"token", "tls.pem", "history"} <= kept
+    assert kept - {*OURS, *PICTURES} == {"models"}, "each is removed, or asked about"
 
 
 # --- torch ----------------------------------------------------------------------------------------------------------
