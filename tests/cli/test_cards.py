@@ -160,6 +160,8 @@ def test_builds_that_are_not_made_are_refused() -> None:
         ("cuda", "2.13.0+cu130", True),
         ("cuda", "2.13.0+cu126", False),
         ("cuda", "2.13.0+cpu", False),
+        ("cuda", "2.3.1", False),
+        ("cpu", "1.13.1+cpu", False),
         ("rocm", "2.14.0+rocm7.2", True),
         ("xpu", "", False),
     ],

@@ -87,25 +87,31 @@ def install_torch(args: argparse.Namespace, asker: Asker) -> None:
     there = torch_builds.installed()
     if torch_builds.is_installed(build, there):
         _say(f"torch {there} is here, and it is the right build ({build.reason})")
-        return
-    _say(f"torch for {build.kind}: {build.reason}" + (f"; {there} is here" if there else ""))
-    commands = torch_builds.install_commands(build, args.index, there)
+        commands = [] if find_spec("spandrel") else [torch_builds.upscaler_command()]
+        need = 0.0
+        question = "Install spandrel, which loads upscaler models (1 MB)?"
+    else:
+        _say(f"torch for {build.kind}: {build.reason}" + (f"; {there} is here" if there else ""))
+        commands = torch_builds.install_commands(build, args.index, there)
+        need = float(build.download.split()[0]) * 1e9 * SPACE
+        question = f"Download and install {build.requirement} (about {build.download})?"
     if args.dry_run:
         print("\n".join(shlex.join(command) for command in commands))
         return
-    _check_pip_and_space(build)
-    if asker.agrees(f"Download and install {build.requirement} (about {build.download})?"):
+    if not commands:
+        return
+    _check_pip_and_space(need)
+    if asker.agrees(question):
         torch_builds.pip_install(commands)
         _say(f"torch {torch_builds.installed()} is installed")
 
 
-def _check_pip_and_space(build: torch_builds.Build) -> None:
+def _check_pip_and_space(need: float) -> None:
     if find_spec("pip") is None:
         raise ResourceError(
             "resource.install_failed",
             f"This Python has no pip; run: {shlex.join([sys.executable, '-m', 'ensurepip', '--upgrade'])}",
         )
-    need = float(build.download.split()[0]) * 1e9 * SPACE
     free = shutil.disk_usage(sys.prefix).free
     if free < need:
         raise ResourceError(

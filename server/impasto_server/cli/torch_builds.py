@@ -29,10 +29,14 @@ __all__ = [
     "installed",
     "is_installed",
     "pip_install",
+    "upscaler_command",
 ]
 
 TORCH = "2.13.0"
 """The version that is known to work with the others; `dev.py` installs the same."""
+
+LEAST = (2, 4)
+"""The oldest torch that Impasto runs with."""
 
 INDEX = "https://download.pytorch.org/whl/"
 KINDS = ("cuda", "cuda126", "rocm", "xpu", "mps", "cpu")
@@ -164,7 +168,8 @@ def installed() -> str:
 
 def is_installed(build: Build, there: str) -> bool:
     """Is `there` a torch that serves for `build`? A version of the user's own is left alone if its kind fits."""
-    if not there:
+    numbers = re.match(r"(\d+)\.(\d+)", there)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < LEAST:
         return False
     _, _, label = there.partition("+")
     if build.kind == "cuda":
@@ -192,9 +197,15 @@ def install_commands(build: Build, index: str | None = None, there: str = "") ->
     return [
         [*pip, "--quiet", "pip>=25.1"],
         [*pip, *patient, *anew, *where, build.requirement],
-        # spandrel asks for torchvision, which it does not need here and which often does not fit.
-        [*pip, "--quiet", "--no-deps", "spandrel>=0.4.2,<0.5", "einops"],
+        upscaler_command(),
     ]
+
+
+def upscaler_command() -> list[str]:
+    """pip's command for the loader of upscaler models: it asks for torchvision, which it does not need here and which
+    often does not fit."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+    return [*pip, "--quiet", "--no-deps", "spandrel>=0.4.2,<0.5", "einops"]
 
 
 def pip_install(
