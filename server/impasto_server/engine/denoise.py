@@ -102,6 +102,7 @@ class Denoiser:
     keep_unguided: bool = False
     _calls: Iterator[int] = field(default_factory=itertools.count, repr=False)
     _unguided: list[torch.Tensor] = field(default_factory=list, repr=False)
+    _tokens: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _control(self) -> AttentionControl:
@@ -186,14 +187,22 @@ class Denoiser:
             output = self._call(group, step)
             done.update({row.label: output[i : i + 1] for i, row in enumerate(group)})
         ordered = [done[row.label] for row in rows]
-        return [torch.cat(ordered[i : i + count]) for i in range(0, len(ordered), count)]
+        return [_joined(ordered[i : i + count]) for i in range(0, len(ordered), count)]
+
+    def _tokens_of(self, rows: list[_Row]) -> torch.Tensor:
+        """The texts of the rows as the network takes them: joined and cast once for all steps that have the same."""
+        key = tuple(id(row.entry) for row in rows)
+        if key not in self._tokens:
+            device, dtype = placed(self.network)
+            self._tokens[key] = _joined([row.entry.tokens for row in rows]).to(device, dtype)
+        return self._tokens[key]
 
     def _call(self, rows: list[_Row], step: Step) -> torch.Tensor:
         control, names = self._control, rows[0].entry.added
         call = NetworkCall(
-            sample=torch.cat([r.x for r in rows]),
+            sample=_joined([r.x for r in rows]),
             timestep=step.timestep,
-            encoder_hidden_states=torch.cat([r.entry.tokens for r in rows]),
+            encoder_hidden_states=self._tokens_of(rows),
             rows=tuple(r.label for r in rows),
             added={name: torch.cat([r.entry.added[name] for r in rows]) for name in names},
         )
@@ -210,6 +219,10 @@ class Denoiser:
             return call_network(self.network, call)
         finally:
             control.rows, control.step = (), None
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _rows(kind: Literal["cond", "uncond"], entries: tuple[Conditioning, ...], x: torch.Tensor) -> list[_Row]:
