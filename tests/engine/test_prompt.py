@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from impasto_server.engine.prompt import (
     MAX_WEIGHT,
@@ -86,6 +86,8 @@ def test_any_text_is_a_prompt(text: str) -> None:
     make_chunks(spans, load_tokenizer().encode)
 
 
+@example(" (BREAK")
+@example("a( )BREAK( )b")
 @given(st.one_of(st.text(max_size=60), GRAMMAR))
 def test_what_is_printed_is_read_again(text: str) -> None:
     spans = parse_attention(text)

@@ -25,6 +25,7 @@ from impasto_server.service.journal import Journal
 from impasto_server.service.ledger import Ledger
 from impasto_server.service.orders import Order
 from impasto_server.service.queue import JobQueue
+from impasto_server.service.resolving import Resolved
 
 LIMIT, KEPT = 3, 4
 MODEL = Model("m", Path("m"), Facts("checkpoint", "sd1", native_size=64))
@@ -62,7 +63,8 @@ def order(job: str, on_disconnect: str, priority: str, replaces: str | None) -> 
     wish = dict(on_disconnect=on_disconnect, priority=priority, replaces=replaces)
     submit = Submit(1, job, "txt2img", {}, Size(64, 64), **wish)  # type: ignore[arg-type]
     params = parse_params("txt2img", {})
-    return Order(submit, params, MODEL, Box(0, 0, 64, 64), plan("txt2img", params, Size(64, 64), None, 64))
+    planned = plan("txt2img", params, Size(64, 64), None, 64)
+    return Order(submit, (Resolved(params, MODEL),), Box(0, 0, 64, 64), (planned,))
 
 
 class QueueMachine(RuleBasedStateMachine):

@@ -114,6 +114,10 @@ def _bounded(product: float) -> float:
 def _joined(pieces: Iterable[tuple[str, float, bool]]) -> tuple[Span, ...]:
     spans: list[Span] = []
     for text, weight, is_break in pieces:
+        if is_break:
+            _without_end(spans)
+        elif not spans or spans[-1].ends_chunk:
+            text = text.lstrip() if spans else text  # after a BREAK, whatever brackets stand between
         last = spans[-1] if spans else None
         if is_break:
             if last is None or last.ends_chunk:
@@ -126,6 +130,16 @@ def _joined(pieces: Iterable[tuple[str, float, bool]]) -> tuple[Span, ...]:
             else:
                 spans.append(Span(text, weight))
     return tuple(spans)
+
+
+def _without_end(spans: list[Span]) -> None:
+    """Take away the spaces before a BREAK, also where they stand in brackets of their own."""
+    while spans and not spans[-1].ends_chunk:
+        text = spans[-1].text.rstrip()
+        if text:
+            spans[-1] = Span(text, spans[-1].weight)
+            return
+        spans.pop()
 
 
 def format_attention(spans: Iterable[Span]) -> str:
