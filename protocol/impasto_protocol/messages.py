@@ -222,6 +222,7 @@ class Catalog(Message):
 
     `models` are the first ones of a list that may be longer: `models_total` in all, `models` gives the others.
     `device` is what jobs run on, in words; "starting" until the worker has said it (`catalog_changed` follows then).
+    `presets` are maps of `id`, `title`, `family` and `params`.
     """
 
     TYPE = "catalog"
@@ -233,6 +234,7 @@ class Catalog(Message):
     schedules: Tuple[str, ...]
     device: str = ""
     models_total: Optional[int] = field(default=None, metadata=UINT)
+    presets: Optional[Tuple[Dict[str, Any], ...]] = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from impasto_protocol.geometry import Size
 from impasto_protocol.messages import (
     Cancel,
     Cancelled,
+    Catalog,
+    CatalogRequest,
     Error,
     Finished,
     Further,
@@ -26,6 +28,7 @@ from impasto_server.service import facts
 
 from tests.e2e import guard
 from tests.e2e.test_e2e_modes import settings_of
+from tests.loras import write_lora
 from tests.service.fakes import WISH, Peer, ask_submit, connected, running
 from tests.tiny import write_tiny_checkpoint
 from tests.upscalers import compact, save
@@ -39,6 +42,7 @@ def home(tmp_path_factory: Any) -> Path:
     folder: Path = tmp_path_factory.mktemp("home")
     write_tiny_checkpoint(folder / "models" / "tiny.safetensors")
     write_tiny_checkpoint(folder / "models" / "other.safetensors", seed=7)
+    write_lora(folder / "models" / "lcm-tiny.safetensors")
     save(folder / "models" / "ESRGAN" / "sharp.pth", compact(scale=2))
     return folder
 
@@ -186,5 +190,39 @@ def test_a_result_is_taken_further(home: Path) -> None:
             assert isinstance(wrong, Error) and wrong.path == "way"
             wrong = await peer.ask(Further, "hires", "f", 9)
             assert isinstance(wrong, Error) and wrong.code == "job.unknown"
+
+    asyncio.run(scenario())
+
+
+def test_a_fast_preset_only_where_it_is_asked_for(home: Path) -> None:
+    async def scenario() -> None:
+        async with running(settings_of(home), identify=facts.identify) as (_, endpoint), connected(endpoint) as peer:
+            catalog = await peer.ask(CatalogRequest)
+            assert isinstance(catalog, Catalog) and catalog.presets is not None
+            (preset,) = catalog.presets
+            assert preset["id"] == "fast:lcm-tiny" and preset["params"]["sampler"] == "lcm"
+            plain, end = await made(peer, "slow", BASE)
+            assert "loras" not in end.ran and end.ran["sampler"] == "dpmpp_2m"
+            quick, end = await made(peer, "fast", {**BASE, **preset["params"]})
+            assert end.ran["loras"][0]["model"] == "lcm-tiny" and (end.ran["sampler"], end.ran["steps"]) == ("lcm", 6)
+            assert quick[0].digest != plain[0].digest
+
+    asyncio.run(scenario())
+
+
+def test_soft_inpainting_over_the_wire(home: Path) -> None:
+    async def scenario() -> None:
+        async with running(settings_of(home), identify=facts.identify) as (_, endpoint), connected(endpoint) as peer:
+            picture = InputPicture(await peer.put(bytes(range(256)) * 64), 64, 64, "rgba8")
+            grey = bytes(min(255, 8 * x) for _ in range(64) for x in range(64))
+            mask = InputPicture(await peer.put(grey), 64, 64, "l8")
+            params = {"prompt": "a fox", "steps": 3, "seed": 5, "model": "tiny", "soft": True, "exact": True}
+            outputs, _ = await made(peer, "soft", params, mode="inpaint", inputs={"image": picture, "mask": mask})
+            output = outputs[0]
+            alpha = (await pixels_of(peer, output))[..., 3]
+            x, y = output.placement.x, output.placement.y
+            selected = np.frombuffer(grey, np.uint8).reshape(64, 64)[y : y + output.height, x : x + output.width]
+            assert output.alpha == "soft" and (alpha <= selected).all()
+            assert "Soft inpainting enabled: True" in output.info["parameters"]
 
     asyncio.run(scenario())

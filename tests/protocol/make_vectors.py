@@ -164,6 +164,10 @@ SERVER = (
         "AUTOMATIC1111 v1.10.1",
     ),
     m.PlanOk(3, Box(0, 0, 1024, 1024), Size(512, 512), 0, 40, 8.5, (), Size(1024, 1024), 2),
+    m.Catalog(
+        *(28, "a1b2", (), (), (), (), "cpu, fp32", 1),
+        ({"id": "fast:lcm", "title": "Fast: LCM, 6 steps", "family": "sd1", "params": {"steps": 6, "cfg": 1.5}},),
+    ),
     m.DoctorOk(24, "ok    impasto   Impasto 0.1.0\nBAD   disk      0.4 GiB free\n", 1),
     Paired("ada's laptop", PAIRED_TOKEN, server_proof(KEY, SALT, FINGERPRINT, PAIRED_TOKEN)),
     PairOpened(24, CODE, 600, ("127.0.0.1:40123", "192.168.1.20:7867"), FINGERPRINT.hex()),
@@ -231,7 +235,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.6; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.8; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "pairing": [

@@ -66,6 +66,8 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         )
         parser.add_argument("--layer", type=Path, metavar="FILE", help="the layer that an editor would paste, as PNG")
         if needs_checkpoint(mode):
+            text = "settings that belong together: `fast`, where there is an LCM, Hyper-SD or similar LoRA, or its name"
+            parser.add_argument("--preset", metavar="NAME", help=text)
             text = "with --vary: all pictures in one, with what each is, as PNG or JPEG"
             parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
         parser.add_argument("--json", action="store_true", help="tell the results as one JSON object")
@@ -102,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     with connection(args, values, inbox) as client:
         if getattr(args, "from_file", None) is not None:
             values = _from_file(client, args, values)
+        if getattr(args, "preset", None):
+            values = _with_preset(client, args.preset, values)
         canvas = _canvas(client, args, values, image)
         selection = _bounds(mask)
         plan = client.plan(args.verb, values, canvas, selection)
@@ -149,6 +153,23 @@ def _from_file(client: Client, args: argparse.Namespace, given: dict[str, Any]) 
     if "width" in taken and all(size) and args.size is None:
         args.size = size
     return {**taken, **given}
+
+
+def _with_preset(client: Client, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The values with those of a preset; what was given comes before them."""
+    from impasto_client.presets import applied, fitting
+
+    catalog = client.catalog()
+    assert catalog is not None
+    models = {str(model["id"]): model for model in catalog.models if model["kind"] == "checkpoint"}
+    model = models.get(str(given.get("model", ""))) or next(iter(models.values()), {})
+    fit = fitting(catalog.presets or (), str(model.get("family", "")))
+    chosen = [preset for preset in fit if name in ("fast", preset["id"], preset["id"].partition(":")[2])]
+    if not chosen:
+        known = ", ".join(str(preset["id"]).partition(":")[2] for preset in fit)
+        hint = f"known are fast, {known}." if known else "put an LCM, Hyper-SD or similar LoRA beside the models."
+        raise RequestError("request.invalid_param", f"There is no preset {name[:60]!r} here; {hint}", path="preset")
+    return {**applied(given, chosen[0]), **{key: value for key, value in given.items() if key != "loras"}}
 
 
 def _follow(inbox: queue.SimpleQueue[Message | ImpastoError], job: str) -> tuple[list[Output], Finished]:

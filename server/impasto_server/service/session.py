@@ -77,6 +77,7 @@ from .journal import Journal
 from .orders import check_inputs, check_order, plan_for
 from .outbox import Outbox
 from .pairings import Caller, Pairings
+from .presets import presets_of
 from .queue import JobQueue
 from .reading import CatalogueNames, read_parameters
 from .spool import Spool, SpoolFile
@@ -349,6 +350,7 @@ class Session:
             SCHEDULES,
             device,
             len(catalogue.models),
+            presets_of(catalogue.models),
         )
 
     def _models(self, message: ModelsRequest) -> ModelsOk:
