@@ -11,11 +11,9 @@ from impasto_protocol.connection import ServerConnection, State
 from impasto_protocol.errors import AssetError, AuthError, ProtocolError, RequestError, ResourceError
 from impasto_protocol.images import Buffer
 from impasto_protocol.messages import (
-    PAGE_LIMIT,
     Accepted,
     Attach,
     Cancel,
-    Catalog,
     CatalogRequest,
     Data,
     Doctor,
@@ -34,14 +32,11 @@ from impasto_protocol.messages import (
     Jobs,
     JobsOk,
     Message,
-    ModelsOk,
     ModelsRequest,
-    NotModified,
     Ok,
     ParameterNote,
     Parameters,
     Plan,
-    PlanOk,
     Put,
     PutNew,
     PutNewOk,
@@ -62,22 +57,19 @@ from impasto_protocol.version import Limits
 from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
-from ..engine.further import further
-from ..engine.params_common import SAMPLERS, SCHEDULES
-from ..engine.planning import outputs_of
 from ..engine.prompt_words import WordSources
+from .answers import catalog_for, further_answer, models_for, plan_answer
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
 from .diagnosis import Diagnosis
 from .doors import Door
-from .estimates import Estimates, needs_of
+from .estimates import Estimates
 from .history import page
 from .incidents import as_impasto_error
 from .journal import Journal
-from .orders import check_inputs, check_order, plan_for
+from .orders import check_inputs, check_order
 from .outbox import Outbox
 from .pairings import Caller, Pairings
-from .presets import presets_of
 from .queue import JobQueue
 from .reading import CatalogueNames, read_parameters
 from .spool import Spool, SpoolFile
@@ -85,9 +77,6 @@ from .spool import Spool, SpoolFile
 __all__ = ["Services", "Session"]
 
 log = logging.getLogger("impasto.session")
-
-CATALOG_MODELS = 200
-"""Models in the catalogue's own message at most; the others come in pages."""
 
 OUTBOX_ROOM = 8 << 20
 HELLO_TIMEOUT = 10.0
@@ -269,7 +258,7 @@ class Session:
                 missing = self.services.blobs.missing(dict.fromkeys(message.assets))
                 return HaveOk(message.id, tuple(missing))
             case Plan():
-                return await asyncio.to_thread(self._plan, message)
+                return await asyncio.to_thread(plan_answer, self.services, message)
             case Submit():
                 await self._submit(message)
                 return None
@@ -307,11 +296,11 @@ class Session:
                 await asyncio.to_thread(self.services.journal.star, message.job, message.index, message.on)
                 return Ok(message.id)
             case ModelsRequest():
-                return self._models(message)
+                return models_for(self.services, message)
             case CatalogRequest():
-                return self._catalog(message)
+                return catalog_for(self.services, message)
             case Further():
-                return await asyncio.to_thread(self._further, message)
+                return await asyncio.to_thread(further_answer, self.services, message)
             case ReadParameters():
                 return await self._read_parameters(message)
             case Doctor():
@@ -335,55 +324,6 @@ class Session:
                 return None
             case _:
                 raise ProtocolError("protocol.bad_message", f"The message {message.TYPE!r} is not for a server.")
-
-    def _catalog(self, message: CatalogRequest) -> Message:
-        catalogue = self.services.catalogue
-        rev, device = self.services.catalog_rev, self.services.device
-        if message.rev is not None and message.rev == rev:
-            return NotModified(message.id)
-        return Catalog(
-            message.id,
-            rev,
-            catalogue.modes(),
-            tuple(model.to_wire() for model in catalogue.first(CATALOG_MODELS)),
-            SAMPLERS,
-            SCHEDULES,
-            device,
-            len(catalogue.models),
-            presets_of(catalogue.models),
-        )
-
-    def _models(self, message: ModelsRequest) -> ModelsOk:
-        if message.after is not None and not (message.after.isascii() and message.after.isdigit()):
-            raise RequestError(
-                "request.invalid_param", "This is no `next` of a page of models; begin without it.", path="after"
-            )
-        fitting = self.services.catalogue.find(message.kind, message.search or "")
-        # Digits enough for any list; more of them cost time to convert.
-        start = int((message.after or "0")[:18])
-        end = start + min(message.limit, PAGE_LIMIT)
-        shown = tuple(model.to_wire() for model in fitting[start:end])
-        following = str(end) if end < len(fitting) else None
-        return ModelsOk(message.id, self.services.catalog_rev, shown, len(fitting), following)
-
-    def _plan(self, message: Plan) -> PlanOk:
-        services = self.services
-        plans, settings = plan_for(
-            services.catalogue, message.mode, message.params, message.canvas, message.selection, services.words
-        )
-        first = plans[0]
-        outputs = sum(outputs_of(each.params) for each in settings)
-        return PlanOk(
-            message.id,
-            first.box,
-            first.working,
-            first.reach,
-            sum(plan.all_steps for plan in plans),
-            services.estimates.seconds(needs_of(settings, plans)),
-            tuple(dict.fromkeys(said for plan in plans for said in plan.warnings)),
-            first.final,
-            outputs,
-        )
 
     async def _put(self, message: Put | PutNew) -> PutOk | PutNewOk:
         if len(message.data) >= _BIG:
@@ -436,14 +376,6 @@ class Session:
         task = asyncio.create_task(answer(), name="impasto-answer")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
-
-    def _further(self, message: Further) -> Parameters:
-        info = message.info
-        if info is None and message.job is not None:
-            entry = self.services.journal.entry(message.job, message.index)
-            info = dict(entry.recipe)
-        mode, params = further(info or {}, message.way)
-        return Parameters(message.id, mode, params, source="Impasto")
 
     async def _read_parameters(self, message: ReadParameters) -> Parameters:
         sources = [source for source in (message.text, message.data, message.digest) if source is not None]
