@@ -155,7 +155,8 @@ class AttentionProcessor:
             output = output.transpose(-1, -2).reshape(shape)
         if attn.residual_connection:
             output = output + residual
-        scaled: torch.Tensor = output / attn.rescale_output_factor
+        # A division by 1 changes nothing and goes through all of the memory once more.
+        scaled: torch.Tensor = output if attn.rescale_output_factor == 1 else output / attn.rescale_output_factor
         return scaled
 
     def _contributed(
