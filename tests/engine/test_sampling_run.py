@@ -177,3 +177,20 @@ def test_cfgpp_takes_a_twelfth_of_the_scale(engine, checkpoint, monkeypatch):
     guided = with_params(job, prompt="a red apple")
     other = with_params(guided, cfg=2.0)
     assert differ(made(engine, guided), made(engine, other))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "again"), [("dpm_fast", "dpm2_a"), ("ddim_cfgpp", "plms"), ("restart", "dpm_adaptive")]
+)
+def test_the_hires_pass_takes_them_too(engine, checkpoint, sampler, again):
+    values = {"variation_seed": 9, "variation_strength": 0.4, "ensd": 3, "s_noise": 1.02, "cfg_rescale": 0.5}
+    job = with_params(
+        text_job(checkpoint, steps=4, sampler=sampler, **values),
+        hires=True, hires_scale=1.5, hires_sampler=again, hires_strength=0.6,
+    )  # fmt: skip
+    layer, result, events = run(engine, job)
+    assert result.ran["hires"]["sampler"] == again and result.ran["sampler"] == sampler
+    assert max(e.step for e in events if isinstance(e, Progress) and e.stage == "hires") <= 4
+    assert not differ(made(engine, with_params(job, **layer.info["params"])), layer.pixels)
+    plain = made(engine, with_params(job, variation_strength=0.0, ensd=0, s_noise=1.0, cfg_rescale=0.0))
+    assert differ(layer.pixels, plain)
