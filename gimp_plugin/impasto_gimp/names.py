@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Tuple
 
-__all__ = ["ACTIONS", "AGAIN", "PANEL", "PANEL_ASK", "SHORTCUTS", "Action"]
+__all__ = ["ACTIONS", "AGAIN", "CONNECT", "PANEL", "PANEL_ASK", "RECONNECT", "SHORTCUTS", "Action"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ AGAIN = "plug-in-impasto-again"
 PANEL = "plug-in-impasto-panel"
 PANEL_ASK = "plug-in-impasto-panel-ask"
 """Lives in the panel's process while the panel is open: the menu hands the image in front over by it."""
+CONNECT = "plug-in-impasto-connect"
+RECONNECT = "reconnect"
+"""What the panel is asked for when another server was chosen, in the place of a mode."""
 SHORTCUTS = {
     "plug-in-impasto-inpaint": "<Primary><Alt>Return",
     "plug-in-impasto-sketch": "<Primary><Shift><Alt>Return",

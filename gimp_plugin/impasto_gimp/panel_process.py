@@ -6,7 +6,7 @@ from typing import Any, List
 
 from gi.repository import Gimp, GLib, GObject
 
-from .names import PANEL_ASK
+from .names import PANEL_ASK, RECONNECT
 from .procedures import end, hand_to_panel
 from .toolkit import GimpUi, Gtk, style
 
@@ -40,6 +40,9 @@ def _take_calls(plug_in: Any, panel: Any) -> None:
     """Let the menu procedures, which are processes of their own, reach the panel."""
 
     def ask(procedure: Any, config: Any, data: Any = None) -> Any:
+        if config.get_property("mode") == RECONNECT:
+            panel.controller.servers.look_again()
+            return end(procedure, Gimp.PDBStatusType.SUCCESS)
         # Answered at once: the caller, and GIMP's menu with it, must not wait for the panel.
         GLib.idle_add(panel.ask_for, config.get_property("image-id"), config.get_property("mode"))
         return end(procedure, Gimp.PDBStatusType.SUCCESS)

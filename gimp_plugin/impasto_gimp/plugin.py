@@ -27,12 +27,14 @@ class Impasto(Gimp.PlugIn):
         return False
 
     def do_query_procedures(self) -> List[str]:
-        return [*(action.procedure for action in names.ACTIONS), names.AGAIN, names.PANEL]
+        return [*(action.procedure for action in names.ACTIONS), names.AGAIN, names.PANEL, names.CONNECT]
 
     def do_create_procedure(self, name: str) -> Any:
         for action in names.ACTIONS:
             if name == action.procedure:
                 return self._action(action)
+        if name == names.CONNECT:
+            return self._connect()
         return self._again() if name == names.AGAIN else self._panel()
 
     def _action(self, action: names.Action) -> Any:
@@ -77,6 +79,25 @@ class Impasto(Gimp.PlugIn):
         text = "Opens the panel: prompt, settings, progress with a picture, and the last results."
         procedure = self._procedure(names.PANEL, run, "_Panel", tip, text)
         procedure.set_sensitivity_mask(Gimp.ProcedureSensitivityMask.ALWAYS)
+        return procedure
+
+    def _connect(self) -> Any:
+        def run(*call: Any) -> Any:
+            from .server_choice import run_connect
+
+            return run_connect(*call)
+
+        tip = "Paint with the graphics card of another computer"
+        text = (
+            "Pairs with the Impasto server at an address by the code that `impasto pair` shows on its computer, and "
+            "uses it from now on. Without a code it is a server that was paired with before; without an address this "
+            "computer's own server is used again."
+        )
+        procedure = self._procedure(names.CONNECT, run, "_Connect to Another Server...", tip, text)
+        procedure.set_sensitivity_mask(Gimp.ProcedureSensitivityMask.ALWAYS)
+        flags = GObject.ParamFlags.READWRITE
+        procedure.add_string_argument("address", "Address", "Where the server listens, as 192.168.1.20:7867", "", flags)
+        procedure.add_string_argument("code", "Code", "What `impasto pair` shows there", "", flags)
         return procedure
 
     def _procedure(self, name: str, run: Any, label: str, tip: str, text: str) -> Any:

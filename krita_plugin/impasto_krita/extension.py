@@ -10,6 +10,7 @@ from krita import DockWidgetFactory, DockWidgetFactoryBase, Extension, Krita
 from .controller import Controller
 from .docker import DOCKER_ID, ImpastoDocker
 from .qt import QDockWidget, Qt, QTimer
+from .server_dialog import ServerDialog
 
 __all__ = ["ImpastoExtension", "register"]
 
@@ -42,6 +43,7 @@ class ImpastoExtension(Extension):
             ("impasto_upscale", functools.partial(_ask, "upscale")),
             ("impasto_cancel", _cancel),
             ("impasto_show_docker", _show),
+            ("impasto_other_server", _choose_server),
         ):
             action = window.createAction(name, "", "tools/scripts")
             action.triggered.connect(functools.partial(_with_docker, main_window, deed))
@@ -86,6 +88,11 @@ def _ask(mode: str, docker: ImpastoDocker) -> None:
 
 def _cancel(docker: ImpastoDocker) -> None:
     docker.controller.cancel()
+
+
+def _choose_server(docker: ImpastoDocker) -> None:
+    _show(docker)
+    ServerDialog(docker.controller.servers, docker).show()
 
 
 def _show(docker: ImpastoDocker) -> None:

@@ -259,7 +259,7 @@ class Controller:
         elif isinstance(event, Failed):
             self._end(event.ticket, "failed", event.error)
         elif isinstance(event, ServerChosen):
-            self._say(_notice_of(event))
+            self._say(Notice(event.sentence, is_error=event.error is not None))
         elif isinstance(event, ParametersRead):
             self._say(Notice(describe_reading(event)))
             self.taken(event.mode, event.params)
@@ -343,11 +343,3 @@ class Controller:
     def _say(self, notice: Optional[Notice]) -> None:
         self.notice = notice
         self.changed()
-
-
-def _notice_of(chosen: ServerChosen) -> Notice:
-    if chosen.error is not None:
-        return Notice(chosen.error.message, is_error=True)
-    if chosen.name:
-        return Notice(f"The server at {chosen.name} is used from now on.")
-    return Notice("This computer's own server is used from now on.")

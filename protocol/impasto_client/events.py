@@ -161,10 +161,19 @@ class PreviewReady:
 
 @dataclass(frozen=True)
 class ServerChosen:
-    """What `Servers.pair` or `Servers.use` came to: the server in use now, "" this computer's own, or the error."""
+    """What `Servers.change` came to: the server in use now, "" this computer's own, or the error."""
 
     name: str
     error: Optional[ImpastoError] = None
+
+    @property
+    def sentence(self) -> str:
+        """What to tell the painter."""
+        if self.error is not None:
+            return self.error.message
+        if self.name:
+            return f"The server at {self.name} is used from now on."
+        return "This computer's own server is used from now on."
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .link import Link, internal_error
 from .paired import read_paired, write_paired
 from .pairing import pair
 
-__all__ = ["PAIRING_HELP", "Servers"]
+__all__ = ["PAIRING_HELP", "Servers", "change_server"]
 
 PAIRING_HELP = (
     "To paint with the graphics card of another computer, or where this editor may not see your files: run `impasto "
@@ -23,6 +23,19 @@ PAIRING_HELP = (
 """What the editors' dialogs say above address and code."""
 
 _log = logging.getLogger("impasto.client")
+
+
+def change_server(address: str, code: str = "", home: Optional[Path] = None) -> str:
+    """Use another server from now on; blocks. Its name, "" for this computer's own.
+
+    With a code the server at this address is paired with; without one it is one that was paired with before, and an
+    empty address is this computer's own. Raises what `pair` and `PairedServers.choose` raise.
+    """
+    if code.strip():
+        return pair(address, code, home=home).name
+    name = address.strip()
+    write_paired(read_paired(home).choose(name), home)
+    return name
 
 
 class Servers:
@@ -46,25 +59,14 @@ class Servers:
         except ImpastoError:
             return ()
 
-    def pair(self, address: str, code: str) -> None:
-        """Pair with the server at this address by the code that it shows, and use it from now on."""
-        self._apart(lambda: pair(address, code, home=self._home).name)
+    def change(self, address: str, code: str = "") -> None:
+        """Use another server from now on: see `change_server`."""
+        self._apart(lambda: change_server(address, code, self._home))
 
-    def connect(self, address: str, code: str) -> None:
-        """What a dialog with both fields asks for: pair, or without a code use one that was paired with before."""
-        if code.strip():
-            self.pair(address, code)
-        else:
-            self.use(address.strip())
-
-    def use(self, name: str) -> None:
-        """Use a server that was paired with before, or with "" this computer's own."""
-
-        def choose() -> str:
-            write_paired(read_paired(self._home).choose(name), self._home)
-            return name
-
-        self._apart(choose)
+    def look_again(self) -> None:
+        """Another process has changed the choice."""
+        self._left()
+        self._link.reconnect()
 
     def _apart(self, deed: Callable[[], str]) -> None:
         def run() -> None:
@@ -77,9 +79,8 @@ class Servers:
                 _log.exception("a defect of Impasto's client")
                 self._emit(ServerChosen("", internal_error(defect)))
                 return
-            self._left()
             self._emit(ServerChosen(name))
-            self._link.reconnect()
+            self.look_again()
 
         # Not in a lane: jobs must not wait for a server that does not answer.
         threading.Thread(target=run, name="impasto-servers", daemon=True).start()

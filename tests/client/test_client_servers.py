@@ -38,10 +38,10 @@ def test_pair_use_it_and_go_back(own: FakeServer, tmp_path: Path) -> None:
     editor = Editor(own.home).connected()
     try:
         with service(tmp_path / "server", tls=True, port=free_port()) as server:
-            editor.runner.servers.pair(server.outer, "AAAA-AAAA")
+            editor.runner.servers.change(server.outer, "AAAA-AAAA")
             wrong = chosen(editor, 1)
             assert wrong.error is not None and wrong.error.code == "auth.wrong_code"
-            editor.runner.servers.pair("no address", "AAAA-AAAA")
+            editor.runner.servers.change("no address", "AAAA-AAAA")
             assert chosen(editor, 2).error is not None
             assert servers_of(editor) == ["fake 0 (none)"] and not paired_file(own.home).exists()
 
@@ -49,7 +49,7 @@ def test_pair_use_it_and_go_back(own: FakeServer, tmp_path: Path) -> None:
             own.gate.clear()
             editor.runner.submit("left", "inpaint", {}, snapshot())
             editor.until(PreviewReady)
-            editor.runner.servers.pair(server.outer, server.code())
+            editor.runner.servers.change(server.outer, server.code())
             name = server.outer.split("//")[1]
             assert chosen(editor, 3) == ServerChosen(name)
             left = editor.ended("left")
@@ -61,16 +61,16 @@ def test_pair_use_it_and_go_back(own: FakeServer, tmp_path: Path) -> None:
             assert editor.ended("new").state == "finished"
             assert editor.runner.servers.known() == (name,)
 
-            editor.runner.servers.use("")
+            editor.runner.servers.change("")
             assert chosen(editor, 4) == ServerChosen("")
             wait_until(lambda: len(servers_of(editor)) == 3)
             assert servers_of(editor)[2] == "fake 0 (none)"
             own.gate.set()
             editor.runner.submit("back", "inpaint", {}, snapshot())
             assert editor.ended("back").state == "finished"
-            editor.runner.servers.use(name)
+            editor.runner.servers.change(name)
             wait_until(lambda: len(servers_of(editor)) == 4)
-            editor.runner.servers.use("elsewhere:1")
+            editor.runner.servers.change("elsewhere:1")
             unknown = chosen(editor, 6)
             assert unknown.error is not None and "Pair with it first" in unknown.error.message
             assert not [e for e in editor.events if isinstance(e, ConnectionChanged) and e.state in ("lost", "failed")]
@@ -84,7 +84,7 @@ def test_a_painter_without_any_server_can_pair(tmp_path: Path) -> None:
     try:
         editor.until(ConnectionChanged, lambda e: e.state == "failed")
         with service(tmp_path / "server") as server:
-            editor.runner.servers.pair(server.inner, server.code())
+            editor.runner.servers.change(server.inner, server.code())
             editor.connected()
             assert servers_of(editor)[0].endswith(f" at {server.inner}")
     finally:
