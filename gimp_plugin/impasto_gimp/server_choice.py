@@ -19,7 +19,8 @@ __all__ = ["run_connect"]
 def run_connect(procedure: Any, run_mode: Any, image: Any, drawables: List[Any], config: Any, data: Any = None) -> Any:
     """Pair with a server or go back to this computer's own; an open panel follows."""
     status = Gimp.PDBStatusType
-    address, code = config.get_property("address"), config.get_property("code")
+    # GIMP gives an empty text as none.
+    address, code = config.get_property("address") or "", config.get_property("code") or ""
     try:
         if run_mode == Gimp.RunMode.INTERACTIVE:
             from .server_dialog import ask_server
