@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
 from impasto_protocol.errors import AssetError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import BYTES_PER_PIXEL, Buffer
 
-__all__ = ["ResultLayer", "Snapshot"]
+__all__ = ["Part", "ResultLayer", "Snapshot"]
+
+
+class Part(NamedTuple):
+    """Pixels of a layer, and where they lie."""
+
+    box: Box
+    pixels: Buffer
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Snapshot:
     `pixels` are those of `box` in `format` ("bgra8" or "rgba8"; rows top to bottom, no padding, straight alpha, sRGB).
     `mask` covers the same box with one byte a pixel, 255 where selected; None where the job takes no mask.
     `backdrop` is what lies under a sketch: the same box in the same format; None where it is not asked for.
-    `pictures` are further ones by the names of the inputs, of the same box and format.
+    `pictures` are further ones by the names of the inputs, of the same format.
     `pixels` is empty for a job that takes no picture; its box says where the result belongs.
     """
 
@@ -30,14 +37,16 @@ class Snapshot:
     format: str = "bgra8"
     mask: Optional[Buffer] = field(default=None, repr=False)
     backdrop: Optional[Buffer] = field(default=None, repr=False)
-    pictures: Mapping[str, Buffer] = field(default_factory=dict, repr=False)
+    pictures: Mapping[str, Part] = field(default_factory=dict, repr=False)
 
     def check(self) -> None:
         """Raise AssetError `asset.bad_image` unless the buffers are as long as box and format say."""
         area = self.box.width * self.box.height
+        for part in self.pictures.values():
+            Snapshot(self.canvas, part.box, part.pixels, self.format).check()
         if self.format not in BYTES_PER_PIXEL:
             raise AssetError("asset.bad_image", f"The pixel format {self.format!r} is not known.")
-        for picture in (self.pixels, self.backdrop, *self.pictures.values()):
+        for picture in (self.pixels, self.backdrop):
             if picture and len(picture) != area * BYTES_PER_PIXEL[self.format]:
                 raise AssetError(
                     "asset.bad_image",

@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
 
-from .document import Snapshot
+from .document import Part, Snapshot
 from .editor import Host, Obstacle, Region, Target
 from .recipes import read_recipe, region_in
 
@@ -18,6 +18,10 @@ NEW_DOCUMENT = "upscale"
 """The mode, and the stage, of results that are no layers but new documents."""
 LAYER = "layer:"
 """How the value of a parameter that takes a picture begins where it names a layer of the document."""
+INPUT = "control_{}"
+"""What the inputs are called that hold such pictures."""
+WHOLE = "references"
+"""The list whose pictures are looked at as a whole, not only where the job paints."""
 WITHOUT_PICTURE = "txt2img"
 """The mode that is sent no pixels."""
 
@@ -46,7 +50,7 @@ def _with_layers(host: Host, document: Any, params: Mapping[str, Any]) -> Tuple[
                     layer = host.layer_named(document, chosen[len(LAYER) :])
                     if layer is None:
                         raise Obstacle("A layer that is chosen in the settings is gone; choose another one there.")
-                    entry[key] = f"{name}_{len(pictures) + 1}"
+                    entry[key] = INPUT.format(len(pictures) + 1)
                     pictures[entry[key]] = layer
     return named, pictures
 
@@ -156,7 +160,11 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
             mask = target.region.within(box)
     if not all(host.is_there(document, layer) for layer in target.pictures.values()):
         raise Obstacle("A layer that is chosen in the settings was removed before it could be read; nothing was done.")
-    pictures = {name: host.read_layer(document, layer, box) for name, layer in target.pictures.items()}
+    whole = {entry.get("image") for entry in target.params.get(WHOLE, ())}
+    pictures: Dict[str, Part] = {}
+    for name, layer in target.pictures.items():
+        part = target.canvas if name in whole else box
+        pictures[name] = Part(part, host.read_layer(document, layer, part))
     canvas = Size(target.canvas.width, target.canvas.height)
     return Snapshot(canvas, box, data, host.format, mask, backdrop, pictures)
 

@@ -66,13 +66,13 @@ def _upload(client: Client, snapshot: Snapshot, stop: threading.Event, sent: Dic
     """Fill `sent` with what the pictures are called; it is empty again where the connection is lost meanwhile."""
     box = snapshot.box
     pictures = (
-        ("image", snapshot.pixels, snapshot.format),
-        ("backdrop", snapshot.backdrop, snapshot.format),
-        ("mask", snapshot.mask, "l8"),
-        *((name, pixels, snapshot.format) for name, pixels in snapshot.pictures.items()),
+        ("image", box, snapshot.pixels, snapshot.format),
+        ("backdrop", box, snapshot.backdrop, snapshot.format),
+        ("mask", box, snapshot.mask, "l8"),
+        *((name, part.box, part.pixels, snapshot.format) for name, part in snapshot.pictures.items()),
     )
     try:
-        for name, pixels, format in pictures:
+        for name, box, pixels, format in pictures:
             if pixels:
                 digest = client.upload(pixels, stop)
                 sent[name] = wire.InputPicture(digest, box.width, box.height, format, box.x, box.y)

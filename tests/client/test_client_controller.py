@@ -368,18 +368,27 @@ def test_layers_guide_a_job_and_are_found_again(controller: Any) -> None:
     assert controller.layers(document) == [("layer:lines", "Lines"), ("layer:painting", "Painting")]
     assert controller.layers(None) == []
     units = [{"image": "", "weight": 1.0}, {"image": "layer:lines", "weight": 0.5}, {"image": "layer:painting"}]
-    job = submitted(controller, "txt2img", document, Box(0, 0, 100, 80), control=units)
+    seen = [{"image": "layer:lines"}]
+    job = submitted(controller, "txt2img", document, Box(0, 0, 50, 40), control=units, references=seen)
     sent = controller._runner.last("submit")
     assert [unit["image"] for unit in sent[2]["control"]] == ["", "control_1", "control_2"]
     assert units[1]["image"] == "layer:lines"  # what the panel holds is left alone
-    assert {name: bytes(data[:1]) for name, data in sent[3].pictures.items()} == {"control_1": b"l", "control_2": b"l"}
-    assert controller.host.read == [("layer", lines), ("layer", painting)]
+    assert {name: (part.box, bytes(part.pixels[:1])) for name, part in sent[3].pictures.items()} == {
+        "control_1": (Box(0, 0, 50, 40), b"l"),
+        "control_2": (Box(0, 0, 50, 40), b"l"),
+        "control_3": (Box(0, 0, 100, 80), b"l"),  # a reference is looked at as a whole
+    }
+    assert controller.host.read == [("layer", lines), ("layer", painting), ("layer", lines)]
     sent[3].check()
     controller.handle(result(job, Box(0, 0, 100, 80), mode="txt2img", params={"control": sent[2]["control"]}))
-    assert json.loads(document.layers[2].recipe)["pictures"] == {"control_1": "lines", "control_2": "painting"}
+    assert json.loads(document.layers[2].recipe)["pictures"] == {
+        "control_1": "lines",
+        "control_2": "painting",
+        "control_3": "lines",
+    }
     assert controller.ask_again(document, document.layers[2])
     controller.handle(planned(controller._runner.last("plan")[0], Box(0, 0, 100, 80)))
-    assert list(controller._runner.last("submit")[3].pictures) == ["control_1", "control_2"]
+    assert list(controller._runner.last("submit")[3].pictures) == ["control_1", "control_2", "control_3"]
     document.layers.remove(lines)
     assert not controller.ask_again(document, document.layers[1])
     assert "guided this one is gone" in controller.notice.text

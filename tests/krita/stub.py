@@ -48,6 +48,7 @@ class StubEngine:
             mode=job.mode,
             box=job.box,
             canvas=job.canvas,
+            **{f"control_{at}": unit.image for at, unit in enumerate(job.control, 1) if unit.image is not None},
             params=json.dumps({k: getattr(params, k) for k in params.__dataclass_fields__}),
         )
         if "no memory" in prompt or (self.home / "no memory").exists():
@@ -106,7 +107,7 @@ def main(worker: str) -> None:
 
     home = Path(os.environ["IMPASTO_HOME"])
     ensure_home(home)
-    for name in ("painterly", "broken", "sharp", "ink", "grain", "easyneg"):
+    for name in ("painterly", "broken", "sharp", "ink", "grain", "easyneg", "lineart"):
         (home / "models" / f"{name}.safetensors").write_bytes(name.encode())
 
     def identify(path: Path) -> Facts:
@@ -118,6 +119,8 @@ def main(worker: str) -> None:
             return Facts("upscaler", "esrgan", title="Sharp 4x")
         if path.stem in ("ink", "grain"):
             return Facts("lora", "sd1", title=path.stem.capitalize())
+        if path.stem == "lineart":
+            return Facts("controlnet", "sd1", title="Line art")
         if path.stem == "easyneg":
             return Facts("embedding", "sd1", title="EasyNeg")
         return Facts("checkpoint", "sd1", title="Painterly", native_size=128)

@@ -320,3 +320,42 @@ def gen():
     return QApplication.clipboard().text()
 """)
     assert place == str(painter.home / "server.log")
+
+
+def test_a_layer_guides_a_job(painter: Painter) -> None:
+    """A control unit appears by the server's description; its picture is a layer that is chosen by name."""
+    offered, chosen, kept = painter.run("""
+def gen():
+    doc = yield from new_document()
+    lines = doc.createNode("lines", "paintlayer")
+    doc.rootNode().addChildNode(lines, None)
+    lines.setPixelData(QByteArray(bytes((9, 8, 7, 255)) * 100), 40, 30, 10, 10)
+    doc.refreshProjection()
+    doc.waitForDone()
+    select(doc, 32, 20, 80, 60)
+    docker().set_mode("inpaint")
+    yield 0.4
+    docker().panel.advanced.set_open(True)
+    yield 0.3
+    press("control_add")
+    yield 0.2
+    picture = widget("control_0_image")
+    picture.fill("")
+    offered = [picture.itemText(row) for row in range(picture.count())]
+    picture.setCurrentIndex(1)
+    yield 0.2
+    chosen = docker().params()["control"][0]["image"].split(":")[0]
+    yield from paint("guided")
+    made = doc.nodeByName("Impasto: guided")
+    kept = bytes(doc.annotation("impasto/recipe/" + made.uniqueId().toString().strip("{}"))).decode()
+    press("control_0_remove")
+    docker().panel.advanced.set_open(False)
+    docker().set_way("auto")
+    return [offered, chosen, kept]
+""")
+    assert offered[:2] == ["What is painted over", "lines"] and "painting" in offered and chosen == "layer"
+    assert list(json.loads(kept)["pictures"]) == ["control_1"]
+    sent = received(painter)
+    x, y = (int(v) for v in sent["box"][:2])
+    guide = sent["control_1"]
+    assert (guide[30 - y : 40 - y, 40 - x : 50 - x] == (7, 8, 9, 255)).all() and guide[..., 3].sum() == 255 * 100
