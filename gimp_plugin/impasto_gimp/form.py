@@ -112,7 +112,8 @@ class Form(Gtk.Box):
             self._fields[p.name] = field
             if isinstance(field.widget, ListEditor):
                 field.widget.set_tooltip_text(None)
-                whole = column(_beside(p), field.widget, spacing=2)
+                titles = [] if p.title == title else [_beside(p)]
+                whole = column(*titles, field.widget, spacing=2)
                 rows.attach(whole, 0, line, 2, 1)
                 self._rows[p.name] = [whole]
             elif field.titled:

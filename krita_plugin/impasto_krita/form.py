@@ -14,7 +14,7 @@ from .qt import (
     QComboBox,
     QCompleter,
     QDoubleSpinBox,
-    QFormLayout,
+    QHBoxLayout,
     QLabel,
     QLineEdit,
     QSizePolicy,
@@ -29,6 +29,8 @@ from .slider import FillSlider
 __all__ = ["ParamForm"]
 
 Layers = Callable[[], List[Tuple[str, str]]]
+WIDEST_LABEL = 110
+"""Points that the titles of a group take at most before they stand out of line."""
 SEARCHED = 15
 """A list of models that is longer than this can be searched by typing."""
 
@@ -127,10 +129,7 @@ class ParamForm(QWidget):
             font.setBold(True)
             heading.setFont(font)
             layout.addWidget(heading)
-        rows = QFormLayout()
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.setVerticalSpacing(4)
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        labels: List[Any] = []
         for p in members:
             field = field_for(p, self.model.models, self._layers)
             field.widget.setObjectName(f"impasto_{p.name}")
@@ -139,21 +138,28 @@ class ParamForm(QWidget):
             field.signal.connect(lambda *_, name=p.name: self._edited(name))
             field.widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             self._fields[p.name] = field
-            if isinstance(field.widget, ListEditor):
-                label = QLabel(p.title)
-                label.setToolTip(p.description)
-                rows.addRow(label)
-                rows.addRow(field.widget)
-                self._rows[p.name] = [label, field.widget]
-            elif field.titled:
-                rows.addRow(field.widget)
+            label = QLabel(p.title)
+            label.setToolTip(p.description)
+            self._rows[p.name] = [label, field.widget]
+            if isinstance(field.widget, ListEditor) and p.title != title:
+                layout.addWidget(label)
+                layout.addWidget(field.widget)
+            elif isinstance(field.widget, ListEditor) or field.titled:
                 self._rows[p.name] = [field.widget]
+                layout.addWidget(field.widget)
             else:
-                label = QLabel(p.title)
-                label.setToolTip(p.description)
-                rows.addRow(label, field.widget)
-                self._rows[p.name] = [label, field.widget]
-        layout.addLayout(rows)
+                # A widget of its own for each line: where it is hidden, no gap is left.
+                line = QWidget()
+                row = QHBoxLayout(line)
+                row.setContentsMargins(0, 0, 0, 0)
+                row.addWidget(label)
+                row.addWidget(field.widget, 1)
+                layout.addWidget(line)
+                labels.append(label)
+                self._rows[p.name] = [line]
+        width = max([label.sizeHint().width() for label in labels], default=0)
+        for label in labels:
+            label.setMinimumWidth(min(width, WIDEST_LABEL))
         self._layout.addWidget(box)
         self._groups.append((box, [p.name for p in members]))
 

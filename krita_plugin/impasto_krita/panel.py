@@ -262,6 +262,8 @@ class Panel(QWidget):
                 f" border-bottom: 2px solid {high.name()}; }}"
                 f"QToolButton:focus {{ border-color: {high.name()}; }}"
             )
+        for plain in (self.places, self.help):  # their text and arrow say enough
+            plain.setStyleSheet("QToolButton::menu-indicator { image: none; width: 0; }")
         self.cancel.setStyleSheet("QPushButton { padding: 7px 10px; }")
         for fold in (self.negative_fold, self.advanced):
             fold.style_by(palette)

@@ -136,7 +136,7 @@ class ResultStrip(QListWidget):
                 pixmap = QPixmap(side, side)
                 pixmap.fill(QColor(128, 128, 128, 60))
             else:
-                pixmap = QPixmap.fromImage(_square(shown.small, side))
+                pixmap = QPixmap.fromImage(_square(laid_over(shown.before, shown.small), side))
             pixmap.setDevicePixelRatio(ratio)
             self._icons[shown.key] = (id(shown.small), QIcon(pixmap))
             item.setIcon(self._icons[shown.key][1])
