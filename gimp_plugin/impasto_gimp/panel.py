@@ -14,7 +14,7 @@ from . import kept
 from .arguments import built_in_modes
 from .controller import Controller
 from .names import ACTIONS
-from .queue_list import QueueList, help_button
+from .queue_list import QueueList, help_button, to_clipboard
 from .result_box import ResultBox
 from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, row, with_menu
 from .wishes import Wishes
@@ -125,7 +125,7 @@ class Panel(Gtk.Window):
         footer.pack_start(self.lamp, False, False, 0)
         footer.reorder_child(self.lamp, 0)
         footer.pack_start(self.retry, False, False, 0)
-        self.help = help_button(self._take_from_file)
+        self.help = help_button(self._take_from_file, self.controller.diagnose)
         footer.pack_start(self.help, False, False, 0)
         footer.set_border_width(6)
         return footer
@@ -139,6 +139,7 @@ class Panel(Gtk.Window):
         self.image.connect("changed", lambda *_: self._look())
         self.results.used = lambda shown: self._use_settings(shown.mode, shown.params)
         self.controller.taken = self._use_settings
+        self.controller.diagnosed = to_clipboard
         self.wishes.pasted = self.controller.read_settings
         self.drag_dest_set(Gtk.DestDefaults.ALL, [], Gdk.DragAction.COPY)
         self.drag_dest_add_uri_targets()

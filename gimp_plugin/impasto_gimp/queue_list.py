@@ -10,7 +10,7 @@ from impasto_protocol.home import home_folder, log_file
 
 from .toolkit import Gdk, GLib, Gtk, label, row
 
-__all__ = ["QueueList", "help_button"]
+__all__ = ["QueueList", "help_button", "to_clipboard"]
 
 MOST = 6
 """Jobs that are shown one by one."""
@@ -68,14 +68,20 @@ class QueueList(Gtk.Box):
         return line
 
 
-def help_button(take_settings: Callable[[], None]) -> Any:
+def to_clipboard(text: str) -> None:
+    """Put the text where Ctrl+V finds it."""
+    Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD).set_text(text, -1)
+
+
+def help_button(take_settings: Callable[[], None], diagnose: Callable[[], None]) -> Any:
     """A button with what is seldom wanted."""
     log = str(log_file(home_folder()))
     menu = Gtk.Menu()
     for text, deed in (
         ("Take settings from a picture…", take_settings),
         ("Open the server's log", lambda: Gtk.show_uri_on_window(None, GLib.filename_to_uri(log), 0)),
-        ("Copy the log's place", lambda: Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD).set_text(log, -1)),
+        ("Copy the log's place", lambda: to_clipboard(log)),
+        ("Copy a diagnosis", diagnose),
     ):
         entry = Gtk.MenuItem(label=text)
         entry.connect("activate", lambda _, deed=deed: deed())

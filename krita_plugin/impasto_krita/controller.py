@@ -7,7 +7,7 @@ from typing import Any, Optional
 from impasto_client.controller import Controller as Base
 
 from .host import KritaHost
-from .qt import QObject, Qt, pyqtSignal
+from .qt import QApplication, QObject, Qt, pyqtSignal
 
 __all__ = ["Controller"]
 
@@ -33,4 +33,5 @@ class Controller(Base):
         self.changed = self.signals.changed.emit
         self.added = self.signals.added.emit
         self.taken = self.signals.taken.emit
+        self.diagnosed = lambda text: QApplication.clipboard().setText(text)
         self.gallery.changed = self.signals.listed.emit

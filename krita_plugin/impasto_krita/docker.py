@@ -87,6 +87,7 @@ class ImpastoDocker(DockWidget):
         panel.instead.triggered.connect(functools.partial(self.ask, "replace"))
         panel.queue.cancelled.connect(lambda id: controller.cancel(id) if id else controller.cancel_all())
         panel.open_log.triggered.connect(lambda *_: QDesktopServices.openUrl(QUrl.fromLocalFile(str(_log()))))
+        panel.diagnose.triggered.connect(lambda *_: controller.diagnose())
         panel.copy_log.triggered.connect(lambda *_: QApplication.clipboard().setText(str(_log())))
         panel.way.activated.connect(lambda *_: self.set_way(panel.way.currentData()))
         self.results.used.connect(lambda shown: self.use_settings(shown.mode, shown.params))

@@ -219,6 +219,8 @@ class Panel(QWidget):
         self.help.menu().addSeparator()
         self.open_log = self.help.menu().addAction("Open the server's log")
         self.copy_log = self.help.menu().addAction("Copy the log's place")
+        self.diagnose = self.help.menu().addAction("Copy a diagnosis")
+        self.diagnose.setToolTip("What the server finds on this computer, and what to mend.")
         return self.help
 
     def dragEnterEvent(self, event: Any) -> None:

@@ -53,6 +53,7 @@ WAITING = ("waiting", "uploading", "queued")
 LARGEST_READ = 256 << 20
 """Bytes of a file from which settings are read."""
 READING = "reading"
+DIAGNOSIS = "diagnosis"
 """The ticket of settings that are read."""
 KEEP_ENDED = 12
 """Jobs that have ended and are still told of."""
@@ -71,6 +72,8 @@ class Controller:
         self.changed: Callable[[], None] = lambda: None
         self.added: Callable[[ResultLayer], None] = lambda result: None
         self.taken: Callable[[str, Dict[str, Any]], None] = lambda mode, params: None
+        self.diagnosed: Callable[[str], None] = lambda text: None
+        """Puts the page of `diagnose` into the clipboard."""
         self.connection = ConnectionChanged("idle")
         self.catalog: Optional[ServerCatalog] = None
         self.jobs = JobList(keep_results=1, keep_ended=KEEP_ENDED, keep_bytes=0)
@@ -196,6 +199,11 @@ class Controller:
         self._say(None)
         self._runner.plan(job_id, target.mode, dict(target.params), target.canvas.size, target.area)
 
+    def diagnose(self) -> None:
+        """Have the server look at its installation: `diagnosed` is given the page in some seconds."""
+        self._say(Notice("The server looks at its installation; what it finds is copied in a moment."))
+        self._runner.doctor(DIAGNOSIS)
+
     def read_settings(self, source: Union[str, Path]) -> None:
         """Take over how a picture was made: its file, or the text that other programs write. `taken` hears of it."""
         data: Union[str, bytes]
@@ -254,7 +262,7 @@ class Controller:
             self.results.done(event)
         elif isinstance(event, Planned):
             self._capture(event)
-        elif isinstance(event, Failed) and event.ticket == READING:
+        elif isinstance(event, Failed) and event.ticket in (READING, DIAGNOSIS):
             self._say(Notice(event.error.message, is_error=True))
         elif isinstance(event, Failed):
             self._end(event.ticket, "failed", event.error)
@@ -264,7 +272,9 @@ class Controller:
             self._say(Notice(describe_reading(event)))
             self.taken(event.mode, event.params)
         elif isinstance(event, Diagnosed):
-            pass  # the panel that asked takes it
+            self.diagnosed(event.text)
+            mend = f"{event.bad} of its lines say what to mend" if event.bad else "nothing has to be mended"
+            self._say(Notice(f"A diagnosis is in the clipboard: {mend}.", is_error=event.bad > 0))
         elif self.jobs.get(event.job_id) is not None:
             self.jobs.apply(event)
             if isinstance(event, ResultReady):

@@ -12,6 +12,7 @@ from editor_double import Document, DoubleHost, DoubleRunner, Layer, entry, laye
 from impasto_client.controller import Controller
 from impasto_client.events import (
     ConnectionChanged,
+    Diagnosed,
     Done,
     Failed,
     HistoryListed,
@@ -394,3 +395,17 @@ def test_layers_guide_a_job_and_are_found_again(controller: Any) -> None:
     assert "guided this one is gone" in controller.notice.text
     assert not controller.ask("txt2img", document, {"control": units})
     assert "is gone; choose another one" in controller.notice.text
+
+
+def test_a_diagnosis_goes_to_the_clipboard(controller: Any) -> None:
+    copied: list[str] = []
+    controller.diagnosed = copied.append
+    controller.diagnose()
+    assert "in a moment" in controller.notice.text
+    (ticket,) = controller._runner.last("doctor")
+    controller.handle(Diagnosed(ticket, "ok    torch     2.13", 0))
+    assert copied == ["ok    torch     2.13"] and not controller.notice.is_error
+    controller.handle(Diagnosed(ticket, "BAD   disk      full", 2))
+    assert copied[-1].startswith("BAD") and "2 of its lines" in controller.notice.text and controller.notice.is_error
+    controller.handle(Failed(ticket, ResourceError("resource.connection_lost", "There is no connection.")))
+    assert len(copied) == 2 and controller.notice.text == "There is no connection."

@@ -309,3 +309,22 @@ def dialog_of(desktop: Painter) -> Line | None:
     line.run(PANEL)
     time.sleep(0.3)  # the window manager gives it the keyboard
     return line
+
+
+def test_a_diagnosis_goes_to_the_clipboard(desktop: Painter, panel: Line) -> None:
+    text, message = panel.run(
+        """
+from gi.repository import Gdk
+clipboard = Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD)
+clipboard.set_text("", -1)
+
+def gen():
+    entries = widget("help").get_popup().get_children()
+    next(entry for entry in entries if entry.get_label() == "Copy a diagnosis").activate()
+    yield (lambda: "clipboard:" in (widget("message").get_text() or ""), 240)
+    return [clipboard.wait_for_text(), widget("message").get_text()]
+""",
+        timeout=300,
+    )
+    assert "impasto   Impasto" in text and "torch" in text and "modes" in text
+    assert "in the clipboard" in message
