@@ -284,6 +284,10 @@ def test_folders_are_remembered_for_every_server(person: Path, tmp_path: Path, c
     assert with_remembered(settings).a1111 == (person / "webui",)
     assert person / "webui/models/Stable-diffusion" in catalogue_of(settings).places()
     assert person / "webui/styles.csv" in word_sources_of(settings).styles
+    comfy = tree(tmp_path / "ComfyUI", "custom_nodes/", "models/checkpoints/")
+    assert main(["setup", "folders", str(comfy)]) == 0
+    assert with_remembered(settings).comfyui == (comfy,), "told by what is in it"
+    assert main(["setup", "folders", "--forget", str(comfy)]) == 0
     again = with_remembered(Settings(home=home, a1111=(person / "webui",)))
     assert again.a1111 == (person / "webui",), "once, though the command line names it too"
     assert main(["setup", "folders"]) == 0 and "in use" in capsys.readouterr().err

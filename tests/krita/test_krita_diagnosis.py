@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.krita.conftest import Painter
+
+pytestmark = pytest.mark.krita
 
 
 def test_the_diagnosis_goes_to_the_clipboard(painter: Painter) -> None:
