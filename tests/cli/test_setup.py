@@ -364,6 +364,26 @@ def cards_found(run: cards.Run) -> cards.Machine:
 REAL_FOUND = cards.found
 
 
+def test_all_steps_in_a_dry_run_change_nothing(person: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(setup.cards, "found", lambda: cards_found(answers()))
+    before = sorted(person.rglob("*"))
+    assert main(["setup", "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert all(title in told.err for _, title in setup.STEPS.values())
+    assert "impasto txt2img" in told.out and sorted(person.rglob("*")) == before
+
+
+def test_a_step_that_fails_does_not_keep_the_others_from_running(person: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(setup.cards, "found", lambda: cards.Machine("darwin", "x86_64"))
+    monkeypatch.setattr(torch_builds, "installed", lambda: "")
+    assert main(["setup", "--yes"]) == 1
+    told = capsys.readouterr().err
+    assert "another computer" in told and "impasto setup torch" in told and "impasto doctor" in told
+    assert (person / ".config/GIMP/3.0/plug-ins/impasto_gimp").is_dir()
+    assert read_folders(person / "impasto's")["a1111"] and read_launch(person / "impasto's")
+    assert main(["setup", "torch", "--yes"]) == 1, "alone, it says so by its exit code too"
+
+
 def test_the_right_torch_is_not_installed_again(person: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(setup.cards, "found", lambda: cards_found(answers()))
     monkeypatch.setattr(torch_builds, "installed", lambda: "2.12.1+cpu")
