@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, T
 
 from impasto_protocol import messages as wire
 from impasto_protocol.connection import ClientConnection
-from impasto_protocol.errors import ImpastoError
+from impasto_protocol.errors import ImpastoError, ProtocolError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
 
@@ -202,7 +202,16 @@ class Client(Exchange):
             self.give_back(digest)
 
     def doctor(self) -> wire.DoctorOk:
-        """The page of `impasto doctor`, to read and to copy. Takes seconds, on a busy computer a minute."""
+        """The page of `impasto doctor`, to read and to copy. Takes seconds, on a busy computer a minute.
+
+        Raises ProtocolError `protocol.unknown_type` for a server of before 1.4, which is not asked.
+        """
+        if tuple(self.welcome.protocol) < (1, 4):
+            raise ProtocolError(
+                "protocol.unknown_type",
+                f"The server (Impasto {self.welcome.server.version}) is older than this plug-in and cannot do that; "
+                "update it, then stop it and let the plug-in start it again.",
+            )
         return self.ask(wire.Doctor, wire.DoctorOk, DOCTOR_SECONDS)
 
     def free(self) -> None:

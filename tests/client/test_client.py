@@ -21,7 +21,7 @@ from impasto_client.events import JobChanged, PreviewReady, ResultReady
 from impasto_client.jobs import JobList
 from impasto_client.tasks import Runner
 from impasto_protocol import messages as wire
-from impasto_protocol.errors import AssetError, ImpastoError, JobError, RequestError, ResourceError
+from impasto_protocol.errors import AssetError, ImpastoError, JobError, ProtocolError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import digest_of
 from impasto_protocol.messages import ClientInfo, Have, InputPicture, Message, Put, PutNew
@@ -456,3 +456,13 @@ def test_a_job_does_not_end_without_the_result_that_was_lost_on_the_way(server: 
         assert sum(isinstance(e, ResultReady) for e in editor.events) == 1, kinds
     finally:
         editor.close()
+
+
+def test_a_server_that_is_older_than_the_plug_in_is_told_so(
+    server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "welcome", replace(client.welcome, protocol=(1, 3)))
+    with pytest.raises(ProtocolError) as e:
+        client.doctor()
+    assert "older than this plug-in" in e.value.message and "update it" in e.value.message
+    assert not [m for m in server.received if isinstance(m, wire.Doctor)], "it would not understand"
