@@ -16,6 +16,7 @@ from .controller import Controller
 from .names import ACTIONS
 from .queue_list import QueueList, help_button, to_clipboard
 from .result_box import ResultBox
+from .server_dialog import ServerDialog
 from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, column, label, row, with_menu
 from .wishes import Wishes
 
@@ -125,7 +126,7 @@ class Panel(Gtk.Window):
         footer.pack_start(self.lamp, False, False, 0)
         footer.reorder_child(self.lamp, 0)
         footer.pack_start(self.retry, False, False, 0)
-        self.help = help_button(self._take_from_file, self.controller.diagnose)
+        self.help = help_button(self._take_from_file, self.choose_server, self.controller.diagnose)
         footer.pack_start(self.help, False, False, 0)
         footer.set_border_width(6)
         return footer
@@ -245,6 +246,18 @@ class Panel(Gtk.Window):
         chooser.destroy()
         if accepted and path:
             self.controller.read_settings(Path(path))
+
+    def choose_server(self) -> None:
+        """Ask for another server; the message says what came of it."""
+        dialog = ServerDialog(self.controller.servers.known())
+        dialog.set_transient_for(self)
+        dialog.connect("response", self._server_chosen)
+
+    def _server_chosen(self, dialog: ServerDialog, response: int) -> None:
+        wish = dialog.wish(response)
+        dialog.destroy()
+        if wish is not None:
+            self.controller.servers.change(*wish)
 
     # ---- showing the state
 

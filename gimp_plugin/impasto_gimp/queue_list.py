@@ -73,12 +73,15 @@ def to_clipboard(text: str) -> None:
     Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD).set_text(text, -1)
 
 
-def help_button(take_settings: Callable[[], None], diagnose: Callable[[], None]) -> Any:
+def help_button(
+    take_settings: Callable[[], None], choose_server: Callable[[], None], diagnose: Callable[[], None]
+) -> Any:
     """A button with what is seldom wanted."""
     log = str(log_file(home_folder()))
     menu = Gtk.Menu()
     for text, deed in (
         ("Take settings from a picture…", take_settings),
+        ("Connect to another server…", choose_server),
         ("Open the server's log", lambda: Gtk.show_uri_on_window(None, GLib.filename_to_uri(log), 0)),
         ("Copy the log's place", lambda: to_clipboard(log)),
         ("Copy a diagnosis", diagnose),
@@ -89,5 +92,5 @@ def help_button(take_settings: Callable[[], None], diagnose: Callable[[], None])
     menu.show_all()
     button = Gtk.MenuButton(popup=menu, relief=Gtk.ReliefStyle.NONE, label="…")
     button.set_name("impasto_help")
-    button.set_tooltip_text("Settings from an old picture; the server's log, for when something goes wrong.")
+    button.set_tooltip_text("Settings from an old picture; another server; the log, for when something goes wrong.")
     return button

@@ -20,8 +20,7 @@ def ask_server(known: Tuple[str, ...]) -> Optional[Tuple[str, str]]:
     style()
     dialog = ServerDialog(known)
     GimpUi.window_set_transient(dialog)
-    response = dialog.run()
-    wish = ("", "") if response == OWN else dialog.typed() if response == Gtk.ResponseType.OK else None
+    wish = dialog.wish(dialog.run())
     dialog.destroy()
     return wish
 
@@ -52,6 +51,12 @@ class ServerDialog(Gtk.Dialog):
         self.code.connect("changed", self._look)
         self._look()
         self.show_all()
+
+    def wish(self, response: int) -> Optional[Tuple[str, str]]:
+        """What was answered: address and code, two empty ones for this computer's own server, None for nothing."""
+        if response == OWN:
+            return "", ""
+        return self.typed() if response == Gtk.ResponseType.OK else None
 
     def typed(self) -> Tuple[str, str]:
         """Address and code."""

@@ -31,6 +31,7 @@ from .qt import (
     QUrl,
 )
 from .result_box import ResultBox
+from .server_dialog import ServerDialog
 from .widgets import quiet_color, tint, warning_color
 
 __all__ = ["DOCKER_ID", "ImpastoDocker"]
@@ -93,6 +94,7 @@ class ImpastoDocker(DockWidget):
         self.results.used.connect(lambda shown: self.use_settings(shown.mode, shown.params))
         controller.signals.taken.connect(self._taken)
         panel.from_file.triggered.connect(self._take_from_file)
+        panel.other_server.triggered.connect(lambda *_: self.choose_server())
         panel.dropped.connect(controller.read_settings)
         for prompt in (panel.prompt, panel.negative):
             prompt.submitted.connect(lambda *_: self.ask())
@@ -204,6 +206,10 @@ class ImpastoDocker(DockWidget):
         path, _ = QFileDialog.getOpenFileName(self, "Take settings from a picture", str(Path.home()), PICTURES)
         if path:
             self.controller.read_settings(Path(path))
+
+    def choose_server(self) -> None:
+        """Ask for another server; the message says what came of it."""
+        ServerDialog(self.controller.servers, self).show()
 
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""

@@ -10,7 +10,6 @@ from krita import DockWidgetFactory, DockWidgetFactoryBase, Extension, Krita
 from .controller import Controller
 from .docker import DOCKER_ID, ImpastoDocker
 from .qt import QDockWidget, Qt, QTimer
-from .server_dialog import ServerDialog
 
 __all__ = ["ImpastoExtension", "register"]
 
@@ -92,7 +91,7 @@ def _cancel(docker: ImpastoDocker) -> None:
 
 def _choose_server(docker: ImpastoDocker) -> None:
     _show(docker)
-    ServerDialog(docker.controller.servers, docker).show()
+    docker.choose_server()
 
 
 def _show(docker: ImpastoDocker) -> None:

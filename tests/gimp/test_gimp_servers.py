@@ -71,24 +71,27 @@ def test_an_open_panel_follows(desktop: Painter, key: Any, other: OtherServer, t
         until(lambda: panel.run(place) == "" and panel.run("result = connected()"), 30)
         assert other.address not in panel.run(line)
 
-        can = panel.run("""
-import importlib
-package = type(panel()).__module__.rsplit(".", 1)[0]
-dialog = importlib.import_module(package + ".server_dialog").ServerDialog(("192.168.1.20:7867",))
-dialog.present()
-can = [dialog.go.get_sensitive()]
-dialog.address.get_child().set_text("studio.local")
-can.append(dialog.go.get_sensitive())
-dialog.code.set_text("K7QX-M2RD")
-can.append(dialog.go.get_sensitive())
-dialog.code.set_text("")
-dialog.address.get_child().set_text("192.168.1.20:7867")
-can.append(dialog.go.get_sensitive())
-result = can
+        # The same from the panel's own menu.
+        can = panel.run(f"""
+def gen():
+    panel().choose_server()
+    yield 0.5
+    can = [widget("server_connect").get_sensitive()]
+    widget("server_address").get_child().set_text("studio.local")
+    can.append(widget("server_connect").get_sensitive())
+    widget("server_code").set_text("K7QX-M2RD")
+    can.append(widget("server_connect").get_sensitive())
+    widget("server_code").set_text("")
+    widget("server_address").get_child().set_text({other.address!r})
+    can.append(widget("server_connect").get_sensitive())
+    return can
 """)
-        assert can == [False, False, True, True]
-        panel.run("def gen():\n    yield 1.0")
+        assert can == [False, False, True, True], "one that is known needs no code"
         desktop.gimp.screenshot(tmp_path / "dialog.png")
-        assert panel.run("result = [dialog.typed(), dialog.destroy()][0]") == ["192.168.1.20:7867", ""]
+        panel.run("widget('server_connect').clicked()")
+        until(lambda: panel.run(place) == other.address, 30)
+        assert "is used from now on" in panel.run("result = widget('message').get_text()")
+        panel.run("def gen():\n    panel().choose_server()\n    yield 0.5\n    widget('server_own').clicked()")
+        until(lambda: panel.run(place) == "" and panel.run("result = connected()"), 30)
     finally:
         close(panel)

@@ -71,12 +71,12 @@ def gen():
     # Known from now on: no code is needed.
     painter.run(f"""
 def gen():
-    app.action("impasto_other_server").trigger()
+    docker().panel.other_server.trigger()
     yield 0.3
     widget("server_address").setEditText({other.address!r})
     press("server_connect")
     yield (lambda: connected() and controller().connection.place == {other.address!r}, 30)
-    app.action("impasto_other_server").trigger()
+    docker().panel.other_server.trigger()
     yield 0.3
     press("server_own")
     yield (lambda: connected() and controller().connection.place == "", 30)
@@ -87,7 +87,7 @@ def test_the_dialog_can_be_looked_at(painter: Painter, tmp_path: Path) -> None:
     picture = tmp_path / "dialog.png"
     size = painter.run(f"""
 def gen():
-    app.action("impasto_other_server").trigger()
+    docker().panel.other_server.trigger()
     yield 0.3
     dialog = widget("server")
     widget("server_address").setEditText("192.168.1.20:7867")
