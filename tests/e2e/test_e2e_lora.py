@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from impasto_protocol.geometry import Size
-from impasto_protocol.messages import Error, Failed
+from impasto_protocol.messages import Error
 from impasto_server.service import facts
 
 from tests.e2e import guard
@@ -122,11 +122,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
                 assert (answer.code, answer.path) == (code, path) and said in answer.message
             # A comment asks for nothing.
             await one(peer, "fine", "txt2img", {"prompt": "a cat # <lora:imk:1>", "steps": 1}, {}, CANVAS)
-            # What only the tensors' shapes tell is told before the first step.
-            await ask_submit(peer, "shape", params={"prompt": "<lora:broad:1>"}, canvas=CANVAS)
-            ended = await peer.end("shape")
-            assert isinstance(ended, Failed) and ended.error.code == "model.unsupported"
-            assert "'broad'" in ended.error.message and "mat1" not in ended.error.message
+            # What only the tensors' shapes tell is told before the job is accepted, with both sides.
+            for params, path in (
+                ({"prompt": "<lora:broad:1>"}, "params.prompt"),
+                ({"loras": [{"model": "broad"}]}, "params.loras[0].model"),
+            ):
+                answer = await ask_submit(peer, "shape", params=params, canvas=CANVAS)
+                assert isinstance(answer, Error) and (answer.code, answer.path) == ("model.unsupported", path)
+                assert "'broad'" in answer.message and "mat1" not in answer.message
+                assert answer.data is not None and answer.data["need"] != answer.data["got"]
 
     asyncio.run(scenario())
 

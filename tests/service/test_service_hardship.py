@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,21 @@ from impasto_protocol.messages import (
     Started,
 )
 from impasto_protocol.version import Limits
+from impasto_server.engine import jobs as engine
 from impasto_server.service import queue as queue_module
 from impasto_server.service.ledger import Ledger
 
-from tests.service.fakes import TERMINAL, ask_submit, connected, inpaint_inputs, missing, picture, running, settings_for
+from tests.service.fakes import (
+    TERMINAL,
+    FakeEngine,
+    ask_submit,
+    connected,
+    inpaint_inputs,
+    missing,
+    picture,
+    running,
+    settings_for,
+)
 
 LONG = {"steps": 150, "prompt": "slow"}
 
@@ -218,3 +231,30 @@ def test_the_ledger_is_whole_after_a_write_that_went_wrong(tmp_path: Path, monke
     ledger.accept("c", "txt2img", "f", 3.0)
     ledger.close()
     assert [past.job for past in Ledger(tmp_path / "jobs.log").load()] == ["a", "c"]
+
+
+class Torn(FakeEngine):
+    """Reads a model's file whose end has just been cut off."""
+
+    def run(self, job: engine.Job, emit: engine.Emit, cancelled: Callable[[], bool]) -> engine.Result:
+        import mmap
+
+        path = Path(job.checkpoint)
+        path.write_bytes(bytes(8192))
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            file.truncate(0)
+            return engine.Result((mapped[5000],), {}, {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process ends with differs")
+def test_a_file_that_is_cut_short_under_the_engine_is_named_as_the_cause(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        settings = settings_for(tmp_path, engine=f"{__name__}:Torn", worker="process")
+        async with running(settings) as (_, endpoint), connected(endpoint) as peer:
+            for job in ("a", "b"):  # the server and the next job live on
+                await ask_submit(peer, job)
+                ended = await peer.end(job)
+                assert isinstance(ended, Failed) and ended.error.code == "model.corrupt" and ended.error.retryable
+                assert "cut short" in ended.error.message
+
+    asyncio.run(scenario())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import nn
 
 from .layout import UNET_PREFIX
 from .lora_kinds import Misfit, Parts, check, kind_of
+from .lora_names import BUNDLED, split_key, text_names, unet_names
 from .modelfile import header_of, open_model
 from .modelpath import PICKLES, model_name, stamp_of
 from .rules import lora as lora_rule
@@ -28,23 +29,6 @@ from .rules import lora as lora_rule
 __all__ = ["Change", "LayerNames", "LoraFile", "fit", "lora_hash", "read_lora"]
 
 TEXT, UNET = "text_encoder", "unet"
-
-_ROLES = (
-    (r"[._]lora_down\.weight|\.lora_A(?:\.\w+)?\.weight|[._]lora(?:_linear_layer)?\.down\.weight", "down"),
-    (r"[._]lora_up\.weight|\.lora_B(?:\.\w+)?\.weight|[._]lora(?:_linear_layer)?\.up\.weight", "up"),
-    (r"\.lora_mid\.weight", "mid"),
-    (r"\.lora_magnitude_vector(?:\.\w+)*", "magnitude"),
-    (r"\.([ab][12])\.weight", ""),
-    (
-        r"\.(alpha|dora_scale|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|oft_blocks|oft_diag|rescale"
-        r"|diff|diff_b|w_norm|b_norm|on_input|weight)",
-        "",
-    ),
-)
-"""End of a tensor's name -> its role for the layer that the rest names; "" is the first group."""
-
-_ENDS = tuple((re.compile(rf"(?:{pattern})\Z"), role) for pattern, role in _ROLES)
-_BUNDLED = "bundle_emb."
 
 
 @dataclass(frozen=True)
@@ -100,11 +84,11 @@ def read_lora(path: str | Path) -> LoraFile:
     with open_model(path) as file:
         names = file.keys()
         for key in names:
-            if key.startswith(_BUNDLED):
-                embedding, _, inner = key[len(_BUNDLED) :].partition(".")
+            if key.startswith(BUNDLED):
+                embedding, _, inner = key[len(BUNDLED) :].partition(".")
                 bundled.setdefault(embedding, {})[inner] = file.get_tensor(key)
                 continue
-            layer, role = _split(key)
+            layer, role = split_key(key)
             if not role or role in tensors.get(layer, {}):
                 foreign.append(key)
                 continue
@@ -119,15 +103,6 @@ def read_lora(path: str | Path) -> LoraFile:
     if not layers and not bundled:
         raise _unsupported(name, "is empty")
     return LoraFile(name, identity, layers, bundled, found.family if found is not None else "")
-
-
-def _split(key: str) -> tuple[str, str]:
-    """The layer's name and the tensor's role; ("", "") where the end is none that is known."""
-    for pattern, role in _ENDS:
-        found = pattern.search(key)
-        if found is not None and found.start():
-            return key[: found.start()], role or found.group(1)
-    return "", ""
 
 
 def _parts(
@@ -176,10 +151,10 @@ class LayerNames:
         """`to_file` gives for a parameter's name in the UNet that in the single-file layout."""
         self._names: dict[str, tuple[str, str]] = {}
         for layer in _layers(unet):
-            for name in _unet_names(layer, _in_file(layer, unet, to_file)):
+            for name in unet_names(layer, _in_file(layer, unet, to_file)):
                 self._names[name] = (UNET, layer)
         for layer in _layers(text_encoder):
-            for name in _text_names(layer.removeprefix("text_model.")):
+            for name in text_names(layer.removeprefix("text_model.")):
                 self._names[name] = (TEXT, layer)
 
     def get(self, name: str) -> tuple[str, str] | None:
@@ -194,37 +169,6 @@ def _layers(module: nn.Module) -> list[str]:
 def _in_file(layer: str, unet: nn.Module, to_file: Callable[[str], str]) -> str:
     leaf = next(name for name, _ in unet.get_submodule(layer).named_parameters(recurse=False))
     return to_file(f"{layer}.{leaf}").rpartition(".")[0].removeprefix(UNET_PREFIX)
-
-
-_PROCESSED = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out"}
-_TEXT_PROCESSED = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
-
-
-def _unet_names(layer: str, in_file: str) -> Iterable[str]:
-    for prefix in ("", "unet.", "base_model.model.", "base_model.model.unet."):
-        yield prefix + layer
-        for end, old in _PROCESSED.items():
-            if layer.endswith("." + end):
-                stem = layer[: -len(end)]
-                yield from (f"{prefix}{stem}processor.{old}", f"{prefix}{stem}{old}")
-    for prefix in ("", "diffusion_model.", "model.diffusion_model."):
-        yield prefix + in_file
-    for prefix in ("lora_unet_", "lycoris_", "unet_"):
-        yield prefix + layer.replace(".", "_")
-        yield prefix + in_file.replace(".", "_")
-
-
-def _text_names(layer: str) -> Iterable[str]:
-    spelled = [layer]
-    for end, old in _TEXT_PROCESSED.items():
-        if layer.endswith(".self_attn." + end):
-            spelled.append(layer[: -len(end)] + old)
-    for one in spelled:
-        for prefix in ("text_encoder.", "base_model.model.", "text_encoders.clip_l.transformer.", ""):
-            yield f"{prefix}text_model.{one}"
-        yield from (f"text_encoder.{one}", f"base_model.model.{one}")
-    for prefix in ("lora_te_", "lora_te1_", "lycoris_"):
-        yield f"{prefix}text_model_{layer}".replace(".", "_")
 
 
 def fit(

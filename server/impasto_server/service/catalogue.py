@@ -18,6 +18,7 @@ from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import Mode
 
 from ..engine.addon_names import unknown_lora
+from ..engine.lora_check import check_lora
 from ..engine.modelpath import model_name
 from ..engine.modes import describe, needs_checkpoint
 from .facts import Facts, index_version
@@ -86,6 +87,7 @@ class Catalogue:
     _index: dict[str, Known] = field(default_factory=dict)
     _previews: dict[str, str] = field(default_factory=dict)
     _by_id: dict[str, Model] = field(default_factory=dict)
+    _fits: dict[tuple[str, str], ModelError | None] = field(default_factory=dict)
     _loaded: bool = False
 
     def scan(self) -> bool:
@@ -113,6 +115,7 @@ class Catalogue:
             pairs = partners({m.id: (m.path, m.facts) for m in named if m.facts.kind == "checkpoint"})
             models = tuple(dataclasses.replace(m, partner=pairs[m.id]) if m.id in pairs else m for m in named)
             self._by_id = {m.id: m for m in models}
+            self._fits = {}
             self.models = models
             self.rev = _rev(found, previews, pairs)
         if moved or (not saved and not found):
@@ -253,6 +256,19 @@ class Catalogue:
                 data={"model": found.id, "need": family, "got": found.facts.family},
             )
         return _usable(found, ("lora",), path)
+
+    def check_lora(self, lora: Model, model: Model, path: str) -> None:
+        """Raise ModelError where the LoRA does not fit the model, by both headers; each pair is looked at once."""
+        key = (str(lora.path), str(model.path))
+        if key not in self._fits:
+            try:
+                check_lora(lora.path, model.path, name=lora.id, model=model.id, family=model.facts.family)
+                self._fits[key] = None
+            except ModelError as e:
+                self._fits[key] = e
+        error = self._fits[key]
+        if error is not None:
+            raise ModelError(error.code, error.message, path=path, data=error.data)
 
     def loras(self, family: str) -> dict[str, str]:
         """Name -> path of all LoRAs that may fit a checkpoint of `family`."""

@@ -131,9 +131,10 @@ def _addons(
     if not isinstance(params, Common) or model is None:
         return {}, {}
     family = model.facts.family
+    whole = model.facts.kind == "checkpoint" and not params.text_encoder
     loras: dict[str, str] = {}
     for index, use in enumerate(params.lora_uses):
-        loras[use.name] = str(catalogue.lora(use.name, f"params.loras[{index}].model", family).path)
+        loras[use.name] = _fitting(catalogue, use.name, model, f"params.loras[{index}].model", whole)
     again = (params.hires_prompt, params.hires_negative_prompt) if isinstance(params, Hires) else ("", "")
     written = [params.prompt, *(style.prompt for style in words.styles.values()), again[0]]
     chosen = [line for lines in words.wildcards.values() for line in lines]
@@ -143,9 +144,17 @@ def _addons(
                 loras |= catalogue.loras(family)
                 continue
             with suppress(ModelError) if text in chosen else nullcontext():
-                loras[name] = str(catalogue.lora(name, "params.prompt", family).path)
+                loras[name] = _fitting(catalogue, name, model, "params.prompt", whole)
     negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values()), again[1]]
     return loras, catalogue.embeddings([*written, *negative, *chosen])
+
+
+def _fitting(catalogue: Catalogue, name: str, model: Model, path: str, whole: bool) -> str:
+    """The file of a LoRA that fits the model that runs, told now if that is all in one file. Raises ModelError."""
+    found = catalogue.lora(name, path, model.facts.family)
+    if whole:
+        catalogue.check_lora(found, model, path)
+    return str(found.path)
 
 
 def _of_hires(catalogue: Catalogue, params: ModeParams, model: Model | None) -> tuple[Model | None, Model | None]:

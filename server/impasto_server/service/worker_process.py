@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import secrets
+import signal
 import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
-from impasto_protocol.errors import ImpastoError, ResourceError
+from impasto_protocol.errors import ImpastoError, ModelError, ResourceError
 
 from ..engine.jobs import Cancelled, Event, Job, Result
 from .share import copy_in, copy_out, discard
@@ -280,6 +281,13 @@ class ProcessWorker:
         if self._cancelled:
             return Cancelled()
         log.error("the worker process ended with code %s while it ran a job", code)
+        if code is not None and code == -getattr(signal, "SIGBUS", 0):
+            return ModelError(
+                "model.corrupt",
+                "A model's file was cut short or replaced while it was in use; let the copying end, then run the job "
+                "again.",
+                retryable=True,
+            )
         return ResourceError(
             "resource.worker_died",
             "The process that computes the picture ended unexpectedly (often the machine ran out of memory); "
