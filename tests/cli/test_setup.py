@@ -17,7 +17,7 @@ from impasto_protocol import home as home_files
 from impasto_protocol.errors import ImpastoError, ResourceError
 from impasto_protocol.home import history_folder, launch_file, models_folder, read_launch
 from impasto_protocol.version import PROTOCOL, VERSION
-from impasto_server.cli import cards, found_editors, found_folders, plugin, plugin_gimp, setup, torch_builds
+from impasto_server.cli import cards, found_editors, found_folders, plugin, plugin_gimp, setup, torch_builds, uninstall
 from impasto_server.cli.asking import Asker
 from impasto_server.cli.found_editors import Where
 from impasto_server.cli.main import main
@@ -324,11 +324,13 @@ def test_uninstall_keeps_pictures_and_models_unless_asked(person: Path, capsys: 
     tree(home, "token", "server.log", "spool/half", "kit/face-mesh.onnx", "tls.pem", "notes of mine.txt")
     tree(history_folder(home), "one.png")
     tree(models_folder(home), "mine.safetensors")
+    cache = tree(uninstall.cache_folder().parent, "vendor/packages", "gimp-root of a developer/part")
     assert main(["uninstall", "--dry-run", "--pictures"]) == 0
     assert str(history_folder(home)) in capsys.readouterr().out and (home / "token").exists()
     assert main(["uninstall", "--yes"]) == 0
     assert "kept" in capsys.readouterr().err
     assert sorted(p.name for p in home.iterdir()) == ["history", "models", "notes of mine.txt"]
+    assert [p.name for p in cache.iterdir()] == ["gimp-root of a developer"]
     assert main(["uninstall", "--yes", "--pictures", "--models"]) == 0
     assert [p.name for p in home.iterdir()] == ["notes of mine.txt"]
 

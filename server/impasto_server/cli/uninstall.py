@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         _remove_plug_in(editor, args.dry_run)
     for name in OURS:
         _remove(home / name, args.dry_run)
-    _remove(cache_folder().parent, args.dry_run)
+    _remove(cache_folder(), args.dry_run)  # what else lies beside it, a developer made
     kept = []
     for wanted, paths in ((args.pictures, [home / n for n in PICTURES]), (args.models, [models_folder(home)])):
         for path in paths:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             elif path.exists() and (path.is_file() or any(path.iterdir())):
                 kept.append(path)
     if not args.dry_run and home.is_dir():
-        for folder in (models_folder(home), home):
+        for folder in (models_folder(home), home, cache_folder().parent):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
     for path in kept:
