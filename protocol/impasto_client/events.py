@@ -56,7 +56,7 @@ class ServerCatalog:
     """What the server can do. Each model is a map with at least id, kind and title.
 
     `models` holds all checkpoints, of the other kinds that parameters choose from a thousand, and of the rest perhaps
-    the first ones only: `models_total` are there in all.
+    the first ones only: `models_total` are there in all. `presets` are settings that belong together (see `presets`).
     """
 
     rev: str
@@ -66,6 +66,7 @@ class ServerCatalog:
     schedules: Tuple[str, ...]
     device: str = ""
     models_total: int = 0
+    presets: Tuple[Dict[str, Any], ...] = ()
 
     def mode(self, name: str) -> Optional[Mode]:
         """The mode of that name, or None where the server does not have it."""

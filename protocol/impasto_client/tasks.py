@@ -209,6 +209,18 @@ class Runner:
         """
         self._send.put(lambda: self._read(ticket, source))
 
+    def further(self, ticket: str, way: str, info: Mapping[str, Any]) -> None:
+        """Ask for the job that takes the result with the recipe `info` further by `way` (see `Client.further`):
+        `ParametersRead` or `Failed` with this ticket follows.
+        """
+
+        def ask(client: Client) -> None:
+            read = client.further(way, info)
+            self._emit(ParametersRead(ticket, read.mode, read.params, read.notes, read.source))
+
+        self._link.ask(ask, lambda error: self._emit(Failed(ticket, error)))
+        self._link.nudge()
+
     def doctor(self, ticket: str) -> None:
         """Ask the server to look at its installation: `Diagnosed` or `Failed` with this ticket follows, in seconds."""
 

@@ -113,7 +113,7 @@ def whole_catalog(client: Client, catalog: wire.Catalog) -> ServerCatalog:
             found = list(asked if kind == "checkpoint" else islice(asked, MANY))
             models = found + [m for m in models if m.get("kind") != kind]
     lists = (catalog.modes, tuple(models), catalog.samplers, catalog.schedules)
-    return ServerCatalog(catalog.rev, *lists, catalog.device, max(total, len(models)))
+    return ServerCatalog(catalog.rev, *lists, catalog.device, max(total, len(models)), catalog.presets or ())
 
 
 MANY = 1000

@@ -150,6 +150,20 @@ def test_a_job_ends_with_the_connection_where_that_was_asked_for(editor: Editor,
         client.close()
 
 
+def test_a_result_is_taken_further(editor: Editor) -> None:
+    catalog = editor.until(CatalogChanged, seconds=60).catalog
+    assert catalog.presets == ()
+    recipe = {"mode": "txt2img", "params": {"prompt": "a fox", "seed": 7, "width": 64, "height": 72, "batch": 1}}
+    for way, mode in (("hires", "txt2img"), ("img2img", "img2img"), ("inpaint", "inpaint")):
+        editor.runner.further(way, way, recipe)
+        read = editor.until(ParametersRead, lambda e, way=way: e.ticket == way)
+        assert (read.mode, read.params["seed"], read.params["prompt"]) == (mode, 7, "a fox")
+        assert read.params.get("hires", False) is (way == "hires") and ("width" in read.params) is (way == "hires")
+    editor.runner.further("wrong", "hires", {"mode": "inpaint", "params": {}})
+    failed = editor.until(Failed)
+    assert failed.ticket == "wrong" and failed.error.code == "request.invalid_param"
+
+
 def test_a_picture_that_is_dropped_on_a_panel_is_read(editor: Editor) -> None:
     editor.until(CatalogChanged, seconds=60)
     text = "a fox\nSteps: 9, Sampler: Euler a, Seed: 3, Size: 64x72, Tiling: True"
