@@ -178,11 +178,14 @@ def compose_layer(
     """The layer: the result's own colours with the layer's alpha, cut down to where the alpha is not 0, and its box.
 
     result [h, w, 3] and selection [h, w] cover `box`. The colours are not mixed with the original: the editor does
-    that, and edges would fade twice. `shown` [h, w] weakens the alpha further, as soft inpainting does.
+    that, and edges would fade twice. `shown` [h, w] takes the place of the selection's softness,
+    as soft inpainting wants it: its colours are mixed already where the selection is grey.
     """
     alpha = layer_alpha(selection, numbers, exact)
     if shown is not None:
-        alpha = ((alpha.astype(np.uint16) * shown + 127) // 255).astype(np.uint8)
+        # Of an exact selection only the faintest eighth still fades.
+        within = np.minimum(alpha.astype(np.uint16) * 8, 255) if exact else alpha.astype(np.uint16)
+        alpha = ((within * shown + 127) // 255).astype(np.uint8)
     inner = bounds_of(alpha) or Box(0, 0, 1, 1)
     part = _slices(inner)
     shown = result[part]
