@@ -43,6 +43,7 @@ def web_ui(root: Path) -> Path:
     wide = {f"{key}.lora_down.weight": numbers(2, 99), f"{key}.lora_up.weight": numbers(32, 2)}
     write_tensors(loras / "broad.safetensors", wide)
     write_embedding(root / "embeddings" / "EasyNegative.safetensors")
+    write_embedding(root / "embeddings" / "wide-one.safetensors", width=48)
     return root
 
 
@@ -120,6 +121,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
                 answer = await ask_submit(peer, f"w{index}", params=params, canvas=CANVAS)
                 assert isinstance(answer, Error), answer
                 assert (answer.code, answer.path) == (code, path) and said in answer.message
+            # An embedding of another width, where it is a word of its own; its name in another word is none yet.
+            for params, path in (
+                ({"prompt": "a (wide-one:1.2) cat"}, "params.prompt"),
+                ({"negative_prompt": "WIDE-one, blurry"}, "params.negative_prompt"),
+            ):
+                answer = await ask_submit(peer, "e", params=params, canvas=CANVAS)
+                assert isinstance(answer, Error) and (answer.code, answer.path) == ("model.unsupported", path)
+                assert answer.data is not None and (answer.data["need"], answer.data["got"]) == (32, 48)
+                assert "'wide-one'" in answer.message and "'dream'" in answer.message
             # A comment asks for nothing.
             await one(peer, "fine", "txt2img", {"prompt": "a cat # <lora:imk:1>", "steps": 1}, {}, CANVAS)
             # What only the tensors' shapes tell is told before the job is accepted, with both sides.

@@ -175,7 +175,13 @@ def _by_tensors(shapes: Shapes, facts: Facts) -> ModelInfo | Unknown:
         named = ", ".join(f"{found.kind} {found.family}".strip() for found in matches)
         return Unknown(f"It could be several kinds of model: {named}.")
     detail = _DETAILS.get((matches[0].kind, matches[0].family))
-    return detail(shapes, facts, matches[0]) if detail is not None else _plain(matches[0], facts)
+    if detail is not None:
+        return detail(shapes, facts, matches[0])
+    info = _plain(matches[0], facts)
+    if info.kind == "embedding" and info.family != "sdxl":
+        width = next((shape[-1] for shape in shapes.values() if len(shape) in (1, 2)), 0)
+        return replace(info, config={"text": {"hidden_size": width}})
+    return info
 
 
 def _titled(found: ModelInfo | Unknown, metadata: Mapping[str, str]) -> ModelInfo | Unknown:
@@ -302,8 +308,8 @@ def _vae(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
             )
         groups = facts.vae_norm_groups or SD1.vae_norm_groups
         config = vae_config(bare, norm_groups=groups, scaling_factor=config["scaling_factor"], prefix="")
-    except Misfit as error:
-        return Unknown(f"It looks like a VAE, but it has {error}.")
+    except Misfit:
+        return _plain(found, facts)  # of a build that cannot be loaded
     return replace(_plain(found, facts), config={"vae": config})
 
 

@@ -87,7 +87,7 @@ class Prompted:
         "checkpoint, else its own; none takes its own.",
         maximum=500,
         ui={"widget": "model", "group": "model", "advanced": True, "none": "Automatic"},
-        choices={"from": "models", "kind": "vae", "also": ("none",)},
+        choices={"from": "models", "kind": "vae", "also": ["none"]},
     )
     text_encoder: str = param(
         "",

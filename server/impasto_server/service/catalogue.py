@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Model:
     def to_wire(self) -> dict[str, Any]:
         """The entry of the catalogue: without the path, which is nobody's business."""
         wire = asdict(self.facts)
-        for name in ("code", "says_partner", "latents"):
+        for name in ("code", "says_partner", "latents", "text_width"):
             del wire[name]
         return {
             "id": self.id,
@@ -276,6 +277,30 @@ class Catalogue:
         named = [m for m in fitting if m.facts.family in ("", family)]
         return {m.path.stem: str(m.path) for m in named} | {m.id: str(m.path) for m in named}
 
+    def check_embeddings(self, text: str, model: Model, path: str) -> None:
+        """Raise ModelError `model.unsupported` with `need` and `got` where a word of the text is an embedding of
+        another width than the model's text encoder. A name inside a longer word may mean nothing: loading tells it.
+        """
+        width = model.facts.text_width
+        wrong = {
+            m.path.stem.casefold(): m
+            for m in self.models
+            if m.facts.kind == "embedding" and m.facts.usable and width and m.facts.text_width not in (0, width)
+        }
+        if not wrong:
+            return
+        for word in _WORD.findall(text.casefold()):
+            found = wrong.get(word)
+            if found is not None and not any(m.id.casefold() == word for m in self.models if _right(m, width)):
+                raise ModelError(
+                    "model.unsupported",
+                    f"The embedding {found.id!r} has vectors of {found.facts.text_width} numbers, the text encoder of "
+                    f"{model.id!r} has {width}: it was made for another family. Take it out of the prompt, or choose "
+                    "another checkpoint.",
+                    path=path,
+                    data={"model": found.id, "need": width, "got": found.facts.text_width},
+                )
+
     def embeddings(self, texts: Sequence[str]) -> dict[str, str]:
         """Name -> path of the embeddings whose names may stand in the texts, spaces and capitals aside."""
         held = "".join("".join(text.split()) for text in texts).casefold()
@@ -315,6 +340,13 @@ class Catalogue:
             else mode
             for mode in describe()
         )
+
+
+_WORD = re.compile(r"[\w.\-]+")
+
+
+def _right(model: Model, width: int) -> bool:
+    return model.facts.kind == "embedding" and model.facts.usable and model.facts.text_width in (0, width)
 
 
 def _rank(model: Model) -> int:

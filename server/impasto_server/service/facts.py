@@ -30,7 +30,8 @@ class Facts:
     itself says it, "" where it says that it has none, None where it says nothing. `alias` is the name that a LoRA was
     trained under: prompts may use it where it means one file. `words`, `strength` and `notes` are what lies beside it
     (`modelnotes.Notes`). `latents` of a checkpoint or a VAE are their channels, the pixels of one on each side, and
-    their scale; 0 where that is not said.
+    their scale; 0 where that is not said. `text_width` is how many numbers the text encoder of a checkpoint has for a
+    token, and how many an embedding has; 0 for others.
     """
 
     kind: str
@@ -48,11 +49,12 @@ class Facts:
     strength: float = 0.0
     notes: str = ""
     latents: tuple[int, int, float] = (0, 0, 0.0)
+    text_width: int = 0
 
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 5 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 6 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -101,6 +103,7 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         strength=notes.strength,
         notes=notes.text,
         latents=_latents(found),
+        text_width=_text_width(found),
     )
     if found.kind in ("lora", "embedding", "controlnet") and found.family in ("", *FAMILIES):
         return facts
@@ -133,3 +136,7 @@ def _latents(found: ModelInfo) -> tuple[int, int, float]:
     if config is None:
         return 0, 0, 0.0
     return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1), found.vae_scaling_factor
+
+
+def _text_width(found: ModelInfo) -> int:
+    return int((found.config or {}).get("text", {}).get("hidden_size", 0))

@@ -146,6 +146,11 @@ def _addons(
             with suppress(ModelError) if text in chosen else nullcontext():
                 loras[name] = _fitting(catalogue, name, model, "params.prompt", whole)
     negative = [params.negative_prompt, *(style.negative_prompt for style in words.styles.values()), again[1]]
+    if whole:
+        for name in ("prompt", "negative_prompt"):
+            text = strip_comments(getattr(params, name))
+            if "{" not in text:  # choices may leave it out
+                catalogue.check_embeddings(text, model, f"params.{name}")
     return loras, catalogue.embeddings([*written, *negative, *chosen])
 
 
