@@ -213,11 +213,6 @@ class ResultBox(QWidget):
         if not self._previewing:
             self._show(self.strip.current())
 
-    def offer_all(self) -> None:
-        """There is no document whose results could be listed."""
-        if self.scope.currentData() == "document" and self._document() is None:
-            self.look()
-
     def _show(self, shown: Optional[Shown]) -> None:
         if self._previewing:
             return

@@ -173,7 +173,7 @@ class Controller:
             order = self._orders.get(shown.job_id) if shown is not None else None
             if order is not None and shown is not None:
                 params = {**shown.params, **changes}
-                return self._try(lambda: remade(self.host, order.target, params))
+                return self._try(lambda: remade(self.host, order.whole(), params))
         return self._try(lambda: again(self.host, document, layer, changes))
 
     def _try(self, find: Callable[[], Target], place: str = "back") -> bool:
@@ -281,6 +281,7 @@ class Controller:
                 self._receive(event.result)
             elif isinstance(event, JobChanged) and event.state in TERMINAL_STATES:
                 self.estimate.forget()
+                self._orders.ended(event.job_id)
                 if event.error is not None:
                     self._say(Notice(event.error.message, is_error=True))
         self.changed()
@@ -290,8 +291,8 @@ class Controller:
         order, job, box = self._orders.get(event.ticket), self.jobs.get(event.ticket), event.plan.box
         if order is None or not order.unread or job is None or not job.active:
             return
-        order.unread = False
         target = order.target
+        order.was_read()
         try:
             picture = snapshot(self.host, target, box)
         except Obstacle as reason:

@@ -20,8 +20,8 @@ PAGE = 24
 """Results that are listed at a time."""
 LARGEST_LISTED = 16 << 20
 """Pixels of a result that is fetched only to be listed."""
-SMALL_KEPT = 192
-"""Small pictures that stay in memory."""
+SMALL_KEPT = 24
+"""Small pictures that stay in memory beyond those that are listed."""
 
 Key = Tuple[str, int]
 """A result: the id of its job, and its number among that job's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional
 
@@ -29,6 +30,15 @@ class Order:
     before: Optional[Any] = None
     unread: bool = True
 
+    def was_read(self) -> None:
+        """Its pixels have been read: of a large selection only the packed mask is kept."""
+        self.unread = False
+        self.target = dataclasses.replace(self.target, region=None)
+
+    def whole(self) -> Target:
+        """The target as it was asked for."""
+        return self.target if self.mask is None else dataclasses.replace(self.target, region=self.mask.region())
+
     def recipe(self, result: ResultLayer) -> bytes:
         """What is kept with a layer of this job."""
         return written_recipe(result, self.target.area, self.mask, self.sketch, self.pictures)
@@ -44,6 +54,11 @@ class Orders:
         while len(self._orders) >= KEEP_ORDERS:
             del self._orders[next(iter(self._orders))]
         self._orders[job_id] = order
+
+    def ended(self, job_id: str) -> None:
+        """No more results will come: the picture of what was there before is the gallery's now."""
+        if job_id in self._orders:
+            self._orders[job_id].before = None
 
     def get(self, job_id: str) -> Optional[Order]:
         return self._orders.get(job_id)

@@ -25,6 +25,7 @@ class Packed:
     """A region's mask as it is written into a recipe. Packed in a thread: a large one takes a while."""
 
     def __init__(self, region: Region) -> None:
+        self._box = region.box
         self._text = ""
         self._region: Optional[Region] = region
         self._thread = threading.Thread(target=self._pack, name="impasto-recipe", daemon=True)
@@ -40,6 +41,10 @@ class Packed:
         """The mask as text; waits until it is packed."""
         self._thread.join()
         return self._text
+
+    def region(self) -> Region:
+        """The region as it was."""
+        return Region(self._box, zlib.decompress(base64.b64decode(self.text)))
 
 
 def written_recipe(
