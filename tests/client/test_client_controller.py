@@ -71,6 +71,7 @@ def test_a_selection_becomes_a_layer_that_can_be_made_again(controller: Any) -> 
     assert document.selection is not None
     for y in range(8):
         assert bytes(picture.mask[(y + 10) * 60 + 10 :][:30]) == document.selection.mask[y * 30 :][:30]
+    assert controller._orders.get(job).target.region is None  # 16 MB of a large one: the packed mask is enough
     document.selection = None
     heard: list[str] = []
     controller.added = lambda made: heard.append(made.name)
