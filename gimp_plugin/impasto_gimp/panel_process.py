@@ -33,7 +33,8 @@ def run_panel(procedure: Any, run_mode: Any, image: Any, drawables: List[Any], c
     GimpUi.window_set_transient(panel)
     panel.wishes.prompt.view.grab_focus()
     Gtk.main()
-    return end(procedure, Gimp.PDBStatusType.SUCCESS)
+    # After a success GIMP notes the arguments in the image, with a message box where that has been closed meanwhile.
+    return end(procedure, Gimp.PDBStatusType.CANCEL)
 
 
 def _take_calls(plug_in: Any, panel: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Callable, List, Optional, Sequence
 from impasto_client.gallery import Key
 from impasto_client.prompt_edit import is_settings, shift_weight
 
+from .completion_list import CompletionList
 from .toolkit import Gdk, GdkPixbuf, GLib, Gtk, fitted, label, over, row
 
 __all__ = ["Picture", "Prompt", "Seed", "Strip"]
@@ -19,7 +20,7 @@ WEIGHTS = {Gdk.KEY_Up: 1, Gdk.KEY_KP_Up: 1, Gdk.KEY_Down: -1, Gdk.KEY_KP_Down: -
 
 class Prompt(Gtk.Overlay):
     """A text of several lines with a hint while it is empty. Ctrl+Return calls `submitted`, changes call `changed`;
-    Ctrl+Up and Ctrl+Down weigh the words that are selected or under the caret.
+    Ctrl+Up and Ctrl+Down weigh the words that are selected or under the caret. Names of the catalogue are completed.
     """
 
     def __init__(self, hint: str, lines: int, name: str) -> None:
@@ -47,6 +48,7 @@ class Prompt(Gtk.Overlay):
         self.add_overlay(self._hint)
         self.set_overlay_pass_through(self._hint, True)
         self.view.get_buffer().connect("changed", self._changed)
+        self.completions = CompletionList(self.view)
         self.view.connect("key-press-event", self._key)
         self.view.connect("paste-clipboard", self._paste)
 
@@ -65,7 +67,7 @@ class Prompt(Gtk.Overlay):
 
     def _key(self, _: Any, event: Any) -> bool:
         if not event.state & Gdk.ModifierType.CONTROL_MASK:
-            return False
+            return self.completions.key(event.keyval)
         if event.keyval in (Gdk.KEY_Return, Gdk.KEY_KP_Enter):
             self.submitted()
             return True

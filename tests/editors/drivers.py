@@ -112,6 +112,10 @@ class Editor(ABC):
         """Put the caret into a prompt and press Ctrl+Up or Ctrl+Down; the prompt then."""
 
     @abstractmethod
+    def complete(self, text: str) -> str:
+        """Type a text into the empty prompt, key by key, and take the first name that is offered; the prompt then."""
+
+    @abstractmethod
     def reset(self) -> None:
         """Put the settings back."""
 

@@ -194,8 +194,17 @@ def gen():
         )
         window = self.painter.gimp.xdotool("search", "--name", "^Impasto$").split("\n")[-1]
         keys = ["ctrl+Up" if steps > 0 else "ctrl+Down"] * abs(steps)
-        self.painter.gimp.xdotool("windowactivate", "--sync", window, "key", "--clearmodifiers", *keys)
+        self.painter.gimp.xdotool("windowactivate", "--sync", window)
+        if keys:
+            self.painter.gimp.xdotool("key", "--clearmodifiers", *keys)
         return str(self.panel.run("def gen():\n    yield 0.4\n    return panel().wishes.prompt.text"))
+
+    def complete(self, text: str) -> str:
+        self.weigh("", 0, 0)
+        self.painter.gimp.xdotool("type", "--delay", "80", text)
+        self.panel.run("def gen():\n    yield (lambda: panel().wishes.prompt.completions.offered, 10)")
+        self.painter.gimp.xdotool("key", "Return")
+        return str(self.panel.run("def gen():\n    yield 0.5\n    return panel().wishes.prompt.text"))
 
     def reset(self) -> None:
         self.panel.run(

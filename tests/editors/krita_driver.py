@@ -197,6 +197,25 @@ def gen():
         self.run(f"for _ in range({abs(steps)}): {press}")
         return str(self.run("result = widget('prompt').toPlainText()"))
 
+    def complete(self, text: str) -> str:
+        self.run(
+            f"text = {text!r}"
+            + """
+def gen():
+    window.activateWindow()
+    docker().set_mode("inpaint")
+    prompt("")
+    field = widget("prompt")
+    field.setFocus()
+    yield 0.3
+    QTest.keyClicks(field, text)
+    yield (lambda: field.completer.popup().isVisible(), 10)
+    QTest.keyClick(field.completer.popup(), Qt.Key.Key_Return)
+    yield 0.3
+"""
+        )
+        return str(self.run("result = widget('prompt').toPlainText()"))
+
     def reset(self) -> None:
         self.run(
             "docker().panel.form.reset()\ndocker().panel.seed.set_seed(-1)\n"

@@ -273,6 +273,10 @@ def saved(editor: Editor) -> None:
     assert (pixels[Y - y : Y - y + H, X - x : X - x + W] == (*stub.COLOR, 255)).all()
 
 
+def completion(editor: Editor) -> None:
+    assert editor.complete("a cat, <gra") == "a cat, <lora:grain:1>"
+
+
 def weights(editor: Editor) -> None:
     assert editor.weigh("a red barn", 4, 2) == "a (red:1.2) barn"
     assert editor.weigh("a (red barn:1.2)", 6, -2) == "a red barn"
@@ -295,6 +299,7 @@ SCENARIOS: dict[str, Scenario] = {
     "closed": Scenario("A result outlives its closed document", closed),
     "loras": Scenario("LoRAs, and any list that the server describes, with buttons to add and to remove", loras),
     "weights": Scenario("Ctrl+Up and Ctrl+Down weigh the words under the caret", weights),
+    "completion": Scenario("Names of LoRAs and embeddings are completed while the prompt is typed", completion),
     "queue": Scenario("Jobs wait in line; each of them, or all, can be cancelled", queue),
     "own": Scenario("A document finds its own results again, by words too", own_results),
     "several": Scenario("Several results are added at once, in a group and in one undo step", several),

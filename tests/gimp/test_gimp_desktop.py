@@ -236,6 +236,14 @@ def gen():
     until(lambda: names(desktop) == ["Impasto: orphan", "painting"], 10)
 
 
+def test_a_panel_that_outlives_its_image_ends_without_a_word(desktop: Painter, panel: Line) -> None:
+    desktop.run("close_all()")
+    close(panel)
+    until(lambda: not desktop.run("result = Gimp.get_pdb().procedure_exists('plug-in-impasto-panel-ask')"), 20)
+    time.sleep(1)  # GIMP shows its message boxes a moment later
+    assert desktop.gimp.xdotool("search", "--onlyvisible", "--name", "^GIMP Message$") == ""
+
+
 def test_the_shortcuts_hand_the_image_to_the_open_panel(desktop: Painter, panel: Line, key: Any) -> None:
     desktop.run("select(image, 40, 40, 60, 60)")
     panel.run("panel().wishes.prompt.text = 'by key'")
