@@ -45,6 +45,8 @@ class Prompt(Gtk.Overlay):
         self._hint.set_margin_start(8)
         self._hint.set_margin_top(7)
         self._hint.set_valign(Gtk.Align.START)
+        self._hint.show()
+        self._hint.set_no_show_all(True)  # it is there only while there is no text
         self.add_overlay(self._hint)
         self.set_overlay_pass_through(self._hint, True)
         self.view.get_buffer().connect("changed", self._changed)
