@@ -54,6 +54,7 @@ class QueueList(QWidget):
             for job in shown:
                 self._rows[job.job_id] = row = self._row(job)
                 self._lines.addWidget(row)
+                row.show()  # not only in a later turn
         for job in shown:
             text = f"{job_title(job)}: {describe(job)}"
             if self._labels[job.job_id].text() != text:

@@ -154,6 +154,8 @@ def gen():
     )
     gimp.xdotool("mousemove", "20", "900", "sleep", "0.7")  # no tip under the pointer
     gimp.screenshot(tmp_path / "dialog.png")
+    hint = "p = widget('prompt').get_parent().get_parent()\nresult = p._hint.get_visible() == (p.text == '')"
+    assert dialog.run(hint), "the prompt's hint lies over its text"
     dialog.run("top('impasto_dialog').response(Gtk.ResponseType.CANCEL)")
     dialog.close()
     assert place[2] - place[0] < 520 and place[3] - place[1] < 960

@@ -31,8 +31,9 @@ def gen():
         prompt(words)
         press("inpaint")
         yield 0.5
-    yield (lambda: len(controller().jobs.active) == 3, 20)
+    yield (lambda: len(docker().panel.queue._rows) == 3, 20)
     yield 0.5
+    assert all(row.isVisible() and row.height() > 5 for row in docker().panel.queue._rows.values())
     docker().grab().save(path)
 """,
     # At rest: a result, and what can be done with it.
@@ -121,7 +122,7 @@ def gen():
     sizes = painter.run(
         """
 def gen():
-    docker().panel.form.set_overrides({"steps": 60, "padding": 4})
+    docker().panel.form.set_overrides({"steps": 150, "padding": 4})
     press("inpaint")
     yield (lambda: (controller().running() is not None and controller().running().step >= 3
                     and controller().running().preview is not None), 60)
