@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps({**told, "index": entry.index, "seed": entry.seed, "recipe": entry.recipe}))
         else:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
-            what = f"{when}  {entry.job[:_SHORT]:<{_SHORT}}  {entry.mode:<8} seed {entry.seed:<10}"
+            which = entry.job[:_SHORT] + (f":{entry.index}" if entry.index else "")
+            what = f"{when}  {which:<{_SHORT + 3}}  {entry.mode:<8} seed {entry.seed:<10}"
             print(f"{what} {path or '(picture is gone)'}")
     return 0
 

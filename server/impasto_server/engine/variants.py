@@ -150,7 +150,12 @@ def _name(schema: Mapping[str, Param], said: str, path: str) -> str:
     known = [*schema, SEARCH_REPLACE]
     near = difflib.get_close_matches(plain, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-    raise _wrong(path, f"There is nothing to vary called {said[:60]!r}; {hint}")
+    raise RequestError(
+        "request.invalid_param",
+        f"There is nothing to vary called {said[:60]!r}; {hint}",
+        path=path,
+        data={"nearest": near},
+    )
 
 
 def _read(param: Param, text: str, path: str) -> Iterator[tuple[Any, str]]:
