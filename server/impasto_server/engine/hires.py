@@ -38,7 +38,8 @@ def paint_again(first: Work, passed: Passed | None) -> Passed:
     pictures: tuple[Pixels, ...] = ()
     if params.hires_upscaler in LATENT_UPSCALERS:
         with first.report.stage("upscale"):
-            latents = enlarge_latents(latents, params.hires_upscaler, _cells(first, planned.scaled))
+            # On the host: it is little, and no device does it otherwise.
+            latents = enlarge_latents(latents.cpu(), params.hires_upscaler, _cells(first, planned.scaled))
     else:
         pictures = _enlarged(first, latents, planned)
     work = first.following(planned)

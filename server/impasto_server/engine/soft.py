@@ -52,12 +52,12 @@ def mix(a: torch.Tensor, b: torch.Tensor, share: torch.Tensor, power: float) -> 
     grey; a high power takes the length of the longer one. Where the share is 0 or 1 it is that side, to the last bit.
     """
     straight = a * (1 - share) + b * share
-    lengths = [side.double().norm(dim=1, keepdim=True) for side in (a, b)]
+    lengths = [side.norm(dim=1, keepdim=True) for side in (a, b)]
     # By the greater one, so that high powers neither overflow nor vanish.
     greatest = torch.maximum(*lengths).clamp_min(1e-12)
     powered = [(length / greatest) ** power for length in lengths]
     wanted = greatest * (powered[0] * (1 - share) + powered[1] * share) ** (1 / power)
-    scaled = straight * (wanted / straight.double().norm(dim=1, keepdim=True).clamp_min(1e-5)).to(straight.dtype)
+    scaled = straight * (wanted / straight.norm(dim=1, keepdim=True).clamp_min(1e-5))
     inside = (share > 0) & (share < 1)
     return torch.where(inside, scaled, straight)
 
