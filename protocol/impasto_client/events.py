@@ -83,6 +83,7 @@ class PlanResult:
     """The box to read from the document, the size it is worked at, and what to expect.
 
     `reach` is how many pixels beyond the mask the result may change; `seconds` is None where nothing is known yet.
+    `final` is the size of the picture in the end, where a hires pass enlarges it; `outputs` how many results will come.
     """
 
     box: Box
@@ -91,6 +92,8 @@ class PlanResult:
     steps: int = 0
     seconds: Optional[float] = None
     warnings: Tuple[str, ...] = ()
+    final: Optional[Size] = None
+    outputs: int = 1
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,11 @@ class Runner:
         def ask(client: Client) -> None:
             if ticket not in self._ended:
                 plan = client.plan(mode, params, size, box)
-                result = PlanResult(plan.box, plan.working, plan.reach, plan.steps, plan.seconds, plan.warnings)
+                result = PlanResult(
+                    *(plan.box, plan.working, plan.reach, plan.steps, plan.seconds, plan.warnings),
+                    final=plan.final,
+                    outputs=plan.outputs or 1,
+                )
                 self._emit_for(ticket, Planned(ticket, result))
 
         self._link.ask(ask, lambda error: self._emit_for(ticket, Failed(ticket, error)))
