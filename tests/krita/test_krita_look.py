@@ -27,12 +27,12 @@ PARTS = (
     # Several jobs wait.
     """
 def gen():
-    for words in ("a red apple", "a blue bird"):
+    for words in ("a red apple", "a blue bird", "a green tree"):
         prompt(words)
         press("inpaint")
-        yield 0.5
-    yield (lambda: len(docker().panel.queue._rows) == 3, 20)
-    yield 0.5
+        yield 0.3
+    yield (lambda: len(docker().panel.queue._rows) >= 3, 20)
+    yield 0.3
     assert all(row.isVisible() and row.height() > 5 for row in docker().panel.queue._rows.values())
     docker().grab().save(path)
 """,
