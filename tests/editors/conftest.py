@@ -16,9 +16,9 @@ from tests.editors.gimp_driver import GimpEditor
 from tests.editors.krita_driver import KritaEditor
 from tests.gimp.conftest import make_warm_home, painting, serving
 from tests.krita import stub
-from tests.krita.conftest import PRELUDE, SETTLED
 from tests.krita.conftest import Painter as KritaPainter
 from tests.krita.kdrive import KritaSession, add_bridge
+from tests.krita.painter import PRELUDE, SETTLED
 
 
 @pytest.fixture(scope="session")
