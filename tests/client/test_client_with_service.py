@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -110,17 +109,16 @@ def test_results_of_another_editor_are_listed_and_fetched(editor: Editor, tmp_pa
     other.runner = Runner("other", other._on_event, home=tmp_path)
     other.runner.start()
     try:
-        other.runner.list_history(5)
+        other.runner.kept.list(5)
         entry = other.until(HistoryListed).entries[0]
         assert (entry.job, entry.info and entry.info["mode"]) == ("made", made.recipe["mode"])
-        other.runner.fetch(entry)
+        other.runner.kept.fetch(entry.job, entry.index)
         found = other.until(ResultFetched).result
         assert found is not None and found == made
         swapped = found.in_format("rgba8")
         assert swapped.pixels[0:4] == bytes(found.pixels[i] for i in (2, 1, 0, 3))
         assert swapped.in_format("bgra8") == found
-        gone = dataclasses.replace(entry, digest="0" * 32)
-        other.runner.fetch(gone)
+        other.runner.kept.fetch("never made", 0)
         failed = other.until(ResultFetched, lambda e: e.result is None)
         assert failed.error is not None and failed.error.code == "asset.missing"
     finally:

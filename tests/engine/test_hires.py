@@ -246,7 +246,8 @@ def test_the_first_pass_as_a_layer(engine, checkpoint):
         (3, "hires", 6),
     ]
     plain, _, _ = run(engine, replace(job, params=replace(job.params, hires=False, batch=1)))
-    np.testing.assert_array_equal(layers[0].pixels, plain.pixels)
+    # A batch sums in another order than a picture alone.
+    assert np.abs(plain.pixels.astype(int) - layers[0].pixels).max() <= 1
     assert layers[0].info["params"]["hires"] is False and "Hires" not in layers[0].info["parameters"]
     assert layers[0].name == "a red apple (5), first pass" and layers[2].name == "a red apple (5)"
     alone, _, _ = run(engine, replace(job, params=Txt2Img(**{**layers[3].info["params"], "hires_keep_first": False})))
