@@ -118,7 +118,7 @@ def test_results_of_another_editor_are_listed_and_fetched(editor: Editor, tmp_pa
         swapped = found.in_format("rgba8")
         assert swapped.pixels[0:4] == bytes(found.pixels[i] for i in (2, 1, 0, 3))
         assert swapped.in_format("bgra8") == found
-        other.runner.kept.fetch("never made", 0)
+        other.runner.kept.fetch("never-made", 0)
         failed = other.until(ResultFetched, lambda e: e.result is None)
         assert failed.error is not None and failed.error.code == "asset.missing"
     finally:
