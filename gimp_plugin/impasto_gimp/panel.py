@@ -139,7 +139,8 @@ class Panel(Gtk.Window):
         self.retry.connect("clicked", lambda *_: self.controller.try_again())
         self.image.connect("changed", lambda *_: self._look())
         self.results.used = lambda shown: self._use_settings(shown.mode, shown.params)
-        self.controller.taken = self._use_settings
+        self.controller.taken = self.controller.further.taken = self._use_settings
+        self.wishes.preset.told = self.controller.tell
         self.controller.diagnosed = to_clipboard
         self.wishes.pasted = self.controller.read_settings
         self.drag_dest_set(Gtk.DestDefaults.ALL, [], Gdk.DragAction.COPY)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from impasto_client.controller import Controller
+from impasto_client.further import FURTHER, offered
 from impasto_client.gallery import Shown
 
+from .names import ACTIONS
 from .toolkit import GLib, Gtk, label, over, row, with_menu
 from .widgets import Picture, Strip
 
@@ -62,14 +64,31 @@ class ResultBox(Gtk.Box):
         self.line = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=4)
         self.line.set_name("impasto_result")
         self.line.pack_start(row(self.title, self.star), False, True, 0)
-        self.line.pack_start(
-            _evenly(with_menu(self.add_layer, "places", places), with_menu(self.again, "seeds", seeds)), False, True, 0
-        )
+        add, again = with_menu(self.add_layer, "places", places), with_menu(self.again, "seeds", seeds)
+        self.line.pack_start(_evenly(add, again, self._further()), False, True, 0)
         self.line.pack_start(_evenly(self.compare, self.use, self.save), False, True, 0)
         self.line.show_all()
         self.line.set_no_show_all(True)
         self.line.hide()
         return self.line
+
+    def _further(self) -> Any:
+        """A button that is a menu: what can be made of the picture with what the panel has."""
+        menu = Gtk.Menu()
+        self._ways: Dict[str, Any] = {}
+        here = ["hires", *(action.mode for action in ACTIONS)]
+        for way, text in FURTHER:
+            if way in here:
+                self._ways[way] = entry = Gtk.MenuItem(label=text)
+                entry.connect("activate", lambda _, way=way: self._take_further(way))
+                menu.append(entry)
+        menu.show_all()
+        menu.connect("show", lambda *_: self._offer_ways())
+        self.further = Gtk.MenuButton(label="Further", popup=menu)
+        self.further.set_name("impasto_further")
+        self.further.set_tooltip_text("Go on from this picture: finer, with a part repainted, or larger.")
+        self.further.get_style_context().add_class("impasto-small")
+        return self.further
 
     def _header(self) -> Any:
         self.scope = Gtk.ComboBoxText()
@@ -105,6 +124,16 @@ class ResultBox(Gtk.Box):
 
     def _again(self, new_seed: bool = False) -> None:
         self.controller.make_again(self._image(), self.strip.current(), new_seed)
+
+    def _offer_ways(self) -> None:
+        ways = offered(self.controller.catalog, self.strip.current())
+        for way, entry in self._ways.items():
+            entry.set_sensitive(way in ways)
+
+    def _take_further(self, way: str) -> None:
+        shown = self.strip.current()
+        if shown is not None:
+            self.controller.further.ask(self._image(), shown, way)
 
     def _use(self) -> None:
         shown = self.strip.current()
@@ -172,6 +201,7 @@ class ResultBox(Gtk.Box):
         self.star.set_tooltip_text(kept if shown.starred else "Keep this picture for good.")
         self.compare.set_sensitive(shown.before is not None)
         self.use.set_sensitive(bool(shown.mode))
+        self.further.set_sensitive(bool(shown.mode))
         self.add_layer.set_label("Open again" if shown.stage == "upscale" else "Add layer")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from impasto_client import wishes as state
 from impasto_client.completion import names_of
@@ -11,6 +11,7 @@ from impasto_client.ways import family_of
 from impasto_protocol.schema import Mode
 
 from .form import Form, spin_scale
+from .form_preset import PresetRow
 from .toolkit import Gtk, column, label, row
 from .widgets import Prompt, Seed
 
@@ -51,6 +52,8 @@ class Wishes:
         self.seed_row.pack_start(label("Seed", wrap=False), False, False, 0)
         self.seed_row.reorder_child(self.seed_row.get_children()[-1], 0)
         self.form = Form(layers)
+        self.preset = PresetRow(self.form)
+        self._presets: Sequence[Mapping[str, Any]] = ()
         reset = Gtk.Button(label="Reset to defaults", halign=Gtk.Align.START)
         reset.set_name("impasto_reset")
         reset.connect("clicked", lambda *_: self.form.reset())
@@ -60,7 +63,7 @@ class Wishes:
         self.experts.set_name("impasto_experts")
         self.experts.set_tooltip_text("Also those that are rarely needed.")
         self.experts.connect("toggled", self._experts)
-        inside = column(self.form, self.experts, reset, spacing=10)
+        inside = column(self.preset, self.form, self.experts, reset, spacing=10)
         inside.set_margin_top(6)
         self.fold.add(inside)
         self.top = column(self.model, self.prompt, self.negative_fold, self.strength, self.scale)
@@ -94,7 +97,7 @@ class Wishes:
     def set_catalog(self, catalog: ServerCatalog) -> None:
         """Take the server's own description and its models."""
         self._modes.update({mode.name: mode for mode in catalog.modes})
-        self._models = list(catalog.models)
+        self._models, self._presets = list(catalog.models), catalog.presets
         self._filling = True
         rows = state.model_rows(self._models)
         store = self.model.get_model()
@@ -123,6 +126,7 @@ class Wishes:
         """The chosen checkpoint's own defaults and words."""
         chosen = self.model.get_active_id()
         self.form.set_hints(state.hints_of(self._models, chosen))
+        self.preset.offer(self._presets, self._models, chosen or "")
         tips = [line[2] for line in self.model.get_model() if line[0] == chosen]
         self.model.set_tooltip_text(tips[0] if tips else "The checkpoint that paints.")
 
@@ -178,12 +182,14 @@ class Wishes:
         if family in self._state.strengths:
             self.strength.write(self._state.strengths[family])
         self.form.set_overrides(self._state.more.get(family, {}))
+        self.preset.refresh()
 
     def _experts(self, button: Any) -> None:
         self.form.set_advanced(button.get_active())
         self._touched()
 
     def _touched(self, *_: Any) -> None:
+        self.preset.refresh()
         filled = bool(self.negative.text.strip())
         self.negative_fold.set_label("Negative prompt" + (" •" if filled else ""))
         self.changed()

@@ -19,6 +19,7 @@ class _Signals(QObject):
     added = pyqtSignal(object)
     listed = pyqtSignal()
     taken = pyqtSignal(str, object)
+    furthered = pyqtSignal(str, object)
     arrived = pyqtSignal(object)
 
 
@@ -33,5 +34,6 @@ class Controller(Base):
         self.changed = self.signals.changed.emit
         self.added = self.signals.added.emit
         self.taken = self.signals.taken.emit
+        self.further.taken = self.signals.furthered.emit
         self.diagnosed = lambda text: QApplication.clipboard().setText(text)
         self.gallery.changed = self.signals.listed.emit

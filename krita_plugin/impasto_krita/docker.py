@@ -91,8 +91,10 @@ class ImpastoDocker(DockWidget):
         panel.diagnose.triggered.connect(lambda *_: controller.diagnose())
         panel.copy_log.triggered.connect(lambda *_: QApplication.clipboard().setText(str(_log())))
         panel.way.activated.connect(lambda *_: self.set_way(panel.way.currentData()))
+        panel.preset.told = controller.tell
         self.results.used.connect(lambda shown: self.use_settings(shown.mode, shown.params))
         controller.signals.taken.connect(self._taken)
+        controller.signals.furthered.connect(self._go_further)
         panel.from_file.triggered.connect(self._take_from_file)
         panel.other_server.triggered.connect(lambda *_: self.choose_server())
         panel.dropped.connect(controller.read_settings)
@@ -201,6 +203,13 @@ class ImpastoDocker(DockWidget):
     def _taken(self, mode: str, params: Mapping[str, Any]) -> None:
         if self.isVisible():
             self.use_settings(mode, params)
+
+    def _go_further(self, mode: str, params: Mapping[str, Any]) -> None:
+        """Take over what goes on from a result; the button shall do that, whatever is selected."""
+        if self.isVisible():
+            self.use_settings(mode, params)
+            if self._meant() != mode:
+                self.set_way(mode)
 
     def _take_from_file(self, *_: Any) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Take settings from a picture", str(Path.home()), PICTURES)
@@ -355,6 +364,7 @@ class ImpastoDocker(DockWidget):
         self.panel.model.setToolTip(
             self.panel.model.currentData(Qt.ItemDataRole.ToolTipRole) or "The checkpoint that paints."
         )
+        self.panel.preset.offer(catalog, chosen or "")
         if save:
             self.wishes.model = chosen or ""
             self._touched()

@@ -106,6 +106,10 @@ class ParamForm(QWidget):
         self.model.set_overrides(values)
         self._show()
 
+    def show_values(self) -> None:
+        """Show what the model holds, after something else than these editors changed it."""
+        self._show()
+
     def reset(self) -> None:
         """Back to the defaults."""
         self.model.reset()

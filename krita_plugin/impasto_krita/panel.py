@@ -9,6 +9,7 @@ from impasto_client.ways import CHOICES, WAYS, Action, family_of
 from impasto_client.wishes import strength_tip
 
 from .form import ParamForm
+from .form_preset import PresetRow
 from .prompt_field import PromptEdit
 from .qt import (
     QCheckBox,
@@ -137,6 +138,7 @@ class Panel(QWidget):
         row.addWidget(QLabel("Seed"))
         row.addWidget(self.seed, 1)
         self.form = ParamForm(self._layers)
+        self.preset = PresetRow(self.form)
         self.experts = QCheckBox("Show all settings")
         self.experts.setObjectName("impasto_experts")
         self.experts.setToolTip("Also those that are rarely needed.")
@@ -146,6 +148,7 @@ class Panel(QWidget):
         self.reset.clicked.connect(self.form.reset)
         self.advanced = Fold("More settings")
         self.advanced.setObjectName("impasto_advanced")
+        self.advanced.inside.addWidget(self.preset)
         self.advanced.inside.addWidget(self.form)
         self.advanced.inside.addWidget(self.experts)
         self.advanced.inside.addWidget(self.reset)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from impasto_client.controller import Controller
+from impasto_client.further import FURTHER, offered
 from impasto_client.gallery import Shown
 
 from .icons import icon
@@ -94,6 +95,7 @@ class ResultBox(QWidget):
             action.triggered.connect(lambda *_, place=place: self._add_to(place))
         new_seed = self.again.menu().addAction("Make again with a new seed")
         new_seed.triggered.connect(lambda *_: self._again(new_seed=True))
+        self.further = self._further()
         self.use = QPushButton("Use settings")
         self.use.setObjectName("impasto_use")
         self.use.setToolTip("Take over the prompt, the seed and all settings of this picture.")
@@ -106,7 +108,11 @@ class ResultBox(QWidget):
         rows = QVBoxLayout(self.line)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(4)
-        for widgets in ((self.title, self.star), (self.add, self.again), (self.compare, self.use, self.save)):
+        for widgets in (
+            (self.title, self.star),
+            (self.add, self.again, self.further),
+            (self.compare, self.use, self.save),
+        ):
             row = QHBoxLayout()
             row.setSpacing(4)
             for widget in widgets:
@@ -124,6 +130,23 @@ class ResultBox(QWidget):
         button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         button.setMenu(QMenu(button))
         button.clicked.connect(lambda *_: deed())
+        return button
+
+    def _further(self) -> Any:
+        """A button that is a menu: what can be made of the picture."""
+        button = QToolButton()
+        button.setObjectName("impasto_further")
+        button.setText("Further")
+        button.setToolTip("Go on from this picture: finer, refined, with a part repainted, or larger.")
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        menu = QMenu(button)
+        button.setMenu(menu)
+        self._ways: Dict[str, Any] = {}
+        for way, text in FURTHER:
+            self._ways[way] = menu.addAction(text)
+            self._ways[way].triggered.connect(lambda *_, way=way: self._take_further(way))
+        menu.aboutToShow.connect(self._offer_ways)
         return button
 
     def _header(self) -> Any:
@@ -171,6 +194,16 @@ class ResultBox(QWidget):
 
     def _again(self, new_seed: bool = False) -> None:
         self.controller.make_again(self._document(), self.strip.current(), new_seed)
+
+    def _offer_ways(self) -> None:
+        ways = offered(self.controller.catalog, self.strip.current())
+        for way, action in self._ways.items():
+            action.setEnabled(way in ways)
+
+    def _take_further(self, way: str) -> None:
+        shown = self.strip.current()
+        if shown is not None:
+            self.controller.further.ask(self._document(), shown, way)
 
     def _use(self) -> None:
         shown = self.strip.current()
@@ -229,6 +262,7 @@ class ResultBox(QWidget):
         )
         self.compare.setEnabled(shown.before is not None)
         self.use.setEnabled(bool(shown.mode))
+        self.further.setEnabled(bool(shown.mode))
         self.add.setText("Open again" if shown.stage == "upscale" else "Add layer")
 
     def style_by(self, palette: Any, quiet: Any) -> None:

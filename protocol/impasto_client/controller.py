@@ -34,6 +34,7 @@ from .events import (
     ServerCatalog,
     ServerChosen,
 )
+from .further import Further
 from .gallery import Query, Shown
 from .jobs import JobList, JobState
 from .notice import Notice
@@ -88,6 +89,7 @@ class Controller:
         self.results = Results(host, self._runner.kept, self._orders, self._say)
         self.gallery = self.results.gallery
         self.estimate = Estimate(self._runner)
+        self.further = Further(host, self._runner, self._orders, self._say, self._try)
 
     # ---- the server
 
@@ -245,7 +247,7 @@ class Controller:
 
     def handle(self, event: Event) -> None:
         """Deal with an event; on the main thread."""
-        if self.estimate.take(event):
+        if self.estimate.take(event) or self.further.take(event, self.catalog):
             pass
         elif isinstance(event, ConnectionChanged):
             self.connection = event
@@ -350,6 +352,10 @@ class Controller:
         self.jobs.apply(JobChanged(job_id, state, error=error))
         if error is not None:
             self._say(Notice(error.message, is_error=True))
+
+    def tell(self, text: str) -> None:
+        """Show the painter a sentence."""
+        self._say(Notice(text))
 
     def _say(self, notice: Optional[Notice]) -> None:
         self.notice = notice

@@ -191,6 +191,11 @@ class FormModel:
         self._chosen = {}
         self.changed()
 
+    def take(self, values: Mapping[str, Any]) -> None:
+        """The painter set several values at once; all others go back to their defaults."""
+        self._chosen = {name: value for name, value in values.items() if value != self._defaults.get(name)}
+        self.changed()
+
     def value(self, name: str) -> Any:
         """What is to be shown."""
         return self._chosen.get(name, self._defaults.get(name))

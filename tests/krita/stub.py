@@ -117,7 +117,7 @@ def main(worker: str) -> None:
             )
         if path.stem == "sharp":
             return Facts("upscaler", "esrgan", title="Sharp 4x")
-        if path.stem in ("ink", "grain"):
+        if path.stem in ("ink", "grain", "lcm"):
             return Facts("lora", "sd1", title=path.stem.capitalize())
         if path.stem == "lineart":
             return Facts("controlnet", "sd1", title="Line art")
