@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional
 from impasto_client.ways import CHOICES, WAYS, Action, family_of
 from impasto_client.wishes import strength_tip
 
+from .colors import ink_on_highlight
 from .form import ParamForm
 from .form_preset import PresetRow
 from .prompt_field import PromptEdit
@@ -248,7 +249,7 @@ class Panel(QWidget):
         for label in (self.hint, self.state, self.queue.rest):
             tint(label, quiet_color(palette))
         high = palette.color(QPalette.ColorRole.Highlight)
-        ink = palette.color(QPalette.ColorRole.HighlightedText).name()
+        ink = ink_on_highlight(palette).name()
         off = palette.color(QPalette.ColorRole.Button).name()
         edge = palette.color(QPalette.ColorRole.Mid).name()
         self.button.setStyleSheet(
@@ -270,6 +271,9 @@ class Panel(QWidget):
             )
         for plain in (self.places, self.help):  # their text and arrow say enough
             plain.setStyleSheet("QToolButton::menu-indicator { image: none; width: 0; }")
+        filled = self.progress.palette()
+        filled.setColor(QPalette.ColorRole.HighlightedText, ink_on_highlight(palette))
+        self.progress.setPalette(filled)
         self.cancel.setStyleSheet("QPushButton { padding: 7px 10px; }")
         for fold in (self.negative_fold, self.advanced):
             fold.style_by(palette)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from .colors import ink_on_highlight
 from .qt import QLineEdit, QPainter, QPalette, QRectF, QSize, QSizePolicy, Qt, QWidget, pyqtSignal
 
 __all__ = ["FillSlider"]
@@ -70,11 +71,14 @@ class FillSlider(QWidget):
         painter.drawRect(filled)
         text = f"{self.title}: {self.shown()}" + (f" {self.unit}" if self.unit else "")
         # The text stands on two grounds and takes its colour from each.
-        for clip, ink in ((filled, QPalette.ColorRole.HighlightedText), (None, QPalette.ColorRole.Text)):
+        on_fill = palette.color(group, QPalette.ColorRole.HighlightedText)
+        if self.isEnabled():
+            on_fill = ink_on_highlight(palette)
+        for clip, ink in ((filled, on_fill), (None, palette.color(group, QPalette.ColorRole.Text))):
             painter.save()
             rest = frame.adjusted(filled.width() + 1, 0, 0, 0)
             painter.setClipRect(clip if clip is not None else rest)
-            painter.setPen(palette.color(group, ink))
+            painter.setPen(ink)
             painter.drawText(frame, Qt.AlignmentFlag.AlignCenter, text)
             painter.restore()
         if self.hasFocus():

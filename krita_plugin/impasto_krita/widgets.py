@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from .colors import READABLE, contrast
 from .icons import icon
 from .qt import (
     QColor,
@@ -31,16 +32,21 @@ MAX_SEED = 2**32 - 1
 
 
 def quiet_color(palette: Any) -> Any:
-    """The colour of secondary texts: between the text and the ground, in light and dark themes."""
+    """The colour of secondary texts: between the text and the ground, as near to the ground as can be read."""
     text, ground = palette.color(QPalette.ColorRole.WindowText), palette.color(QPalette.ColorRole.Window)
-    mixed = palette.color(QPalette.ColorRole.WindowText)
-    mixed.setRgb(*[round(0.65 * a + 0.35 * b) for a, b in zip(text.getRgb()[:3], ground.getRgb()[:3])])
-    return mixed
+    for share in (0.65, 0.75, 0.85):
+        mixed = QColor(*[round(share * a + (1 - share) * b) for a, b in zip(text.getRgb()[:3], ground.getRgb()[:3])])
+        if contrast(mixed, ground) >= READABLE:
+            return mixed
+    return text
 
 
 def warning_color(palette: Any) -> Any:
     """An amber that can be read on the ground of the theme."""
-    return QColor("#e0a030" if palette.color(QPalette.ColorRole.Window).lightness() < 128 else "#8a5200")
+    ground = palette.color(QPalette.ColorRole.Window)
+    ambers = ("#e0a030", "#f2bc58", "#ffd890") if ground.lightness() < 128 else ("#8a5200", "#6e4000", "#4a2a00")
+    readable = (QColor(amber) for amber in ambers if contrast(QColor(amber), ground) >= READABLE)
+    return next(readable, QColor(ambers[-1]))
 
 
 def tint(label: Any, color: Any) -> None:

@@ -65,7 +65,12 @@ def make_home(home: Path) -> None:
 
 @contextlib.contextmanager
 def painting(
-    home: Path, impasto: Path, launch: list[str], model_files: Sequence[Path] = (), env: Mapping[str, str] | None = None
+    home: Path,
+    impasto: Path,
+    launch: list[str],
+    model_files: Sequence[Path] = (),
+    env: Mapping[str, str] | None = None,
+    screen: str = "1600x1000x24",
 ) -> Iterator[Painter]:
     """A Krita in `home`, and its server in the new folder `impasto`, which `launch` starts; both end with the block."""
     impasto.mkdir(mode=0o700)
@@ -74,7 +79,7 @@ def painting(
         shutil.copy(file, impasto / "models")
     launch_file(impasto).write_text(json.dumps({"argv": launch}))
     try:
-        with KritaSession(home, {"IMPASTO_HOME": str(impasto), **(env or {})}) as session:
+        with KritaSession(home, {"IMPASTO_HOME": str(impasto), **(env or {})}, screen) as session:
             session.connect()
             session.run(PRELUDE)
             yield Painter(session, impasto)
