@@ -75,8 +75,9 @@ class Round:
     overhead_processor: float
 
 
-def job(checkpoint: Path, previews: bool) -> Job:
-    random = np.random.default_rng(0)
+def job(checkpoint: Path, previews: bool, picture: int = 0) -> Job:
+    """Another picture for each run: what the VAE made of one that is known is kept."""
+    random = np.random.default_rng(picture)
     image = random.integers(0, 256, (SIDE, SIDE, 4), np.uint8)
     image[..., 3] = 255
     mask = np.zeros((SIDE, SIDE), np.uint8)
@@ -147,8 +148,7 @@ def main() -> int:
         if args.stand_ins:
             stand_in(components_of(engine, job(checkpoint, previews=False)))
         for name, previews in (("no previews", False), ("a preview each step", True)):
-            one = job(checkpoint, previews)
-            rounds = [measure(engine, one) for _ in range(args.rounds)]
+            rounds = [measure(engine, job(checkpoint, previews, 1 + i + 1000 * previews)) for i in range(args.rounds)]
             figures[name] = {
                 "job ms": round(statistics.median(r.job for r in rounds), 1),
                 "overhead ms": round(statistics.median(r.overhead for r in rounds), 1),

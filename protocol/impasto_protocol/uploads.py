@@ -11,7 +11,7 @@ from .images import Buffer
 from .messages import Put, PutNew
 from .version import Limits
 
-__all__ = ["UploadStep", "Uploads", "chunks", "new_chunks"]
+__all__ = ["Upload", "UploadStep", "Uploads", "chunks", "new_chunks"]
 
 _MAX_UNFINISHED = 64
 
@@ -44,12 +44,18 @@ class UploadStep(NamedTuple):
 AnyPut = Union[Put, PutNew]
 
 
-class _Upload:
+class Upload:
+    """One buffer on its way. `hash` belongs to who called `Uploads.take`; `whole` once all bytes have arrived."""
+
     def __init__(self, size: int) -> None:
         self.size = size
         self.received = 0
         self.buffer = bytearray()
         self.hash = hashlib.blake2b(digest_size=16)
+
+    @property
+    def whole(self) -> bool:
+        return self.received == self.size
 
 
 class Uploads:
@@ -62,7 +68,7 @@ class Uploads:
     def __init__(self, limits: Limits, in_flight: Optional[int] = None) -> None:
         self._limits = limits
         self._in_flight = limits.upload_bytes if in_flight is None else in_flight
-        self._unfinished: OrderedDict[Union[str, int], _Upload] = OrderedDict()
+        self._unfinished: OrderedDict[Union[str, int], Upload] = OrderedDict()
         """By the digest, or by the number of a buffer that has none yet."""
         self._held = 0
 
@@ -72,31 +78,59 @@ class Uploads:
         return self._held
 
     def add(self, put: AnyPut) -> UploadStep:
-        """Take one chunk.
+        """Take one chunk and hash it.
 
         Raises AssetError `asset.too_large` or `asset.digest_mismatch`, or ProtocolError `protocol.bad_message` for a
         chunk that does not continue what was received; `data` holds the digest, if the client gave one, and the upload
         starts anew at offset 0.
         """
+        upload = self.take(put)
+        upload.hash.update(put.data)
+        if upload.whole:
+            return self.finish(put, upload)
+        return UploadStep(_named(put), upload.received, None)
+
+    def take(self, put: AnyPut) -> Upload:
+        """The same without the hash, for who does that elsewhere: update `hash` with the data of each chunk in order,
+        and `finish` where the upload is whole. Raises as `add` does, but for the digest."""
         try:
-            return self._add(put)
+            return self._take(put)
         except ImpastoError as error:
-            self._forget(_key(put))
-            if isinstance(put, Put):
-                error.data["digest"] = put.digest
+            self._refused(put, error)
             raise
+
+    def finish(self, put: AnyPut, upload: Upload) -> UploadStep:
+        """The whole buffer after its last chunk `put`. Raises AssetError `asset.digest_mismatch`."""
+        if self._unfinished.get(_key(put)) is upload:  # else it was begun anew meanwhile
+            self._forget(_key(put))
+        digest = upload.hash.hexdigest()
+        if _named(put) not in ("", digest):
+            error = AssetError(
+                "asset.digest_mismatch",
+                "The bytes that arrived do not have the digest they were sent under; send the picture again.",
+                retryable=True,
+                path="digest",
+            )
+            error.data["digest"] = _named(put)
+            raise error
+        return UploadStep(digest, upload.received, memoryview(upload.buffer).toreadonly())
+
+    def _refused(self, put: AnyPut, error: ImpastoError) -> None:
+        self._forget(_key(put))
+        if isinstance(put, Put):
+            error.data["digest"] = put.digest
 
     def _forget(self, key: Union[str, int]) -> None:
         upload = self._unfinished.pop(key, None)
         if upload is not None:
             self._held -= upload.received
 
-    def _add(self, put: AnyPut) -> UploadStep:
+    def _take(self, put: AnyPut) -> Upload:
         self._check(put)
         key = _key(put)
         if put.offset == 0:
             self._forget(key)
-            self._unfinished[key] = _Upload(put.size)
+            self._unfinished[key] = Upload(put.size)
         upload = self._unfinished.get(key)
         received = upload.received if upload is not None else 0
         if upload is None or put.offset != received:
@@ -114,22 +148,9 @@ class Uploads:
         self._make_room(key, len(put.data))
         # One buffer that grows: joining pieces at the end would hold the picture twice.
         upload.buffer += put.data
-        upload.hash.update(put.data)
         upload.received += len(put.data)
         self._held += len(put.data)
-        named = put.digest if isinstance(put, Put) else ""
-        if upload.received < upload.size:
-            return UploadStep(named, upload.received, None)
-        digest = upload.hash.hexdigest()
-        if named and digest != named:
-            raise AssetError(
-                "asset.digest_mismatch",
-                "The bytes that arrived do not have the digest they were sent under; send the picture again.",
-                retryable=True,
-                path="digest",
-            )
-        self._forget(key)
-        return UploadStep(digest, upload.received, memoryview(upload.buffer).toreadonly())
+        return upload
 
     def _check(self, put: AnyPut) -> None:
         limit = min(self._limits.upload_bytes, self._in_flight)
@@ -157,6 +178,10 @@ class Uploads:
         self._unfinished.move_to_end(key)
         while self._held + more > self._in_flight or len(self._unfinished) > _MAX_UNFINISHED:
             self._forget(next(iter(self._unfinished)))
+
+
+def _named(put: AnyPut) -> str:
+    return put.digest if isinstance(put, Put) else ""
 
 
 def _key(put: AnyPut) -> Union[str, int]:

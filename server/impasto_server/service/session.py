@@ -52,13 +52,13 @@ from impasto_protocol.messages import (
     Welcome,
 )
 from impasto_protocol.pairing import Pair, Paired, PairOpen, PairOpened, PairRevoke
-from impasto_protocol.uploads import Uploads
 from impasto_protocol.version import Limits
 from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
 from ..engine.prompt_words import WordSources
 from .answers import catalog_for, further_answer, models_for, plan_answer
+from .arrivals import Arrivals
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
 from .diagnosis import Diagnosis
@@ -80,7 +80,6 @@ log = logging.getLogger("impasto.session")
 
 OUTBOX_ROOM = 8 << 20
 HELLO_TIMEOUT = 10.0
-_BIG = 256 << 10
 
 CLOSE_POLICY = 1008
 CLOSE_TRY_LATER = 1013
@@ -130,7 +129,7 @@ class Session:
         self.caller: Caller | None = None
         """None before the hello."""
         self.connection = ServerConnection(services.limits, self._welcome, self._check_token, self._pair)
-        self.uploads = Uploads(services.limits)
+        self.arrivals = Arrivals(services.limits)
         self.outbox = Outbox(OUTBOX_ROOM)
         self.files = services.spool.line(services.limits.upload_bytes)
         self._aside: set[asyncio.Task[None]] = set()
@@ -162,6 +161,7 @@ class Session:
             finally:
                 # Now no submit can be looking at a file any more.
                 self.files.close()
+                self.arrivals.close()
                 self.services.blobs.drop_files_of(self.files)
         for end in ends:
             # That the connection is closed is how most of them end.
@@ -326,11 +326,7 @@ class Session:
                 raise ProtocolError("protocol.bad_message", f"The message {message.TYPE!r} is not for a server.")
 
     async def _put(self, message: Put | PutNew) -> PutOk | PutNewOk:
-        if len(message.data) >= _BIG:
-            # Hashed while the next chunk arrives, and nobody else waits for it.
-            step = await asyncio.to_thread(self.uploads.add, message)
-        else:
-            step = self.uploads.add(message)
+        step = await self.arrivals.take(message)
         if step.data is not None:
             self.services.blobs.add(step.data, step.digest)
         if isinstance(message, PutNew):
