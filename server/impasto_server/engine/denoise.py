@@ -169,8 +169,14 @@ class Denoiser:
     def _step(self, sigma: torch.Tensor) -> Step:
         steps = len(self.sigmas) - 1
         # The level itself or one between it and the next belongs to its step.
-        index = int((self.sigmas[:-1] >= float(sigma)).sum()) - 1
+        level = float(sigma)
+        index = sum(known >= level for known in self._levels) - 1
         return Step(min(max(index, 0), steps - 1), steps, sigma, self.timestep_of(sigma))
+
+    @cached_property
+    def _levels(self) -> list[float]:
+        levels: list[float] = self.sigmas[:-1].tolist()
+        return levels
 
     def _predict(
         self,

@@ -90,14 +90,15 @@ def blend_denoise(
     prediction instead of the sampler's state keeps every sampler usable; with a binary mask it equals blending after
     each step. With `at_once` soft pixels take part from the first step on, for samplers that go astray where one joins.
     """
-    steps = len(sigmas) - 1
+    steps, levels = len(sigmas) - 1, sigmas[:-1].tolist()
     mask = (mask > 0).to(mask.dtype) if at_once else mask
     now: torch.Tensor | None = None
     at = -1
 
     def blended(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         nonlocal now, at
-        index = max(int((sigmas[:-1] >= float(sigma)).sum()) - 1, 0)
+        level = float(sigma)
+        index = max(sum(known >= level for known in levels) - 1, 0)
         if now is None or index != at:
             now, at = mask_at(mask, index, steps) > 0, index
         x = torch.where(now, x, latent + sigma * noise)

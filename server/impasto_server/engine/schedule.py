@@ -8,6 +8,7 @@ training table, 0 (least noise) to 999; fractions are allowed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseTable",
     "beta_quantile",
     "exact_sigmas",
+    "known_timesteps",
     "resolve_schedule",
     "run_levels",
     "scaled_linear",
@@ -78,6 +80,17 @@ class NoiseTable:
         low = timestep.floor().long().clamp(0, len(table) - 2)
         weight = timestep - low
         return (table[low] * (1 - weight) + table[low + 1] * weight).exp()
+
+
+def known_timesteps(table: NoiseTable, levels: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`table.timestep`, worked out at once for all `levels` of a run."""
+    known = dict(zip(levels[:-1].tolist(), table.timestep(levels[:-1]), strict=True))
+
+    def timestep(sigma: torch.Tensor) -> torch.Tensor:
+        found = known.get(float(sigma))
+        return table.timestep(sigma) if found is None else found
+
+    return timestep
 
 
 def scaled_linear(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> NoiseTable:

@@ -38,7 +38,7 @@ from .reference import Reference
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
-from .schedule import exact_sigmas, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
+from .schedule import exact_sigmas, known_timesteps, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
 from .seeds import picture_seeds
 from .text import TextCache, guidance
 
@@ -213,7 +213,7 @@ class Work:
             ngms_all=params.ngms_all,
             keep_unguided=SAMPLER_INFO[params.sampler].unguided,
             sigmas=levels,
-            timestep_of=table.timestep,
+            timestep_of=known_timesteps(table, levels),
             adapters=adapters,
             sequential=self.sequential,
             fractions=(call / guided.calls for call in itertools.count()) if guided.calls else None,
