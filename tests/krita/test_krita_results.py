@@ -11,39 +11,11 @@ from PIL import Image
 
 from tests.krita import stub
 from tests.krita.conftest import Painter
+from tests.krita.test_krita_panel import HELPERS
 
 pytestmark = pytest.mark.krita
 
 WIDTH, HEIGHT = 256, 192
-
-HELPERS = """
-def start(words=None):
-    if words is not None:
-        prompt(words)
-    yield (lambda: widget("inpaint").isEnabled(), 10)
-    count = len(controller().jobs.active)
-    press("inpaint")
-    yield (lambda: len(controller().jobs.active) > count, 5)
-
-def paint(words):
-    yield from start(words)
-    yield (idle, 30)
-    yield 0.3
-
-def undo():
-    app.action("edit_undo").trigger()
-    yield 0.3
-
-def listed():
-    return [shown.name for shown in strip().items]
-
-def menu(name, text):
-    # Choose an entry of the menu behind a button's arrow.
-    next(a for a in widget(name).menu().actions() if a.text() == text).trigger()
-
-def own(doc):
-    return [n for n in layers(doc) if n not in ("Background", "Selection Mask")]
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
