@@ -70,8 +70,7 @@ def gen():
     panel().modes[mode].set_active(True)
     panel().wishes.prompt.text = text
     yield (lambda: widget("go").get_sensitive(), 10)
-    widget("go").clicked()
-    yield (lambda: controller().running() is not None, 5)
+    yield from begin(lambda: widget("go").clicked())
 """
         )
 

@@ -73,8 +73,7 @@ def gen():
     docker().set_mode(mode)
     prompt(text)
     yield (lambda: widget("inpaint").isEnabled(), 10)
-    press("inpaint")
-    yield (lambda: controller().running() is not None, 5)
+    yield from begin(lambda: press("inpaint"))
 """
         )
 

@@ -40,6 +40,18 @@ def idle():
     return connected() and controller().running() is None
 
 
+def begin(act):
+    """Do what begins a job, and wait until the panel knows of it: a quick one is over before it is seen running."""
+
+    def known():
+        return {job.job_id for job in (*controller().jobs.active, *controller().jobs.ended)}
+
+    before = known()
+    act()
+    yield (lambda: known() - before or (controller().notice and controller().notice.is_error), 10)
+    assert known() - before, controller().notice
+
+
 def new_document(width=256, height=192, depth="U8", model="RGBA", profile=""):
     """A document in front, the only one; 8-bit ones show a gradient that tells every pixel apart.
 

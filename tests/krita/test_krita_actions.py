@@ -27,8 +27,7 @@ def choose(mode):
 
 def start():
     yield (lambda: widget("inpaint").isEnabled(), 5)
-    press("inpaint")
-    yield (lambda: controller().running() is not None, 5)
+    yield from begin(lambda: press("inpaint"))
 
 def sketched(doc, x=40, y=30, w=50, h=40, **space):
     # A new paint layer with one block of colour, below another layer; it is active.

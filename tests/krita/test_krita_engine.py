@@ -43,8 +43,7 @@ def gen():
     docker().panel.form.set_overrides({"steps": 4})
     yield (lambda: widget("inpaint").isEnabled(), 5)
     before = [projection(doc).hex(), layers(doc)]
-    press("inpaint")
-    yield (lambda: controller().running() is not None, 5)
+    yield from begin(lambda: press("inpaint"))
     yield (idle, 120)
     yield 0.3
     assert controller().notice is None or not controller().notice.is_error, controller().notice.text
@@ -107,8 +106,7 @@ def gen():
     after = state(doc)
     prompt("calm")
     docker().panel.form.set_overrides({"steps": 2})
-    press("inpaint")
-    yield (lambda: controller().running() is not None, 5)
+    yield from begin(lambda: press("inpaint"))
     yield (idle, 120)
     return [before, after, message, layers(doc)]
 """,

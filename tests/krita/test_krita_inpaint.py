@@ -18,8 +18,7 @@ PAINT = """
 def paint(timeout=30):
     # Press the docker's button and wait for the end of the job; gives the state of that job.
     yield (lambda: widget("inpaint").isEnabled(), 5)
-    press("inpaint")
-    yield (lambda: controller().running() is not None, 5)
+    yield from begin(lambda: press("inpaint"))
     yield (idle, timeout)
     yield 0.1           # the active layer is put back
 """

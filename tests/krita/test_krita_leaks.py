@@ -33,8 +33,7 @@ def gen():
     for number in range(1, many + 1):
         prompt(f"picture {number}")
         yield (lambda: widget("inpaint").isEnabled(), 10)
-        press("inpaint")
-        yield (lambda: controller().running() is not None, 10)
+        yield from begin(lambda: press("inpaint"))
         yield (idle, 30)
         app.action("edit_undo").trigger()
         yield 0.05

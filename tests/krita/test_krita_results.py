@@ -177,8 +177,7 @@ def gen():
     made = doc.nodeByName("Impasto: fog")
     doc.setActiveNode(made)
     yield 0.3
-    press("make_again")
-    yield (lambda: controller().running() is not None, 10)
+    yield from begin(lambda: press("make_again"))
     yield (idle, 30)
     yield 0.5
     names = own(doc)
