@@ -162,13 +162,21 @@ def _write(path: Path, text: str) -> None:
         ) from e
 
 
+class _OneLine(logging.Formatter):
+    """A message is one line of what can be printed: a client's name, or a file's, must not write lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.message)
+        return super().formatMessage(record)
+
+
 @contextmanager
 def to_log_file(home: Path, level: int = logging.INFO) -> Iterator[None]:
     """Send what `impasto` logs to the folder's log (two files of at most 2 MB)."""
     handler = logging.handlers.RotatingFileHandler(
         log_file(home), maxBytes=2_000_000, backupCount=1, encoding="utf-8", delay=True
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger: Any = logging.getLogger("impasto")
     previous = logger.level
     logger.addHandler(handler)
