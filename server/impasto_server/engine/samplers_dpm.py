@@ -75,7 +75,8 @@ def sample_dpm2_ancestral(
 def _by_middle(
     denoise: Denoise, x: torch.Tensor, denoised: torch.Tensor, now: torch.Tensor, after: torch.Tensor
 ) -> torch.Tensor:
-    middle = now.log().lerp(after.log(), 0.5).exp()
+    # From the lower level to the higher: the other way round, some processors round the last bit unlike diffusers.
+    middle = after.log().lerp(now.log(), 0.5).exp()
     half_way = x + (x - denoised) / now * (middle - now)
     return x + (half_way - denoise(half_way, middle)) / middle * (after - now)
 
