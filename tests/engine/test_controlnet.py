@@ -11,7 +11,7 @@ from impasto_protocol.errors import ModelError
 from impasto_protocol.geometry import Size
 from impasto_server.engine.adapters import NetworkCall, RowLabel, Step
 from impasto_server.engine.controlnet import ControlAdapter, ControlModel, injection_weights, load_controlnet
-from impasto_server.engine.hints import hint_tensor
+from impasto_server.engine.hints import Hints
 from impasto_server.engine.identify import identify_file
 from impasto_server.engine.jobs import ControlUnit
 from impasto_server.engine.kit.runtime import Kit
@@ -131,7 +131,7 @@ def residuals(model, hint, mode="balanced", fraction=0.0, weight=1.0, **more):
 
 def test_modes_scale_each_injection_and_choose_the_side(components, control):
     model = load_controlnet(control, components)
-    hint = hint_tensor(unit(control), Size(64, 64), Kit())
+    hint = Hints(Kit()).of(unit(control), Size(64, 64)).tensor
     plain = residuals(model, hint)
     assert plain.down_residuals is not None and plain.mid_residual is not None
     flat = [*plain.down_residuals, plain.mid_residual]

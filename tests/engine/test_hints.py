@@ -10,20 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
-from impasto_server.engine.hints import (
-    OF_THE_KIT,
-    PERSON,
-    PREPROCESS,
-    annotate,
-    canny,
-    fitted,
-    hint_picture,
-    hint_tensor,
-)
+from impasto_server.engine.annotators.loaded import WITH_NETWORKS
+from impasto_server.engine.canny import canny
+from impasto_server.engine.fitting import fitted
+from impasto_server.engine.hints import OF_THE_KIT, PERSON, Hints, annotate, with_hole
 from impasto_server.engine.jobs import ControlUnit, Job, Layer
 from impasto_server.engine.kit.runtime import Kit
 from impasto_server.engine.modes import Annotate
-from impasto_server.engine.params_control import PREPROCESSORS, RESIZE_MODES
+from impasto_server.engine.params_control import INPAINTS, POSES, PREPROCESSORS, RESIZE_MODES
+from impasto_server.engine.preprocess import PREPROCESS
 from impasto_server.engine.report import Report
 
 
@@ -32,8 +27,8 @@ def unit(image, **more):
 
 
 @functools.cache
-def kit():
-    return Kit()
+def hints():
+    return Hints(Kit())
 
 
 def square(side=96, inner=40, dark=30, light=220):
@@ -46,7 +41,9 @@ def square(side=96, inner=40, dark=30, light=220):
 
 
 def test_the_tables_name_the_same():
-    assert {*PREPROCESS, *OF_THE_KIT} == set(PREPROCESSORS)
+    tables = (PREPROCESS, OF_THE_KIT, WITH_NETWORKS, POSES, INPAINTS)
+    names = [name for table in tables for name in table]
+    assert sorted(names) == sorted(PREPROCESSORS)
 
 
 def test_canny_draws_the_outline_one_pixel_wide_and_closed():
@@ -135,7 +132,7 @@ def test_ways_to_fit():
 
 @pytest.mark.parametrize("preprocessor", list(PREPROCESS))
 def test_every_preprocessor_gives_a_hint(preprocessor):
-    hint = hint_tensor(unit(square(), preprocessor=preprocessor), Size(64, 48), kit())
+    hint = hints().of(unit(square(), preprocessor=preprocessor), Size(64, 48)).tensor
     assert hint.shape == (1, 3, 48, 64) and float(hint.min()) >= 0 and float(hint.max()) <= 1
     if preprocessor != "color_grid":
         assert float(hint.max()) > float(hint.min())
@@ -145,17 +142,17 @@ def test_dark_strokes_become_light_ones():
     image = np.full((96, 96, 4), 255, np.uint8)
     image[46:50, 10:86, :3] = 0
     for preprocessor in ("scribble", "lineart", "invert"):
-        hint = hint_picture(unit(image, preprocessor=preprocessor), Size(96, 96), kit())
+        hint = hints().of(unit(image, preprocessor=preprocessor), Size(96, 96)).pixels
         assert hint[48, 48].min() > 120 and hint[10, 10].max() == 0, preprocessor
 
 
 def test_what_is_transparent_is_nothing_in_a_hint_and_paper_in_a_picture():
     image = np.zeros((32, 32, 4), np.uint8)
     image[10:20, 10:20] = (255, 255, 255, 255)
-    assert hint_picture(unit(image), Size(32, 32), kit())[0, 0].max() == 0
-    assert hint_picture(unit(image, preprocessor="tile"), Size(32, 32), kit())[0, 0].min() == 255
+    assert hints().of(unit(image), Size(32, 32)).pixels[0, 0].max() == 0
+    assert hints().of(unit(image, preprocessor="tile"), Size(32, 32)).pixels[0, 0].min() == 255
     with pytest.raises(RequestError) as caught:
-        hint_picture(unit(np.zeros((8, 8, 4), np.uint8)), Size(8, 8), kit())
+        hints().of(unit(np.zeros((8, 8, 4), np.uint8)), Size(8, 8))
     assert "control unit 2" in caught.value.message and caught.value.path == "params.control[1]"
 
 
@@ -167,10 +164,10 @@ def photograph():
 
 
 def test_the_kit_finds_the_person_and_the_lines():
-    person = hint_picture(unit(photograph(), preprocessor="person"), Size(256, 256), kit())
+    person = hints().of(unit(photograph(), preprocessor="person"), Size(256, 256)).pixels
     assert set(map(tuple, person.reshape(-1, 3))) == {(0, 0, 0), PERSON}
     assert person[200, 110].any() and not person[10, 250].any()
-    lines = hint_picture(unit(square(256, 120), preprocessor="mlsd"), Size(256, 256), kit())
+    lines = hints().of(unit(square(256, 120), preprocessor="mlsd"), Size(256, 256)).pixels
     assert lines.max() == 255 and 0 < (lines > 0).mean() < 0.1
 
 
@@ -178,9 +175,91 @@ def test_a_hint_is_a_layer_where_the_picture_lies():
     events = []
     image = square(48)
     job = Job("j", "annotate", Annotate(preprocessor="canny"), Size(200, 100), Box(20, 30, 48, 48), "", image=image)
-    result = annotate(job, job.params, Report(events.append, lambda: False), kit())
+    result = annotate(job, job.params, Report(events.append, lambda: False), hints())
     (layer,) = [event for event in events if isinstance(event, Layer)]
     assert layer.box == job.box and layer.name == "canny hint" and layer.stage == "annotate"
     assert layer.pixels[..., 3].min() == 255 and layer.info["params"]["preprocessor"] == "canny"
     np.testing.assert_array_equal(layer.pixels[..., 0], canny(image[..., :3], 100, 200))
     assert result.ran["preprocessor"] == "canny"
+
+
+# ---- kept for the next job
+
+
+def test_a_hint_is_made_once(monkeypatch):
+    from impasto_server.engine import hints as module
+
+    made = []
+
+    def counted(picture, unit):
+        made.append(unit.preprocessor)
+        return 255 - picture
+
+    monkeypatch.setitem(module.PREPROCESS, "invert", counted)
+    held = Hints(Kit())
+    first = held.of(unit(square(), preprocessor="invert"), Size(64, 64))
+    again = held.of(unit(square(), preprocessor="invert"), Size(64, 64))
+    assert len(made) == 1 and again is first
+    # Whatever it depends on makes another one.
+    held.of(unit(square(inner=30), preprocessor="invert"), Size(64, 64))
+    held.of(unit(square(), preprocessor="invert"), Size(64, 48))
+    held.of(unit(square(), preprocessor="invert", resize="stretch"), Size(64, 64))
+    held.of(unit(square(), preprocessor="invert", threshold_low=3.0), Size(64, 64))
+    assert len(made) == 5
+    # Weight, steps and mode change nothing about it.
+    held.of(unit(square(), preprocessor="invert", weight=0.2, start=0.5, mode="control"), Size(64, 64))
+    assert len(made) == 5
+
+
+def test_what_is_kept_has_a_limit():
+    held = Hints(Kit(), budget_bytes=3 * 64 * 64 * 3)
+    for inner in range(10, 30):
+        held.of(unit(square(inner=inner), preprocessor="canny"), Size(64, 64))
+    assert len(held._held) == 3
+
+
+# ---- colours, disorder, holes
+
+
+def test_shuffled_colours_are_those_of_the_picture():
+    picture = photograph()
+    hint = hints().of(unit(picture, preprocessor="shuffle"), Size(256, 256)).pixels
+    again = hints().of(unit(picture, preprocessor="shuffle", threshold_low=1.0), Size(256, 256)).pixels
+    assert (hint != again).any(), "the seed is the lower threshold"
+    whole = fitted(picture[..., :3], Size(256, 256), "crop")
+    assert abs(hint.astype(int) - whole).mean() > 30, "another composition"
+    assert abs(hint.mean((0, 1)) - whole.mean((0, 1))).max() < 40
+
+
+def test_recolouring_keeps_the_light():
+    from impasto_server.engine.recolor import INTENSITY, LUMINANCE, recolored, value_of
+
+    picture, other = photograph()[::4, ::4, :3], np.full((128, 128, 3), (120, 130, 150), np.uint8)
+    for kind in (LUMINANCE, INTENSITY):
+        value = value_of(picture, kind)
+        assert abs(recolored(picture, value, kind).astype(int) - picture).max() <= 2
+        made = recolored(other, value, kind)
+        # Colours beyond sRGB are cut, which moves their light.
+        assert np.percentile(abs(value_of(made, kind).astype(int) - value), 90) <= 6
+        assert (value_of(picture, kind, 2.0) <= value).all()
+    gray = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
+    np.testing.assert_array_equal(value_of(gray, INTENSITY)[0], np.arange(256))
+    # L of CIELAB for the greys, by its definition: linear light, then 116 * cube root - 16.
+    linear = ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4
+    wanted = 255 * (116 * np.cbrt(linear) - 16) / 100
+    np.testing.assert_allclose(value_of(gray, LUMINANCE)[0, 40:], wanted[40:], atol=0.6)
+
+
+def test_a_hole_is_minus_one():
+    image = square()
+    image[30:60, 30:60, 3] = 0
+    hint = hints().of(unit(image, preprocessor="inpaint"), Size(96, 96))
+    assert hint.hole.sum() == 900 and hint.tensor[0, :, 45, 45].tolist() == [-1, -1, -1]
+    assert hint.tensor[0, 0, 5, 5] == pytest.approx(30 / 255)
+    with pytest.raises(RequestError, match="control unit 2 has no transparent place") as caught:
+        hints().of(unit(square(), preprocessor="inpaint"), Size(96, 96))
+    assert caught.value.code == "request.empty_selection"
+    with_mask = np.zeros((96, 96), np.uint8)
+    with_mask[:10] = 255
+    whole = hints().of(with_hole(unit(square(), preprocessor="inpaint"), with_mask), Size(96, 96))
+    assert whole.hole[:10].all() and not whole.hole[10:].any()

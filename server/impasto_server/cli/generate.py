@@ -70,6 +70,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             parser.add_argument("--preset", metavar="NAME", help=text)
             text = "with --vary: all pictures in one, with what each is, as PNG or JPEG"
             parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
+        if mode == "annotate":
+            text = "of a pose also the joints, as JSON in OpenPose's keypoint format"
+            parser.add_argument("--pose-out", type=Path, metavar="FILE", help=text)
         parser.add_argument("--json", action="store_true", help="tell the results as one JSON object")
         parser.add_argument("--in-process", action="store_true", help="do not use a server that is running")
         add_mode_options(parser, mode)
@@ -130,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
     # An upscaled picture lies on nothing, and a hint is to be seen alone.
     under = None if args.verb in ("upscale", "annotate") else image
     results = [_save(args, under, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
+    if getattr(args, "pose_out", None) is not None:
+        _write_pose(args.pose_out, outputs[0])
     sheet = getattr(args, "sheet", None)
     if sheet is not None:
         write_sheet(sheet, outputs, pictures)
@@ -329,6 +334,19 @@ def _save(args: argparse.Namespace, image: Image | None, output: Output, data: b
         composite = args.verb == "inpaint"
         result["file"] = write(finished.convert("RGB") if opaque else finished, target, composite=composite)
     return result
+
+
+def _write_pose(path: Path, output: Output) -> None:
+    pose = output.info.get("pose")
+    if pose is None:
+        text = (
+            "This preprocessor finds no joints; choose openpose_full or another of its kind, or leave out --pose-out."
+        )
+        raise RequestError("request.invalid_param", text, path="pose_out")
+    try:
+        path.write_text(json.dumps(pose), encoding="utf-8")
+    except OSError as e:
+        raise RequestError("request.bad_file", f"{path} cannot be written ({e.strerror}).", path="pose_out") from e
 
 
 def _corner(placement: Box) -> tuple[tuple[int, int], tuple[int, int]]:

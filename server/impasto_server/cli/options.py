@@ -57,6 +57,9 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
                 metavar="FILE[:WEIGHT]",
                 help=_REFERENCE,
             )
+        elif param.name == "pose":
+            text = "joints to draw in place of those of the picture: a JSON file in OpenPose's keypoint format"
+            group.add_argument("--pose", dest="p_pose", type=_text_of, default=None, metavar="FILE", help=text)
         elif param.type == "boolean":
             group.add_argument(
                 *names, dest=f"p_{param.name}", action=argparse.BooleanOptionalAction, default=None, help=text
@@ -143,9 +146,17 @@ def _lora(text: str) -> dict[str, Any]:
     return {"model": name, **dict(zip(("strength", "text_strength"), numbers, strict=False))}
 
 
+def _text_of(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        raise argparse.ArgumentTypeError(f"{file} cannot be read ({e})") from e
+
+
 _CONTROL = (
-    "a ControlNet, its picture and its weight (1); MODEL=canny:FILE makes the hint first (canny, lineart, scribble, "
-    "invert, threshold, blur, tile, color_grid); an empty FILE takes --image; may be given again"
+    "a ControlNet, its picture and its weight (1); MODEL=canny:FILE makes the hint first, by any preprocessor that "
+    "annotate has; a FILE that ends in .json holds joints that are drawn; an empty FILE takes --image; may be given "
+    "again"
 )
 
 
@@ -163,6 +174,8 @@ def _control(text: str) -> dict[str, Any]:
     kind, colon, file = rest.partition(":")
     if colon and kind in PREPROCESSORS:
         entry["preprocessor"], rest = kind, file
+    if rest.lower().endswith(".json"):
+        return {"preprocessor": "openpose_full", **entry, "pose": _text_of(rest)}
     return {**entry, "file": rest}
 
 

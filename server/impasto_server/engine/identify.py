@@ -32,13 +32,13 @@ __all__ = ["Identifier", "ModelInfo", "Unknown", "identify_file", "identify_head
 class ModelInfo:
     """What a file is.
 
-    `kind`: checkpoint, unet, text-encoder, lora, controlnet, vae, taesd, embedding, ip-adapter, upscaler, transformer.
-    `family`: sd1, sd2, sdxl, ...; "" where the file does not tell. `variant`: normal, inpaint, ... `prediction_type`:
-    epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints` are defaults for
-    the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can be loaded, else
-    None. `layout`: ldm (single-file), diffusers, or "". `inpaint_partner`: the name of the checkpoint that is to
-    inpaint in place of this one; "" for none, None where nothing is said. `alias` is the name that a LoRA was
-    trained under.
+    `kind`: checkpoint, unet, text-encoder, lora, controlnet, vae, taesd, embedding, ip-adapter, upscaler, transformer,
+    annotator. `family`: sd1, sd2, sdxl, ...; "" where the file does not tell. `variant`: normal, inpaint, ...
+    `prediction_type`: epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints`
+    are defaults for the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can
+    be loaded, else None. `layout`: ldm (single-file), diffusers, or "". `inpaint_partner`: the name of the checkpoint
+    that is to inpaint in place of this one; "" for none, None where nothing is said. `alias` is the name that a LoRA
+    was trained under.
     """
 
     kind: str
@@ -76,6 +76,7 @@ _KINDS = {
     "ip-adapter": "an IP-Adapter",
     "upscaler": "an upscaler",
     "transformer": "a diffusion transformer",
+    "annotator": "a network that makes hints of pictures",
 }
 
 

@@ -56,7 +56,8 @@ class ControlUnit:
     """One control of a job. `name` and `path` say which it is, to people and to programs; `model` is the file.
 
     `image` is RGBA of any size; None takes the picture that is painted over. `start` and `end` are parts of the steps,
-    0..1. The thresholds are those of the preprocessor, None for its own.
+    0..1. The thresholds are those of the preprocessor, None for its own; `annotators` are the files of its networks
+    where they are the user's. `pose` holds joints as OpenPose's JSON, which are drawn in place of those of a picture.
     """
 
     name: str
@@ -71,12 +72,20 @@ class ControlUnit:
     resize: str = "crop"
     threshold_low: float | None = None
     threshold_high: float | None = None
+    pose: str = ""
+    annotators: tuple[str, ...] = ()
 
     @property
     def told(self) -> dict[str, Any]:
         """What ran, as plain values."""
         names = ("preprocessor", "weight", "start", "end", "mode", "resize")
-        return {"model": model_name(self.model), **{name: getattr(self, name) for name in names}}
+        own = {name: getattr(self, name) for name in names}
+        return {"model": model_name(self.model), **own, **self.annotators_told}
+
+    @property
+    def annotators_told(self) -> dict[str, Any]:
+        """Which files of the user's made the hint, where some did."""
+        return {"annotators": [model_name(file) for file in self.annotators]} if self.annotators else {}
 
     def low(self, own: float) -> float:
         return own if self.threshold_low is None else self.threshold_low
@@ -148,7 +157,8 @@ class Job:
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
     `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
     `params.control` that have a weight, in their order, `references` those of `params.references`; `vaes` says where
-    VAE and text encoder come from. A job with `cells` makes one picture (or batch) for each; the fields that a cell has
+    VAE and text encoder come from, and `annotators` are the files of the networks that `params.preprocessor` of an
+    annotate job runs. A job with `cells` makes one picture (or batch) for each; the fields that a cell has
     are then those of the first.
     """
 
@@ -172,6 +182,7 @@ class Job:
     cells: tuple[Cell, ...] = ()
     vaes: VaeFiles = field(default_factory=VaeFiles)
     references: tuple[ReferenceUnit, ...] = ()
+    annotators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,21 @@ from impasto_protocol.schema import AUTO, Param
 
 from .fields import Maps, Number, param
 
-__all__ = ["CONTROL", "CONTROL_MODES", "PREPROCESSORS", "REFERENCES", "RESIZE_MODES", "Annotate", "Controlled"]
+__all__ = [
+    "COLOR_FIXES",
+    "CONTROL",
+    "CONTROL_MODES",
+    "INPAINTS",
+    "KEEPS_AROUND",
+    "POSES",
+    "POSE_PREPROCESSORS",
+    "PREPROCESSORS",
+    "REFERENCES",
+    "RESIZE_MODES",
+    "SHARP",
+    "Annotate",
+    "Controlled",
+]
 
 PREPROCESSORS = (
     "none",
@@ -20,20 +35,62 @@ PREPROCESSORS = (
     "lineart",
     "scribble",
     "tile",
+    "tile_colorfix",
+    "tile_colorfix_sharp",
     "color_grid",
+    "shuffle",
+    "recolor_luminance",
+    "recolor_intensity",
+    "inpaint",
+    "inpaint_only",
     "mlsd",
     "person",
+    "softedge",
+    "softedge_safe",
+    "scribble_hed",
+    "openpose",
+    "openpose_hand",
+    "openpose_face",
+    "openpose_faceonly",
+    "openpose_full",
 )
-"""What makes a hint of a picture; "none" where the picture is one already. The last two are networks of the kit."""
+"""What makes a hint of a picture; "none" where the picture is one already. From "mlsd" on networks do it."""
+
+INPAINTS = ("inpaint", "inpaint_only")
+"""Preprocessors whose hint says where to paint: where the picture is transparent, and where the job's mask selects."""
+
+COLOR_FIXES, SHARP = ("tile_colorfix", "tile_colorfix_sharp"), "tile_colorfix_sharp"
+"""Preprocessors that keep the coarse colours of their picture in the result; the last one sharpens it as well."""
+
+KEEPS_AROUND = "inpaint_only"
+"""The one that keeps what lies around the place to be painted, also in modes that would repaint it."""
+
+POSES: Mapping[str, Mapping[str, bool]] = {
+    "openpose": {},
+    "openpose_hand": {"hands": True},
+    "openpose_face": {"face": True},
+    "openpose_faceonly": {"body": False, "face": True},
+    "openpose_full": {"hands": True, "face": True},
+}
+"""Preprocessors that find joints with the kit's networks -> what `kit.poses.find_pose` is to look for."""
+
+POSE_PREPROCESSORS = tuple(POSES)
+"""All that draw joints, and take those that are given."""
 
 CONTROL_MODES = ("balanced", "prompt", "control")
 RESIZE_MODES = ("crop", "fill", "stretch")
 
 _LOW = (
     "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32); mlsd: "
-    "least score (0.1)."
+    "least score (0.1); shuffle: its seed (0); recolor: gamma (1); tile_colorfix: how far colours may differ, in "
+    "latent pixels (8)."
 )
-_HIGH = "canny: above are edges (200)."
+_HIGH = "canny: above are edges (200); tile_colorfix_sharp: sharpness (1)."
+_POSE = (
+    "Joints in OpenPose's keypoint format (JSON), which a pose preprocessor draws in place of those that it finds; "
+    "results of annotate say theirs."
+)
+_POSE_LENGTH = 400_000
 
 _STEP: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0, "step": 0.01, "ui": {"widget": "slider", "unit": "%"}}
 
@@ -120,6 +177,7 @@ CONTROL = (
         auto=True,
         ui={"advanced": True},
     ),
+    Param("pose", "string", "", "Joints", _POSE, maximum=_POSE_LENGTH, ui={"advanced": True}),
 )
 """One unit of `control`."""
 
@@ -185,6 +243,7 @@ class Annotate:
         auto=True,
         ui={"group": "control", "advanced": True},
     )
+    pose: str = param("", "Joints", _POSE, maximum=_POSE_LENGTH, ui={"group": "control", "advanced": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,6 +249,13 @@ def upscaler(shapes: Shapes) -> Found | None:
     return None
 
 
+def annotator(shapes: Shapes) -> Found | None:
+    """Networks that make hints of pictures; `variant` says which."""
+    if "block1.convs.0.weight" in shapes and "block5.projection.weight" in shapes:
+        return Found("annotator", "", "hed")
+    return None
+
+
 RULES: tuple[Callable[[Shapes], Found | None], ...] = (
     ldm_unet,
     diffusers_unet,
@@ -263,4 +270,5 @@ RULES: tuple[Callable[[Shapes], Found | None], ...] = (
     text_encoder,
     embedding,
     upscaler,
+    annotator,
 )

@@ -17,7 +17,7 @@ from .addons import Addons, asked_loras, named_loras
 from .attention import install
 from .controlnet import Controls
 from .generate import GENERATE
-from .hints import annotate
+from .hints import Hints, annotate
 from .hires import paint_again
 from .inputs import planned_for
 from .jobs import Emit, Job, Pixels, Result
@@ -61,7 +61,7 @@ class Engine:
         self._components: ComponentCache[Patcher] = ComponentCache(budget, _load)
         # One of them is enough, and small beside a checkpoint.
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
-        self._kit = Kit()
+        self._hints = Hints(Kit(), self.device)
         self._controls = Controls(budget // 4)
         # One for the pictures, one for the previews.
         self._vaes: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
@@ -84,6 +84,7 @@ class Engine:
         for cache in (self._components, self._upscalers, self._vaes, self._tiny):
             cache.clear()
         self._controls.clear()
+        self._hints.clear()
         give_back()
 
     def run(self, job: Job, emit: Emit, cancelled: Callable[[], bool]) -> Result:
@@ -106,7 +107,7 @@ class Engine:
             return self._upscale(job, job.params, report)
         if isinstance(job.params, Annotate):
             planned_for(job, 0)
-            return annotate(job, job.params, report, self._kit)
+            return annotate(job, job.params, report, self._hints)
         params = drawn_seeds(job.params)
         job, seeds = replace(job, params=params), seeds_of(params)
         words = tuple(resolve_words(params, job.words, seed) for seed in seeds)
@@ -121,6 +122,7 @@ class Engine:
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
         self._controls.clear()
+        self._hints.clear()
         report.place = begun
         try:
             return self._run(job, report, emit, seeds, words, sequential=True)
@@ -244,7 +246,7 @@ class Engine:
             latents=self._latents,
             vae_identity=loaded.vae_identity,
             load_hires=lambda: self._loaded(job, words, hires=True),
-            kit=self._kit,
+            hints=self._hints,
             controls=lambda components: self._controls.of(job, components),
             enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
         )

@@ -18,15 +18,17 @@ from .addons import UsedLora, UsedVae
 from .controlnet import ControlModel
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
-from .hints import fitted, hint_tensor
-from .inpaint import InpaintChannels
+from .fitting import fitted
+from .hints import Hints, with_hole
+from .inpaint import InpaintChannels, latent_mask
 from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
-from .kit.runtime import Kit
 from .latents import LatentCache
 from .load import Components
 from .modes import MODES, Common, DiffusionParams
 from .noise import NoiseSource, noise_for_batch, noise_sources
+from .params_control import COLOR_FIXES, KEEPS_AROUND, SHARP
 from .params_hires import Hires, second_pass
+from .params_inpaint import Inpaint
 from .pictures import flattened, resize
 from .planning import HiresPlan, Plan
 from .preview import LatentColors, preview_jpeg
@@ -34,12 +36,14 @@ from .prompt_batch import PictureDenoisers
 from .prompt_schedule import total_calls
 from .prompt_words import Words
 from .recipe import RanPass, addons_told, layer_name, recipe, vae_told
+from .recolor import INTENSITY, LUMINANCE, recolored
 from .reference import Reference
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
 from .schedule import exact_sigmas, known_timesteps, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
 from .seeds import picture_seeds
+from .shaped import ColorFix, KeepAround, Shaped, Shaper, pasted
 from .text import TextCache, guidance
 
 __all__ = ["Loaded", "Work", "dtype_name"]
@@ -87,7 +91,7 @@ class Work:
     latents: LatentCache = field(default_factory=LatentCache)
     load_hires: Callable[[], Loaded] | None = None
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
-    kit: Kit = field(default_factory=Kit)
+    hints: Hints = field(default_factory=Hints)
     controls: Callable[[Components], tuple[tuple[ControlUnit, ControlModel], ...]] = lambda _: ()
     first: RanPass | None = None
     steps: int = 0
@@ -154,19 +158,61 @@ class Work:
             self.components.vae, values.to(self.components.device), self.components.info.vae_scaling_factor
         )
 
-    def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers:
+    def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers | Shaped:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
-        adapters = (*adapters, *self._control(), *self._references())
+        units = self._units()
+        adapters = (*adapters, *self._control(units), *self._references())
+        shapers = tuple(shaper for unit, _ in units for shaper in self._shapers(unit))
+        denoiser = self._unshaped(strength, adapters)
+        return Shaped(denoiser, shapers) if shapers else denoiser
+
+    def _unshaped(self, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser | PictureDenoisers:
         said = self.words if self.first is None else tuple(words.hires or words for words in self.words)
         if all(words == said[0] for words in said):
             return self._denoiser(said[0], strength, adapters)
         return PictureDenoisers(tuple(self._denoiser(words, strength, adapters) for words in said))
 
-    def _control(self) -> tuple[Adapter, ...]:
-        """The units of the job, with their hints at the size of this pass."""
+    def _units(self) -> tuple[tuple[ControlUnit, ControlModel], ...]:
+        """The units of the job with their networks and pictures; where something is selected, an inpainting one knows
+        it."""
+        params, mask = self.params, self.job.mask
+        if mask is not None and isinstance(params, Inpaint) and params.invert:
+            mask = 255 - mask
+        return tuple((with_hole(unit, mask), model) for unit, model in self.controls(self.components))
+
+    def _control(self, units: tuple[tuple[ControlUnit, ControlModel], ...]) -> tuple[Adapter, ...]:
+        """Those units, with their hints at the size of this pass."""
         size = self.plan.working
-        units = self.controls(self.components)
-        return tuple(model.adapter(unit, hint_tensor(unit, size, self.kit)) for unit, model in units)
+        return tuple(model.adapter(unit, self.hints.of(unit, size).tensor) for unit, model in units)
+
+    def _shapers(self, unit: ControlUnit) -> tuple[Shaper, ...]:
+        """What a unit does to the prediction."""
+        if unit.preprocessor in COLOR_FIXES:
+            radius = round(unit.low(8.0)) * (1 if self.first is None else 2)  # A1111's rule for the hires pass
+            sharpness = unit.high(1.0) if unit.preprocessor == SHARP else 0.0
+            latent = self.encode(self.hints.of(unit, self.plan.working).pixels)
+            return (ColorFix(latent, radius, sharpness, guidance_scale(self.params), unit.start, unit.end),)
+        if unit.preprocessor == KEEPS_AROUND and not isinstance(self.params, Inpaint):
+            assert unit.image is not None
+            hole = self.hints.of(unit, self.plan.working).hole
+            assert hole is not None
+            mask = latent_mask(hole.astype(np.float32), *self.latent_size).to(self.components.device)
+            latent = self.encode(fitted(flattened(unit.image), self.plan.working, unit.resize))
+            return (KeepAround(latent, mask, unit.start, unit.end),)
+        return ()
+
+    def _finished(self, picture: Pixels) -> Pixels:
+        """RGB of the box's size, with what units keep of their own pictures: the light, or what is around a hole."""
+        for unit, _ in self._units() if self.job.control else ():
+            size = Size(picture.shape[1], picture.shape[0])
+            if unit.preprocessor in (LUMINANCE, INTENSITY):
+                picture = recolored(picture, self.hints.of(unit, size).pixels[..., 0], unit.preprocessor)
+            elif unit.preprocessor == KEEPS_AROUND and not isinstance(self.params, Inpaint):
+                assert unit.image is not None
+                hole = self.hints.of(unit, size).hole
+                assert hole is not None
+                picture = pasted(picture, fitted(flattened(unit.image), size, unit.resize), hole)
+        return picture
 
     def _references(self) -> tuple[Adapter, ...]:
         """The reference pictures of the job, encoded at the size of this pass."""
@@ -211,13 +257,17 @@ class Work:
             cfg_rescale=params.cfg_rescale,
             ngms=params.ngms,
             ngms_all=params.ngms_all,
-            keep_unguided=SAMPLER_INFO[params.sampler].unguided,
+            keep_unguided=SAMPLER_INFO[params.sampler].unguided or self._sharpens,
             sigmas=levels,
             timestep_of=known_timesteps(table, levels),
             adapters=adapters,
             sequential=self.sequential,
             fractions=(call / guided.calls for call in itertools.count()) if guided.calls else None,
         )
+
+    @property
+    def _sharpens(self) -> bool:
+        return any(unit.preprocessor == SHARP for unit in self.job.control)
 
     def blank_channels(self) -> tuple[Adapter, ...]:
         """What an inpainting checkpoint needs where everything is repainted; nothing for the others."""
@@ -231,7 +281,7 @@ class Work:
         config = self.components.unet.config
         return bool(config.in_channels == 2 * config.out_channels + 1)
 
-    def sample(self, denoiser: Denoiser | PictureDenoisers, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
+    def sample(self, denoiser: Denoiser | PictureDenoisers | Shaped, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
         """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
         sampler = bound(self.params, denoiser.unguided)
         steps, wish = self.steps, self.job.preview
@@ -261,7 +311,7 @@ class Work:
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] of the box's size, from one picture's latents."""
-        return resize(self.pixels(latents), self.plan.box.size)
+        return self._finished(resize(self.pixels(latents), self.plan.box.size))
 
     def pixels(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] as the checkpoint gives it, from one picture's latents."""

@@ -24,6 +24,7 @@ from ..engine.params_common import SAMPLERS, SCHEDULES
 from ..engine.planning import outputs_of
 from .estimates import needs_of
 from .orders import plan_for
+from .preprocessors import described
 from .presets import presets_of
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def catalog_for(services: Services, message: CatalogRequest) -> Message:
     return Catalog(
         message.id,
         rev,
-        catalogue.modes(),
+        described(catalogue),
         tuple(model.to_wire() for model in catalogue.first(CATALOG_MODELS)),
         SAMPLERS,
         SCHEDULES,

@@ -79,6 +79,8 @@ class Catalogue:
     """A function is asked at every scan: the databases and lists of other programs change while the server runs."""
     identify: Callable[[Path], Facts]
     index_file: Path | None = None
+    kit: Path | None = None
+    """The folder of the kit's networks; None where it is not known."""
     models: tuple[Model, ...] = ()
     """In the order of the list: checkpoints that can be used, the starter model last of them, then what else can be
     used, then all others."""

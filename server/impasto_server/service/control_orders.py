@@ -14,6 +14,7 @@ from impasto_protocol.schema import AUTO
 from ..engine.jobs import ControlUnit, Pixels, ReferenceUnit
 from ..engine.modes import Common, ModeParams
 from .catalogue import Catalogue, Model
+from .preprocessors import annotators_for, check_joints
 
 __all__ = ["CONTROL_INPUT", "control_of", "with_pictures"]
 
@@ -66,7 +67,9 @@ def _unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, ob
     found = catalogue.controlnet(str(values.pop("model")), f"{path}.model", model.facts.family)
     for end in ("threshold_low", "threshold_high"):
         values[end] = None if values[end] == AUTO else values[end]
-    return ControlUnit(name=f"control unit {index + 1}", path=path, model=str(found.path), **values)  # type: ignore[arg-type]
+    unit = ControlUnit(name=f"control unit {index + 1}", path=path, model=str(found.path), **values)  # type: ignore[arg-type]
+    check_joints(unit.preprocessor, unit.pose, unit.name, path)
+    return replace(unit, annotators=annotators_for(catalogue, unit.preprocessor, unit.pose, unit.name, path))
 
 
 def _reference(index: int, entry: Mapping[str, object]) -> ReferenceUnit:
@@ -81,7 +84,8 @@ def _check(unit: ControlUnit | ReferenceUnit, image: str, inputs: Mapping[str, I
             f"The picture {image[:40]!r} of {unit.name} was not sent; send it as an input control_1 to control_99.",
             path=f"{unit.path}.image",
         )
-    if not image and "image" not in inputs:
+    drawn = isinstance(unit, ControlUnit) and unit.pose
+    if not image and "image" not in inputs and not drawn:
         raise RequestError(
             "request.missing_input",
             f"The {unit.name} has no picture, and nothing is painted over; choose a picture for it.",

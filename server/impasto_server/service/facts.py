@@ -54,7 +54,7 @@ class Facts:
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 6 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 7 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -109,6 +109,8 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         return facts
     if found.kind == "taesd" and found.variant == "decoder" and found.family == "sd1":
         return replace(facts, kind="vae", variant="taesd")
+    if found.kind == "annotator":
+        return facts
     if found.kind == "vae" and found.config is not None:
         return facts
     if found.kind == "text-encoder" and found.family in FAMILIES:

@@ -13,16 +13,19 @@ from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
 from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest, ReferenceUnit
-from ..engine.modes import MODES, Sketch
+from ..engine.modes import MODES, Annotate, Sketch
 from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordSources
 from .blobs import Held, bytes_of
 from .catalogue import Catalogue
 from .control_orders import CONTROL_INPUT, control_of, with_pictures
 from .pixels import check_bytes, from_wire, mask_from_wire
+from .preprocessors import annotators_for, check_joints
 from .resolving import Resolved, path_of, resolve
 
 __all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "to_engine_job"]
+
+Guides = tuple[tuple[ControlUnit, ...], tuple[ReferenceUnit, ...], tuple[str, ...]]
 
 OUTPUT_FORMATS = ("rgba8", "bgra8")
 
@@ -37,6 +40,7 @@ class Order:
     plans: tuple[Plan, ...]
     control: tuple[ControlUnit, ...] = ()
     references: tuple[ReferenceUnit, ...] = ()
+    annotators: tuple[str, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -115,7 +119,11 @@ def check_order(
     """
     settings = resolve(catalogue, sources or WordSources(), submit.mode, submit.params)
     params = settings[0].params
-    guides = control_of(catalogue, params, settings[0].model, submit.inputs)
+    guides: Guides = (*control_of(catalogue, params, settings[0].model, submit.inputs), ())
+    if isinstance(params, Annotate):
+        check_joints(params.preprocessor, params.pose, "the picture", "params")
+        own = annotators_for(catalogue, params.preprocessor, params.pose, "the picture", "params")
+        guides = ((), (), own)
     for name in submit.inputs.keys() - {"image", "mask", "backdrop"}:
         picture = submit.inputs[name]
         size = len(_held(picture, pictures, f"inputs.{name}"))
@@ -190,6 +198,7 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         cells=tuple(each.cell for each in order.settings if each.cell is not None),
         control=with_pictures(order.control, first.params, input_pixels),
         references=with_pictures(order.references, first.params, input_pixels),
+        annotators=order.annotators,
         vaes=first.vaes.files,
     )
 

@@ -87,7 +87,7 @@ def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] | N
         if not root.exists():
             log.warning("there is no %s: its models are missing until it is there", root)
     known = checking(identify or facts.Identify(), settings.home)
-    return Catalogue(folders, known, settings.home / "models.json")
+    return Catalogue(folders, known, settings.home / "models.json", kit_folder(settings.home))
 
 
 def word_sources_of(settings: Settings) -> WordSources:

@@ -18,13 +18,15 @@ __all__ = ["FULL_RANGE", "SHORT_RANGE", "Detector", "Face", "anchors", "faces_in
 
 @dataclass(frozen=True)
 class Detector:
-    """What a detecting network wants and gives. `strides` in its pixels, one for each layer of anchors."""
+    """What a detecting network wants and gives. `strides` in its pixels, one for each layer of anchors; `signed` ones
+    see values in -1..1, the others in 0..1."""
 
     name: str
     side: int
     strides: tuple[int, ...]
     per_cell: int
     points: int
+    signed: bool = True
 
 
 SHORT_RANGE = Detector("face-short-range", 128, (8, 16, 16, 16), 2, 6)
@@ -70,7 +72,8 @@ def anchors(detector: Detector) -> Floats:
 
 def faces_in(network: Network, detector: Detector, part: Placed, threshold: float) -> list[Face]:
     """The faces in one part. Candidates that mean the same face are averaged by their scores, as the reference does."""
-    outputs = network(part.pixels[None].astype(np.float32) / 127.5 - 1)
+    values = part.pixels[None].astype(np.float32)
+    outputs = network(values / 127.5 - 1 if detector.signed else values / 255)
     values = outputs["boxes"][0]
     scores = 1 / (1 + np.exp(-np.clip(outputs["scores"][0, :, 0], -80, 80)))
     order = [int(i) for i in np.argsort(-scores) if scores[i] >= threshold]

@@ -1,0 +1,137 @@
+"""What the preprocessors with networks need: which work now, with which files, and what to do about the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from impasto_protocol.errors import ModelError, RequestError
+from impasto_protocol.schema import Mode, Param
+
+from ..engine.kit.runtime import known
+from ..engine.openpose import read_pose
+from ..engine.params_control import POSE_PREPROCESSORS, POSES
+from .catalogue import Catalogue, Model
+
+__all__ = ["Need", "annotators_for", "check_joints", "described", "unavailable"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a preprocessor runs with: the user's own files, one of each of the variants `own`, or else the networks
+    `pulled` of the kit, which `command` fetches. `files` says which files are meant, and where they are published."""
+
+    own: tuple[str, ...] = ()
+    files: str = ""
+    pulled: tuple[str, ...] = ()
+    command: str = ""
+
+
+_HED = Need(("hed",), "ControlNetHED.pth (lllyasviel/Annotators)", ("hed",), "impasto models pull hed")
+_BODY = ("body-detector", "body-pose")
+_HANDS = ("palm-detector", "hand-pose")
+_PULL_POSE = "impasto models pull pose"
+
+NEEDS: Mapping[str, Need] = {
+    "softedge": _HED,
+    "softedge_safe": _HED,
+    "scribble_hed": _HED,
+    **{
+        name: Need(
+            pulled=(_BODY if parts.get("body", True) else ()) + (_HANDS if parts.get("hands") else ()),
+            command=_PULL_POSE,
+        )
+        for name, parts in POSES.items()
+    },
+}
+"""Preprocessor -> what it needs beside what comes along."""
+
+
+def annotators_for(catalogue: Catalogue, preprocessor: str, pose: str, name: str, path: str) -> tuple[str, ...]:
+    """The user's files that the preprocessor of a unit runs with; none where the kit's networks do it, and where the
+    joints are given.
+
+    Raises ModelError `model.unknown` that names the unit (`name`, at `path`), and what it needs.
+    """
+    if preprocessor not in NEEDS or pose:
+        return ()
+    own = _own(catalogue, NEEDS[preprocessor])
+    if own is not None:
+        return tuple(str(model.path) for model in own)
+    reason = _lacks(catalogue, NEEDS[preprocessor])
+    if reason:
+        raise ModelError(
+            "model.unknown",
+            f"The preprocessor {preprocessor} of {name} cannot run: {reason}",
+            path=f"{path}.preprocessor",
+            data={"preprocessor": preprocessor},
+        )
+    return ()
+
+
+def check_joints(preprocessor: str, pose: str, name: str, path: str) -> None:
+    """Raise RequestError `request.invalid_param` where joints are given that no preprocessor draws, or that cannot be
+    read; `name` and `path` are those of the unit."""
+    if not pose:
+        return
+    if preprocessor not in POSE_PREPROCESSORS:
+        raise RequestError(
+            "request.invalid_param",
+            f"The joints of {name} are drawn by {', '.join(POSE_PREPROCESSORS)}, not by {preprocessor}; choose one of "
+            "these, or leave the joints out.",
+            path=f"{path}.pose",
+        )
+    try:
+        read_pose(pose)
+    except ValueError as error:
+        raise RequestError(
+            "request.invalid_param", f"The joints of {name} cannot be read: {error}.", path=f"{path}.pose"
+        ) from error
+
+
+def unavailable(catalogue: Catalogue) -> dict[str, str]:
+    """The preprocessors that cannot run now -> a sentence about what to do."""
+    reasons = {name: _lacks(catalogue, need) for name, need in NEEDS.items() if _own(catalogue, need) is None}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _own(catalogue: Catalogue, need: Need) -> tuple[Model, ...] | None:
+    """The first of the catalogue for each of its variants; None where one is missing."""
+    if not need.own:
+        return None
+    usable = [m for m in catalogue.models if m.facts.kind == "annotator" and m.facts.usable]
+    found = [next((m for m in usable if m.facts.variant == variant), None) for variant in need.own]
+    return None if None in found else tuple(m for m in found if m is not None)
+
+
+def _lacks(catalogue: Catalogue, need: Need) -> str:
+    """What is missing, where no own files are there; "" where nothing is."""
+    if need.pulled:
+        if catalogue.kit is None:
+            return ""  # the engine will tell
+        try:
+            there = known()
+        except ModelError as error:
+            return error.message
+        if all(name in there and (catalogue.kit / str(there[name]["file"])).exists() for name in need.pulled):
+            return ""
+    ways = []
+    if need.command:
+        ways.append(f"run `{need.command}`")
+    if need.files:
+        ways.append(f"put {need.files} into the models folder")
+    return f"its network is not there; {', or '.join(ways)}."
+
+
+def described(catalogue: Catalogue) -> tuple[Mode, ...]:
+    """The modes of the catalogue, their preprocessors with what is to be done about those that cannot run now."""
+    reasons = unavailable(catalogue)
+    return tuple(replace(mode, params=tuple(_told(p, reasons) for p in mode.params)) for mode in catalogue.modes())
+
+
+def _told(param: Param, reasons: Mapping[str, str]) -> Param:
+    if param.items:
+        return replace(param, items=tuple(_told(item, reasons) for item in param.items))
+    if param.name != "preprocessor":
+        return param
+    return replace(param, ui={**param.ui, "unavailable": {n: r for n, r in reasons.items() if n in param.enum}})
