@@ -8,13 +8,15 @@ a picture shows.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from impasto_protocol.errors import ModelError
 
-from .memory import placed
+from .memory import free_bytes, placed
 from .noise import Noise
+from .vae_tiled import decode_tiled, encode_tiled, needs_tiles
 
 __all__ = ["Decoded", "decode", "decode_tiny", "encode", "factor_of", "from_images", "to_images"]
 
@@ -42,12 +44,32 @@ def to_images(values: torch.Tensor) -> torch.Tensor:
     return values.clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def encode(vae: Any, values: torch.Tensor, scaling_factor: float, noise: Noise | None = None) -> torch.Tensor:
+def _unheard() -> None:
+    """No cancel to hear."""
+
+
+def encode(
+    vae: Any,
+    values: torch.Tensor,
+    scaling_factor: float,
+    noise: Noise | None = None,
+    check: Callable[[], None] = _unheard,
+) -> torch.Tensor:
     """[batch, 3, height, width] in -1..1 to scaled latents, float32 [batch, channels, height / 8, width / 8].
 
-    Where half precision overflows, it is done again in float32. Raises ModelError `model.corrupt` where that does too.
+    Where memory does not allow the whole it runs in tiles (`vae_tiled`), and `check` is called at each. Where half
+    precision overflows, it is done again in float32. Raises ModelError `model.corrupt` where that does too.
     """
-    parameters = _finite(vae, lambda net, form: net._encode(values.to(*form)), "encoding").images
+
+    def whole(net: Any, form: Any) -> torch.Tensor:
+        parameters: torch.Tensor = net._encode(values.to(*form))
+        return parameters
+
+    def tiled(net: Any, form: Any) -> torch.Tensor:
+        return encode_tiled(net, values, check=check).to(form[0])
+
+    run = _by_memory(vae, values.shape[-2:], len(values), whole, tiled)
+    parameters = _finite(vae, run, "encoding").images
     mean, log_variance = parameters.chunk(2, dim=1)
     if noise is None:
         latent = mean
@@ -57,10 +79,40 @@ def encode(vae: Any, values: torch.Tensor, scaling_factor: float, noise: Noise |
     return (latent * scaling_factor).contiguous()
 
 
-def decode(vae: Any, latents: torch.Tensor, scaling_factor: float) -> Decoded:
-    """Scaled latents to pictures; float32 as a second try and errors as in `encode`."""
+def decode(vae: Any, latents: torch.Tensor, scaling_factor: float, check: Callable[[], None] = _unheard) -> Decoded:
+    """Scaled latents to pictures; tiles, float32 as a second try and errors as in `encode`. What was made in tiles lies
+    on the host."""
     latents = latents / scaling_factor
-    return _finite(vae, lambda net, form: net.decode(latents.to(*form), return_dict=False)[0], "decoding")
+    factor = factor_of(vae)
+
+    def whole(net: Any, form: Any) -> torch.Tensor:
+        images: torch.Tensor = net.decode(latents.to(*form), return_dict=False)[0]
+        return images
+
+    def tiled(net: Any, form: Any) -> torch.Tensor:
+        return decode_tiled(net, latents, check=check)
+
+    size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
+    return _finite(vae, _by_memory(vae, size, len(latents), whole, tiled), "decoding")
+
+
+_Run = Callable[[Any, Any], torch.Tensor]
+
+
+def _by_memory(vae: Any, size: tuple[int, ...], batch: int, whole: _Run, tiled: _Run) -> _Run:
+    """The picture in one piece where memory allows it, also after all; else in tiles."""
+    device, _ = placed(vae)
+    if needs_tiles(vae, size[0], size[1], free_bytes(device), batch):
+        return tiled
+
+    def run(net: Any, form: Any) -> torch.Tensor:
+        try:
+            return whole(net, form)
+        except (torch.OutOfMemoryError, MemoryError):
+            pass
+        return tiled(net, form)
+
+    return run
 
 
 def decode_tiny(decoder: Any, latents: torch.Tensor) -> Decoded:

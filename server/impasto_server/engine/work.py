@@ -155,7 +155,10 @@ class Work:
     def _encode(self, picture: Pixels) -> torch.Tensor:
         values = vae.from_images(torch.tensor(picture)[None])
         return vae.encode(
-            self.components.vae, values.to(self.components.device), self.components.info.vae_scaling_factor
+            self.components.vae,
+            values.to(self.components.device),
+            self.components.info.vae_scaling_factor,
+            check=self.report.check,
         )
 
     def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers | Shaped:
@@ -318,7 +321,8 @@ class Work:
         if self.components.decoder is not None:
             decoded = vae.decode_tiny(self.components.decoder, latents)
         else:
-            decoded = vae.decode(self.components.vae, latents, self.components.info.vae_scaling_factor)
+            scale = self.components.info.vae_scaling_factor
+            decoded = vae.decode(self.components.vae, latents, scale, self.report.check)
         self.vae_dtype = dtype_name(decoded.dtype)
         picture: Pixels = vae.to_images(decoded.images)[0].cpu().numpy()
         return picture
