@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
 from impasto_server.engine import upscale as upscale_module
@@ -41,7 +44,7 @@ def test_the_layer_is_a_new_document(scale):
     assert layer.pixels.shape == (height, width, 4) and (layer.pixels[..., 3] == 255).all()
     assert layer.info == {
         "mode": "upscale",
-        "params": {"scale": scale, "upscaler": ""},
+        "params": dataclasses.asdict(Upscale(scale=scale)),
         "working": [width, height],
         "postprocessing": f"Postprocess upscale by: {scale:g}, Postprocess upscaler: Lanczos",
     }
@@ -133,3 +136,29 @@ def test_it_needs_a_picture_and_no_checkpoint():
         Engine("cpu", "fp32").run(job, lambda e: None, lambda: False)
     assert caught.value.code == "request.missing_input"
     assert [m.name for m in describe() if not needs_checkpoint(m.name)] == ["upscale", "annotate"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "size"),
+    [
+        ({"width": 90}, (90, 60)),
+        ({"height": 90}, (135, 90)),
+        ({"width": 80, "height": 80}, (80, 80)),
+        ({"width": 7}, (7, 5)),
+    ],
+)
+def test_a_size_instead_of_the_scale(wanted, size):
+    image = np.random.default_rng(1).integers(0, 256, (40, 60, 4), np.uint8)
+    events, _ = run(image, **wanted)
+    (layer,) = [e for e in events if isinstance(e, Layer)]
+    assert layer.pixels.shape[:2] == size[::-1] and layer.box == Box(0, 0, *size)
+    if wanted.get("width") == wanted.get("height") == 80:
+        middle = np.ascontiguousarray(image[:, 10:50])
+        assert (layer.pixels == lanczos_rows(middle, Size(80, 80), 0, 80)).all()
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 400), st.integers(0, 400), st.floats(1, 8))
+def test_no_size_is_nothing(width, height, to_width, to_height, scale):
+    params = Upscale(scale=scale, width=to_width, height=to_height)
+    size, crop = params.target(Size(width, height)), params.crop_of(Size(width, height))
+    assert min(size) >= 1 and min(crop.size) >= 1 and Box(0, 0, width, height).contains(crop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from impasto_protocol.errors import ModelError, ResourceError
 from impasto_protocol.geometry import Box, Size
 from impasto_server.engine import run as run_module
+from impasto_server.engine import scratch, tiles
 from impasto_server.engine import upscaler as upscaler_module
 from impasto_server.engine.identify import ModelInfo, Unknown, identify_file
 from impasto_server.engine.jobs import Cancelled, Job, Layer, Progress
@@ -24,7 +27,7 @@ from impasto_server.engine.planning import check_box
 from impasto_server.engine.report import Report
 from impasto_server.engine.run import Engine
 from impasto_server.engine.tiles import FADE, MIN_TILE, OVERLAP, _fades, tile_side, tiled_rows, tiles_along
-from impasto_server.engine.upscale import lanczos_rows, passes, upscale_by_model
+from impasto_server.engine.upscale import Enlarger, lanczos_rows, passes, upscale
 from impasto_server.engine.upscaler import UpscalerModel, load_upscaler
 from PIL import Image
 
@@ -72,7 +75,7 @@ def by_model(image: np.ndarray, path: Path, scale: float, side: int) -> np.ndarr
     assert isinstance(job.params, Upscale)
     report = Report(events.append, lambda: False)
     report.expect((("upscale", 1),))
-    upscale_by_model(job, job.params, planned, report, load(path), side)
+    upscale(job, job.params, planned, report, Enlarger(load(path), side))
     return next(e.pixels for e in events if isinstance(e, Layer))
 
 
@@ -279,7 +282,9 @@ def test_a_scale_that_is_not_its_own(tmp_path: Path, scale: float, times: int) -
     (layer,) = [e for e in events if isinstance(e, Layer)]
     assert layer.pixels.shape == (int(21 * scale + 0.5), int(37 * scale + 0.5), 4)
     assert passes(2, scale) == result.ran["passes"] == times
-    assert layer.info["params"] == {"scale": scale, "upscaler": "x"} and layer.info["upscaler"] == "x"
+    assert (
+        layer.info["params"] == dataclasses.asdict(Upscale(scale=scale, upscaler="x")) and layer.info["upscaler"] == "x"
+    )
     assert layer.info["digital_source_type"] == "algorithmicallyEnhanced"
     if scale == 1:
         assert (layer.pixels == image).all()
@@ -388,3 +393,92 @@ def test_nothing_of_an_upscaler_asks_a_network(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(socket, "create_connection", attempt)
     monkeypatch.setattr(socket, "getaddrinfo", attempt)
     load(save(tmp_path / "x.pth", compact()))
+
+
+def test_two_upscalers_blended(tmp_path: Path) -> None:
+    one, other = save(tmp_path / "one.pth", compact()), save(tmp_path / "other.pth", rrdb(seed=3))
+    image = photograph(150, 70)
+    image[20:40, 30:60, 3] = 0
+    job = job_of(image, one, 2.5)
+    params = dataclasses.replace(job.params, second_upscaler="other", second_share=0.25)
+    job = dataclasses.replace(job, params=params, second_upscaler=str(other))
+    events: list[Any] = []
+    result = Engine("cpu", "fp32").run(job, events.append, lambda: False)
+    (layer,) = [e for e in events if isinstance(e, Layer)]
+    alone = [by_model(image, path, 2.5, MIN_TILE).astype(float) for path in (one, other)]
+    assert abs(layer.pixels - (0.75 * alone[0] + 0.25 * alone[1])).max() <= 2
+    assert result.ran["second"]["method"] == "other" and layer.alpha == "soft"
+    assert "Postprocess upscaler 2: other" in layer.info["postprocessing"]
+    fractions = [e.fraction for e in events if isinstance(e, Progress)]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+
+
+def test_lanczos_over_a_model(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pth", compact())
+    image = photograph(60, 40)
+    job = job_of(image, path, 2)
+    job = dataclasses.replace(job, params=dataclasses.replace(job.params, second_share=1.0))
+    events: list[Any] = []
+    Engine("cpu", "fp32").run(job, events.append, lambda: False)
+    (layer,) = [e for e in events if isinstance(e, Layer)]
+    assert (layer.pixels == lanczos_rows(image, Size(120, 80), 0, 80)).all()
+
+
+def test_wide_pictures_get_lower_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A band of the result has a ceiling, whatever the width."""
+    model = load(save(tmp_path / "x.pth", compact()))
+    picture = photograph(600, 300)[..., :3]
+    whole = np.concatenate(list(tiled_rows(model, picture, 256, lambda: None)))
+    monkeypatch.setattr(tiles, "BAND_BYTES", 1)
+    count: list[int] = []
+    bands = list(tiled_rows(model, picture, 256, lambda: count.append(1)))
+    assert max(len(band) for band in bands) <= MIN_TILE * model.scale
+    assert len(count) == tiles.count_tiles(Size(600, 300), 256, model.scale)
+    assert difference(np.concatenate(bands), whole) <= 1
+
+
+def test_large_results_lie_in_mapped_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "x.pth", compact())
+    image = photograph(60, 40)
+    expected = by_model(image, path, 4, MIN_TILE)
+    monkeypatch.setattr(scratch, "MAPPED", 1000)
+    mapped = by_model(image, path, 4, MIN_TILE)
+    assert isinstance(mapped, np.memmap) and (mapped == expected).all()
+
+
+def test_a_full_disk_is_told_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "MAPPED", 1000)
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    with pytest.raises(ResourceError) as caught:
+        run(photograph(60, 40), save(tmp_path / "x.pth", compact()), 4)
+    assert caught.value.code == "resource.disk_full" and caught.value.retryable
+
+
+FLAT = np.full((300, 260, 4), 128, np.uint8)
+GRADIENT = np.dstack([np.tile(np.linspace(20, 230, 260), (300, 1))] * 3 + [np.full((300, 260), 255)]).astype(np.uint8)
+NOISE = np.random.default_rng(5).integers(0, 256, (300, 260, 4), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["flat", "gradient", "photo", "noise"])
+@pytest.mark.parametrize("kind", ["esrgan", "compact"])
+def test_gradients_along_the_borders_of_tiles_are_those_elsewhere(tmp_path: Path, kind: str, name: str) -> None:
+    """Energy of the gradient where tiles fade over that elsewhere, each against one piece: within 1 % of 1."""
+    picture = {"flat": FLAT, "gradient": GRADIENT, "photo": photograph(260, 300), "noise": NOISE}[name][..., :3]
+    model = load(save(tmp_path / "x.pth", KINDS[kind][0]()))
+    whole = np.concatenate(list(tiled_rows(model, picture, 0, lambda: None)))
+    tiled = np.concatenate(list(tiled_rows(model, picture, MIN_TILE, lambda: None)))
+    border = np.zeros(whole.shape[1] - 1, bool)
+    spans = tiles_along(260, MIN_TILE)
+    for (_, end), (start, _) in itertools.pairwise(spans):
+        middle = (start + end) // 2 * model.scale
+        border[middle - FADE * model.scale // 2 : middle + FADE * model.scale // 2] = True
+
+    def energies(made: np.ndarray) -> tuple[float, float]:
+        change = (np.diff(made.astype(float), axis=1) ** 2).mean((0, 2))
+        return float(change[border].mean()), float(change[~border].mean())
+
+    (along, elsewhere), (along_whole, elsewhere_whole) = energies(tiled), energies(whole)
+    if elsewhere_whole < 0.01:  # flat: what there is of it must not be more
+        assert along <= along_whole + 0.01
+    else:
+        assert along / elsewhere == pytest.approx(along_whole / elsewhere_whole, rel=0.01)

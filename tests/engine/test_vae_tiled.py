@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from impasto_protocol.errors import ResourceError
+from impasto_server.engine import scratch, vae_tiled
 from impasto_server.engine import vae as vae_
-from impasto_server.engine import vae_tiled
 from impasto_server.engine.vae_tiled import decode_tiled, encode_tiled, needs_tiles, tile_for
 
 from tests.golden.tiny import seeded, tiny_vae
@@ -107,7 +107,7 @@ def test_maps_that_do_not_fit_go_into_a_file(vae, monkeypatch):
 def test_a_full_disk_is_told(vae, monkeypatch):
     monkeypatch.setattr(vae_tiled, "free_bytes", lambda device: 1000)
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(vae_tiled.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(ResourceError) as told:
         decode_tiled(vae, torch.zeros(1, 4, 6, 6), side=16)
     assert told.value.code == "resource.disk_full"

@@ -53,6 +53,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         if "backdrop" in names:
             text = "what lies under the sketch with --background document; as large as --image"
             parser.add_argument("--backdrop", type=Path, metavar="FILE", help=text)
+        if mode == "upscale":
+            text = "instead of --scale; 0 on one side keeps the aspect, with both what lies over is cut off"
+            parser.add_argument("--size", type=_size_or_side, metavar="WxH", help=text)
         if "image" not in names:
             parser.add_argument("--size", type=_size, metavar="WxH", help="default: the model's own size")
         parser.add_argument(
@@ -102,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
             f"The mask has {mask.width} x {mask.height} pixels and the picture {image.width} x {image.height}; "
             "they must be of the same size.",
         )
+    if args.verb == "upscale" and args.size is not None:
+        values["width"], values["height"] = args.size
     hints = _control_pictures(values)
     inbox: queue.SimpleQueue[Message | ImpastoError] = queue.SimpleQueue()
     with connection(args, values, inbox) as client:
@@ -352,6 +357,14 @@ def _write_pose(path: Path, output: Output) -> None:
 def _corner(placement: Box) -> tuple[tuple[int, int], tuple[int, int]]:
     """Destination and source of a layer that may begin beyond the picture's left or top edge."""
     return (max(placement.x, 0), max(placement.y, 0)), (max(-placement.x, 0), max(-placement.y, 0))
+
+
+def _size_or_side(text: str) -> tuple[int, int]:
+    """A size of which one side may be 0."""
+    parts = text.lower().split("x")
+    if len(parts) == 2 and all(part.strip().isdigit() for part in parts) and any(int(part) for part in parts):
+        return int(parts[0]), int(parts[1])
+    raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 2048x3072, or 2048x0")
 
 
 def _size(text: str) -> tuple[int, int]:

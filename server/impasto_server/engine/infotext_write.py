@@ -154,8 +154,15 @@ _LEADS = {
 
 def extras_text(params: Upscale) -> str:
     """What A1111's Extras say of a picture that was enlarged, its text `postprocessing`."""
-    upscaler = params.upscaler or "Lanczos"
-    return format_pairs({"Postprocess upscale by": f"{params.scale:g}", "Postprocess upscaler": upscaler}.items())
+    if params.width or params.height:
+        pairs = {"Postprocess upscale to": f"{params.width}x{params.height}"}
+    else:
+        pairs = {"Postprocess upscale by": f"{params.scale:g}"}
+    pairs["Postprocess upscaler"] = params.upscaler or "Lanczos"
+    if params.second_share > 0:
+        pairs["Postprocess upscaler 2"] = params.second_upscaler or "Lanczos"
+        pairs["Postprocess upscaler 2 visibility"] = f"{params.second_share:g}"
+    return format_pairs(pairs.items())
 
 
 def _rest(params: DiffusionParams, written: set[str]) -> dict[str, str]:

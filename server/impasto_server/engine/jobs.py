@@ -155,10 +155,11 @@ class Job:
     same box. `words` are the styles and the lines of wildcards that the prompts name, `loras` the files of the LoRAs
     that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
-    `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `control` are the units of
-    `params.control` that have a weight, in their order, `references` those of `params.references`; `vaes` says where
-    VAE and text encoder come from, and `annotators` are the files of the networks that `params.preprocessor` of an
-    annotate job runs. A job with `cells` makes one picture (or batch) for each; the fields that a cell has
+    `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `second_upscaler` is that of
+    `params.second_upscaler`, "" where none is blended in. `control` are the units of `params.control` that have a
+    weight, in their order, `references` those of `params.references`; `vaes` says where VAE and text encoder come
+    from, and `annotators` are the files of the networks that `params.preprocessor` of an annotate job runs. A job with
+    `cells` makes one picture (or batch) for each; the fields that a cell has
     are then those of the first.
     """
 
@@ -178,6 +179,7 @@ class Job:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     hires_checkpoint: str = ""
     hires_upscaler: str = ""
+    second_upscaler: str = ""
     control: tuple[ControlUnit, ...] = ()
     cells: tuple[Cell, ...] = ()
     vaes: VaeFiles = field(default_factory=VaeFiles)

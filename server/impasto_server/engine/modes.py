@@ -20,6 +20,7 @@ from .params_control import Annotate
 from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
 from .params_sampling import Started
+from .params_upscale import Upscale
 from .params_vary import Varied
 
 __all__ = [
@@ -80,29 +81,6 @@ class Sketch(Img2Img):
         "What is seen where the sketch is transparent: white paper, or the document.",
         enum=("white", "document"),
         ui={"widget": "choice", "group": "sketch"},
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upscale:
-    """Upscale: the picture with `scale` times the pixels on each side, by an upscaler model or by Lanczos."""
-
-    scale: float = param(
-        2.0,
-        "Scale",
-        "How many times as wide and as high.",
-        minimum=1.0,
-        maximum=8.0,
-        step=0.5,
-        ui={"widget": "slider", "group": "size", "unit": "×"},
-    )
-    upscaler: str = param(
-        "",
-        "Upscaler",
-        "An upscaler of the catalogue; empty resamples by Lanczos, which invents nothing.",
-        maximum=500,
-        ui={"widget": "model", "group": "size", "none": "Lanczos"},
-        choices={"from": "models", "kind": "upscaler"},
     )
 
 

@@ -204,13 +204,14 @@ def upscaled_size(params: Upscale, size: Size) -> Size:
 
     Raises RequestError `request.bad_geometry` where it is above MAX_PIXELS or longer than MAX_SIDE.
     """
-    result = Size(math.floor(size.width * params.scale + 0.5), math.floor(size.height * params.scale + 0.5))
+    result = params.target(size)
     if result.area > MAX_PIXELS or max(result) > MAX_SIDE:
+        sized = "width" if params.width else "height" if params.height else "scale"
         raise RequestError(
             "request.bad_geometry",
-            f"{params.scale:g} times {size.width} x {size.height} pixels are {result.width} x {result.height}, above "
-            f"the limit of {MAX_PIXELS} pixels and {MAX_SIDE} a side; choose a smaller scale.",
-            path="params.scale",
+            f"Of {size.width} x {size.height} pixels it would make {result.width} x {result.height}, above the limit "
+            f"of {MAX_PIXELS} pixels and {MAX_SIDE} a side; choose a smaller {sized}.",
+            path=f"params.{sized}",
             data={"limit": MAX_PIXELS},
         )
     return result

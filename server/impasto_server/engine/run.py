@@ -36,7 +36,7 @@ from .seeds import drawn_seeds, seeds_of
 from .stages import Passed, Stage, run_stages
 from .text import TextCache
 from .tiles import GRID, MIN_TILE, tile_side
-from .upscale import enlarged, passes, upscale, upscale_by_model
+from .upscale import LANCZOS, Enlarger, enlarged, passes, upscale
 from .upscaler import UpscalerModel, load_upscaler
 from .vae_files import LoadedVae, load_vae, with_vae
 from .vary import run_cells
@@ -59,8 +59,8 @@ class Engine:
         self.dtype = choose_dtype(self.device, precision)
         budget = memory_budget if memory_budget is not None else _default_budget(self.device)
         self._components: ComponentCache[Patcher] = ComponentCache(budget, _load)
-        # One of them is enough, and small beside a checkpoint.
-        self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(0, load_upscaler)
+        # Two of them at most are at work together, and they are small beside a checkpoint.
+        self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(budget // 8, load_upscaler)
         self._hints = Hints(Kit(), self.device)
         self._controls = Controls(budget // 4)
         # One for the pictures, one for the previews.
@@ -138,11 +138,19 @@ class Engine:
 
     def _upscale(self, job: Job, params: Upscale, report: Report) -> Result:
         planned = planned_for(job, 0)
-        if not job.checkpoint:
-            return upscale(job, params, planned, report)
+        blends = params.second_share > 0
+        paths = (job.checkpoint, job.second_upscaler) if blends else (job.checkpoint,)
+        if not any(paths):
+            return upscale(job, params, planned, report, LANCZOS, LANCZOS if blends else None)
         with report.stage("load"):
-            model = self._upscaler(job.checkpoint)
-        return self._in_tiles(model, lambda side: upscale_by_model(job, params, planned, report, model, side))
+            models = [self._upscaler(path) if path else None for path in paths]
+        widest = max((m for m in models if m is not None), key=lambda m: m.size_bytes * m.scale**2)
+
+        def made(side: int) -> Result:
+            ways = [Enlarger(m, 0 if m is None or m.whole else side or MIN_TILE) for m in models]
+            return upscale(job, params, planned, report, *ways)
+
+        return self._in_tiles(widest, made)
 
     def _upscaler(self, path: str) -> UpscalerModel:
         return self._upscalers.get(path, device=self.device, dtype=self.dtype)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .jobs import Pixels
 from .upscaler import UpscalerModel
 
-__all__ = ["FADE", "GRID", "MIN_TILE", "OVERLAP", "count_tiles", "tile_side", "tiled_rows", "tiles_along"]
+__all__ = ["BAND_BYTES", "FADE", "GRID", "MIN_TILE", "OVERLAP", "count_tiles", "tile_side", "tiled_rows", "tiles_along"]
 
 OVERLAP = 64
 """Pixels that neighbouring tiles share at least."""
@@ -31,6 +31,9 @@ MIN_TILE = 128
 MAX_TILE = 1024
 MAX_TILE_CPU = 512
 """Sides beyond which larger tiles are no faster; on a CPU progress is told by the tile, too."""
+
+BAND_BYTES = 256 << 20
+"""Most bytes of one band of the result, as long as tiles of MIN_TILE allow it: wide pictures get lower tiles."""
 
 _CHANNELS = 64
 """Channels of the usual upscaler: what is held at once is some eight such pictures of the tile, and three of the
@@ -59,16 +62,22 @@ def tiles_along(length: int, side: int) -> list[tuple[int, int]]:
     return [(start, min(start + side, length)) for start in starts]
 
 
-def count_tiles(size: Size, side: int) -> int:
-    """How many tiles a picture of `size` takes."""
-    return len(tiles_along(size.width, side)) * len(tiles_along(size.height, side))
+def count_tiles(size: Size, side: int, scale: int = 1) -> int:
+    """How many tiles a picture of `size` takes that is made `scale` times as large."""
+    return len(tiles_along(size.width, side)) * len(tiles_along(size.height, _lower(side, size.width, scale)))
+
+
+def _lower(side: int, width: int, scale: int) -> int:
+    """The height of the tiles of a picture of that width."""
+    rows = BAND_BYTES // (width * scale * scale * 12) // GRID * GRID
+    return min(side, max(rows, MIN_TILE))
 
 
 def tiled_rows(model: UpscalerModel, picture: Pixels, side: int, done: Callable[[], None]) -> Iterator[Pixels]:
     """The enlarged RGB `picture` [height, width, 3] in bands of finished rows, from the top; `done` after each tile."""
     height, width = picture.shape[:2]
     scale = model.scale
-    down, across = tiles_along(height, side), tiles_along(width, side)
+    down, across = tiles_along(height, _lower(side, width, scale)), tiles_along(width, side)
     fades = _fades(across, scale)
     kept = np.zeros((0, width * scale, 3), np.float32)  # of the band above, what reaches into this one
     for index, ((top, bottom), fade) in enumerate(zip(down, _fades(down, scale), strict=True)):

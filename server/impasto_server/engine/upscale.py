@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,12 @@ from .modes import Upscale
 from .planning import Plan, upscale_bands
 from .recipe import upscale_recipe
 from .report import Report
+from .scratch import picture_room
 from .tiles import count_tiles, tiled_rows
 from .upscaler import UpscalerModel
 from .work import dtype_name
 
-__all__ = ["enlarged", "lanczos_rows", "passes", "tiles_of", "upscale", "upscale_by_model"]
+__all__ = ["LANCZOS", "Enlarger", "enlarged", "enlarged_rows", "lanczos_rows", "passes", "tiles_of", "upscale"]
 
 _LOBES = 3
 """How far Lanczos looks, in pixels of the coarser of the two pictures."""
@@ -31,87 +34,158 @@ _LINEAR = np.where(_values <= 0.04045, _values / 12.92, ((_values + 0.055) / 1.0
 """The light of each sRGB value (IEC 61966-2-1)."""
 
 
-def upscale(job: Job, params: Upscale, plan: Plan, report: Report) -> Result:
-    """The picture at `plan.working` by Lanczos, as the one layer of a new document; emitted through `report`.
+@dataclass(frozen=True)
+class Enlarger:
+    """One of the ways: an upscaler with the side of its tiles (0: in one piece), or Lanczos."""
 
-    Raises Cancelled at most one band after `cancelled()` turned true.
+    model: UpscalerModel | None = None
+    side: int = 0
+
+    def passes(self, picture: Size, size: Size) -> int:
+        """How often the model is applied."""
+        scale = max(size.width / picture.width, size.height / picture.height)
+        return passes(self.model.scale, scale) if self.model is not None else 0
+
+    def steps(self, image: Pixels, size: Size) -> int:
+        """How often `rows` calls `done`."""
+        times = self.passes(_size_of(image), size)
+        if self.model is None or not times:
+            return upscale_bands(size)
+        return tiles_of(image, self.model, times, self.side)
+
+    def rows(self, image: Pixels, size: Size, done: Callable[[], None]) -> Iterator[Pixels]:
+        """The RGBA `image` at `size` in bands [rows, size.width, 4] from the top."""
+        times = self.passes(_size_of(image), size)
+        if self.model is None or not times:
+            for first, last in _bands(size):
+                yield lanczos_rows(image, size, first, last)
+                done()
+            return
+        hidden = image[..., 3] == 0
+        picture = image[..., :3]
+        if hidden.any() and not hidden.all():
+            picture = fill_masked(picture, hidden)
+        at = 0
+        for band in enlarged_rows(picture, size, self.model, times, self.side, done):
+            rows = np.empty((len(band), size.width, 4), np.uint8)
+            rows[..., :3] = band
+            rows[..., 3] = _alpha_rows(image, size, at, at + len(band))
+            yield rows
+            at += len(band)
+
+    def told(self, picture: Size, size: Size) -> dict[str, Any]:
+        """What really ran, as plain values."""
+        if self.model is None:
+            return {"device": "cpu", "method": "lanczos"}
+        return {
+            "device": str(self.model.device),
+            "dtype": dtype_name(self.model.dtype),
+            "method": self.model.name,
+            "architecture": self.model.architecture,
+            "own_scale": self.model.scale,
+            "passes": self.passes(picture, size),
+            "tile": self.side,
+        }
+
+
+LANCZOS = Enlarger()
+
+
+def upscale(
+    job: Job, params: Upscale, plan: Plan, report: Report, first: Enlarger = LANCZOS, second: Enlarger | None = None
+) -> Result:
+    """The picture at `plan.working`, as the one layer of a new document; emitted through `report`.
+
+    What a model enlarges beyond the size is scaled down by Lanczos. The alpha is resampled; what is wholly transparent
+    is filled from its surroundings before a model sees it, so that no hidden colour shows in its edges. `second` is
+    laid over the first by `params.second_share`. Beside the picture itself memory holds bands of rows alone, and the
+    picture lies in a mapped file where it is large. Raises Cancelled at most one band, or one layer of the network,
+    after `cancelled()` turned true.
     """
     assert job.image is not None
     size = plan.working
-    with report.stage("upscale", bands := upscale_bands(size)):
-        pixels = np.empty((size.height, size.width, 4), np.uint8)
-        for band in range(bands):
-            first, last = size.height * band // bands, size.height * (band + 1) // bands
-            pixels[first:last] = lanczos_rows(job.image, size, first, last)
-            report.progress("upscale", band + 1, bands)
-    ran = {"device": "cpu", "method": "lanczos", "working": [size.width, size.height]}
-    return _finished(params, size, pixels, report, ran)
-
-
-def upscale_by_model(job: Job, params: Upscale, plan: Plan, report: Report, model: UpscalerModel, side: int) -> Result:
-    """The same by an upscaler in tiles of `side` (0: in one piece), passed as often as the scale needs.
-
-    What is more than was asked for is scaled down by Lanczos. The alpha is resampled; what is wholly transparent is
-    filled from its surroundings before, so that no hidden colour shows in its edges. Raises Cancelled at most one
-    layer of the network after `cancelled()` turned true.
-    """
-    assert job.image is not None
-    size, image = plan.working, job.image
-    times = passes(model.scale, params.scale)
-    total = max(1, tiles_of(image, model, times, side))
-    count = 0
+    crop = params.crop_of(_size_of(job.image))
+    image = job.image[crop.y : crop.bottom, crop.x : crop.right]
+    ways = [(first, 1.0), *([(second, params.second_share)] if second is not None else [])]
+    steps = [way.steps(image, size) for way, _ in ways]
+    total, count = max(1, sum(steps)), 0
 
     def done() -> None:
         nonlocal count
         count += 1
         report.progress("upscale", count, total)
 
-    with report.stage("upscale", total), model.checked(report.check):
-        hidden = image[..., 3] == 0
-        picture = image[..., :3]
-        if hidden.any() and not hidden.all():
-            picture = fill_masked(picture, hidden)
-        pixels = np.empty((size.height, size.width, 4), np.uint8)
-        if times:
-            pixels[..., :3] = enlarged(picture, size, model, times, side, done)
-            pixels[..., 3] = _alpha(image, size)
-        else:
-            pixels[:] = lanczos_rows(image, size, 0, size.height)
-            done()
-    ran = {
-        "device": str(model.device),
-        "dtype": dtype_name(model.dtype),
-        "method": model.name,
-        "architecture": model.architecture,
-        "own_scale": model.scale,
-        "passes": times,
-        "tile": side,
-        "tiles": count,
-        "working": [size.width, size.height],
-    }
-    return _finished(params, size, pixels, report, ran)
+    pixels = picture_room(size.height, size.width, 4)
+    opaque = True
+    with report.stage("upscale", total):
+        for way, share in ways:
+            at = 0
+            with way.model.checked(report.check) if way.model is not None else nullcontext():
+                for band in way.rows(image, size, done):
+                    into = pixels[at : at + len(band)]
+                    into[:] = band if share == 1.0 else _laid_over(into, band, share)
+                    opaque = opaque and bool((band[..., 3] == 255).all())
+                    at += len(band)
+    told = [way.told(crop.size, size) for way, _ in ways]
+    ran = {**told[0], "tiles": count if first.model is not None else 0, "working": [size.width, size.height]}
+    if first.model is None:
+        del ran["tiles"]
+    if len(told) > 1:
+        ran["second"] = {**told[1], "share": params.second_share}
+    named = f"to {size.width} x {size.height}" if params.width or params.height else f"{params.scale:g} times"
+    info = upscale_recipe(params, size)
+    report.emit(Layer(0, "upscale", f"Upscaled {named}", pixels, Box.of_size(size), _kind(opaque), 0, info))
+    return Result((), dict(report.timings), ran)
+
+
+def _kind(opaque: bool) -> str:
+    return "opaque" if opaque else "soft"
+
+
+def _laid_over(under: Pixels, over: Pixels, share: float) -> Pixels:
+    """`share` of RGBA `over` and the rest of `under`, whose alpha is the same but for rounding."""
+    mixed = under.astype(np.float32) * np.float32(1 - share) + over.astype(np.float32) * np.float32(share)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _size_of(image: Pixels) -> Size:
+    return Size(image.shape[1], image.shape[0])
+
+
+def _bands(size: Size) -> Iterator[tuple[int, int]]:
+    count = upscale_bands(size)
+    for band in range(count):
+        yield size.height * band // count, size.height * (band + 1) // count
 
 
 def tiles_of(picture: Pixels, model: UpscalerModel, times: int, side: int) -> int:
     """How many tiles `enlarged` takes."""
     height, width = picture.shape[:2]
-    return sum(count_tiles(Size(width * model.scale**i, height * model.scale**i), side) for i in range(times))
+    sizes = (Size(width * model.scale**i, height * model.scale**i) for i in range(times))
+    return sum(count_tiles(size, side, model.scale) for size in sizes)
 
 
 def enlarged(
     picture: Pixels, size: Size, model: UpscalerModel, times: int, side: int, done: Callable[[], None]
 ) -> Pixels:
     """An RGB picture after `times` (at least one) passes through the model, at `size`; `done` after each tile."""
+    result = picture_room(size.height, size.width, 3)
+    _stack(enlarged_rows(picture, size, model, times, side, done), result)
+    return result
+
+
+def enlarged_rows(
+    picture: Pixels, size: Size, model: UpscalerModel, times: int, side: int, done: Callable[[], None]
+) -> Iterator[Pixels]:
+    """The same in bands of rows from the top; only what earlier passes made is held whole."""
     height, width = picture.shape[:2]
     sizes = [Size(width * model.scale**i, height * model.scale**i) for i in range(times + 1)]
     for reached in sizes[1:-1]:
-        larger = np.empty((reached.height, reached.width, 3), np.uint8)
+        larger = picture_room(reached.height, reached.width, 3)
         _stack(tiled_rows(model, picture, side, done), larger)
         picture = larger
     bands = tiled_rows(model, picture, side, done)
-    result = np.empty((size.height, size.width, 3), np.uint8)
-    _stack(bands if sizes[-1] == size else _shrunk(bands, sizes[-1], size), result)
-    return result
+    return bands if sizes[-1] == size else _shrunk(bands, sizes[-1], size)
 
 
 def passes(own: int, scale: float) -> int:
@@ -120,13 +194,6 @@ def passes(own: int, scale: float) -> int:
     while reached < scale:
         count, reached = count + 1, reached * own
     return count
-
-
-def _finished(params: Upscale, size: Size, pixels: Pixels, report: Report, ran: dict[str, Any]) -> Result:
-    alpha = "opaque" if bool((pixels[..., 3] == 255).all()) else "soft"
-    name = f"Upscaled {params.scale:g} times"
-    report.emit(Layer(0, "upscale", name, pixels, Box.of_size(size), alpha, 0, upscale_recipe(params, size)))
-    return Result((), dict(report.timings), ran)
 
 
 def _stack(bands: Iterable[Pixels], into: Pixels) -> None:
@@ -152,11 +219,14 @@ def _shrunk(bands: Iterable[Pixels], of: Size, size: Size) -> Iterator[Pixels]:
         held, top = held[needed - top :], needed
 
 
-def _alpha(image: Pixels, size: Size) -> NDArray[np.uint8]:
-    alpha = image[..., 3]
+def _alpha_rows(image: Pixels, size: Size, first: int, last: int) -> NDArray[np.uint8]:
+    """Rows of the alpha of an RGBA picture at `size`."""
+    height = image.shape[0]
+    top, bottom = _window(height, size.height, first, last)
+    alpha = image[top:bottom, :, 3]
     if bool((alpha == 255).all()):
-        return np.full((size.height, size.width), 255, np.uint8)
-    shares = _scaled(alpha.astype(np.float32) / np.float32(255), 0, image.shape[0], size, 0, size.height)
+        return np.full((last - first, size.width), 255, np.uint8)
+    shares = _scaled(alpha.astype(np.float32) / np.float32(255), top, height, size, first, last)
     return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 

@@ -9,19 +9,16 @@ queries by chunks. So the result is that of the module itself up to rounding, an
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from impasto_protocol.errors import ResourceError
 from torch.nn import functional
 
 from .memory import free_bytes, placed
+from .scratch import mapped_file
 
 __all__ = ["decode_tiled", "encode_tiled", "needs_tiles", "tile_for"]
 
@@ -70,15 +67,15 @@ def decode_tiled(vae: Any, latents: torch.Tensor, *, side: int | None = None, ch
     `side` is that of the tiles (`tile_for`). Raises ResourceError `resource.disk_full` where the maps fit neither in
     memory nor on the disk, and what `check` raises, at every tile.
     """
-    with _Room(vae, side, check) as room:
-        return torch.stack([_decoded(room, vae, one) for one in latents])
+    room = _Room(vae, side, check)
+    return torch.stack([_decoded(room, vae, one) for one in latents])
 
 
 def encode_tiled(vae: Any, values: torch.Tensor, *, side: int | None = None, check: Check = _nothing) -> torch.Tensor:
     """What `vae._encode` gives: [batch, 3, h, w] to the parameters of the distribution, float32 [batch, 2 * channels,
     h / 8, w / 8], on the host; the rest as in `decode_tiled`."""
-    with _Room(vae, side, check) as room:
-        return torch.stack([_encoded(room, vae, one) for one in values])
+    room = _Room(vae, side, check)
+    return torch.stack([_encoded(room, vae, one) for one in values])
 
 
 def _decoded(room: _Room, vae: Any, latent: torch.Tensor) -> torch.Tensor:
@@ -188,15 +185,6 @@ class _Room:
         self.side = side or tile_for(vae, free_bytes(self.device))
         self.groups = int(vae.config.norm_num_groups)
         self.check = check
-        self._folder: Path | None = None
-        self._files = 0
-
-    def __enter__(self) -> _Room:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def of(self, values: torch.Tensor) -> _Map:
         """The map that a run begins with."""
@@ -205,25 +193,11 @@ class _Room:
     def empty(self, channels: int, height: int, width: int) -> _Map:
         """Room for one, in memory or in a mapped file without a name of its own."""
         size = channels * height * width * self.dtype.itemsize
-        # On Linux a file in a folder of memory would help nothing; the system's folder for large ones is /var/tmp.
         if size <= free_bytes(torch.device("cpu")) * _HOST_SHARE:
             return _Map(torch.empty(channels, height, width, dtype=self.dtype))
-        if self._folder is None:
-            large = "/var/tmp" if Path("/var/tmp").is_dir() else None
-            self._folder = Path(tempfile.mkdtemp(prefix="impasto-vae-", dir=large))
-        if size > shutil.disk_usage(self._folder).free:
-            raise ResourceError(
-                "resource.disk_full",
-                f"This picture needs {size >> 30} GB more of memory or of disk; choose a smaller size, or refine it in "
-                "pixel tiles.",
-                retryable=True,
-            )
-        self._files += 1
-        file = self._folder / str(self._files)
+        file = mapped_file(size, "A picture of this size")
         elements = channels * height * width
         mapped = torch.from_file(str(file), shared=True, size=elements, dtype=self.dtype)
-        if not file.exists():
-            raise ResourceError("resource.disk_full", f"{file} could not be written.", retryable=True)
         with suppress(OSError):  # Windows keeps the name of what is mapped
             file.unlink()
         return _Map(mapped.reshape(channels, height, width))

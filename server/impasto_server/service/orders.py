@@ -195,6 +195,7 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         embeddings=first.embeddings,
         hires_checkpoint=path_of(first.hires_model),
         hires_upscaler=path_of(first.hires_upscaler),
+        second_upscaler=path_of(first.second_upscaler),
         cells=tuple(each.cell for each in order.settings if each.cell is not None),
         control=with_pictures(order.control, first.params, input_pixels),
         references=with_pictures(order.references, first.params, input_pixels),

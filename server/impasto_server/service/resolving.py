@@ -34,6 +34,7 @@ class Resolved:
     hires_upscaler: Model | None = None
     vaes: Vaes = field(default_factory=Vaes)
     variant: Variant | None = None
+    second_upscaler: Model | None = None
 
     @property
     def native_size(self) -> int:
@@ -117,7 +118,11 @@ def _resolved(
     loras, embeddings = _addons(catalogue, params, model, words)
     hires = _of_hires(catalogue, params, model)
     vaes = choose_vaes(catalogue, params, model, hires[0])
-    return Resolved(params, model, words, loras, embeddings, *hires, vaes, variant)
+    second = None
+    if isinstance(params, Upscale) and params.second_share > 0 and params.second_upscaler:
+        with _told_of("params.second_upscaler"):
+            second = catalogue.upscaler(params.second_upscaler)
+    return Resolved(params, model, words, loras, embeddings, *hires, vaes, variant, second)
 
 
 def _addons(
