@@ -24,11 +24,17 @@ FURTHER: Tuple[Tuple[str, str], ...] = (
     ("img2img", "Refine (image to image)"),
     ("inpaint", "Inpaint in it"),
     ("upscale", "Upscale"),
+    ("refine", "Refine in tiles"),
 )
 """(way, in words)."""
 TICKET = "further:"
 """How the tickets of what is asked for here begin."""
-FIRST = {"img2img": "Choose the strength and press", "inpaint": "Select what to repaint and press", "upscale": "Press"}
+FIRST = {
+    "img2img": "Choose the strength and press",
+    "inpaint": "Select what to repaint and press",
+    "upscale": "Press",
+    "refine": "Press",
+}
 """What is left to the painter."""
 
 

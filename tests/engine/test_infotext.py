@@ -98,7 +98,7 @@ def test_what_is_written_is_read_again(job: tuple[str, Any]) -> None:
 def test_a_job_at_its_defaults_reads_as_in_a1111(mode: str) -> None:
     """No key of ours where A1111's say everything."""
     text = written(mode, parse_params(mode, {"seed": 5, "prompt": "a fox", "model": "m"}))
-    assert ("Impasto:" in text) == (mode == "sketch")
+    assert ("Impasto:" in text) == (mode in ("sketch", "refine"))
     assert text.endswith(", Version: Impasto") and text.startswith("a fox\nSteps: 20, Sampler: DPM++ 2M, ")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import struct
@@ -207,7 +208,7 @@ def test_an_upscale(names: CatalogueNames) -> None:
     text = "Postprocess upscale by: 2.5, Postprocess upscaler: Lanczos"
     assert made["postprocessing"] == text
     read = read_parameters(saved("PNG", pnginfo=png_info(made)), names)
-    assert (read.mode, read.params) == ("upscale", {"scale": 2.5, "upscaler": ""})
+    assert (read.mode, read.params) == ("upscale", dataclasses.asdict(parse_params("upscale", {"scale": 2.5})))
     other = read_parameters(png(key="postprocessing", text=text.replace("Lanczos", "R-ESRGAN 4x+")), names)
     assert (other.mode, other.params["upscaler"], other.notes[0].kind) == ("upscale", "R-ESRGAN 4x+", "missing")
 

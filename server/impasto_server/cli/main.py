@@ -27,6 +27,7 @@ VERBS = {
     "img2img": ("generate", "repaint a picture"),
     "inpaint": ("generate", "repaint what a mask selects"),
     "sketch": ("generate", "make a picture from a sketch"),
+    "refine": ("generate", "repaint a picture of any size a little, in tiles"),
     "upscale": ("generate", "scale a picture up"),
     "annotate": ("generate", "make the hint for a ControlNet of a picture"),
     "params": ("params", "what a picture says of how it was made"),

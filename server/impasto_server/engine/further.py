@@ -13,7 +13,7 @@ from .params_hires import Hires
 
 __all__ = ["WAYS", "further"]
 
-WAYS = ("hires", "img2img", "inpaint", "upscale")
+WAYS = ("hires", "img2img", "inpaint", "upscale", "refine")
 """Once more with a hires pass; or what begins with the finished picture."""
 
 _OWN = ("strength", "batch", "vary", "width", "height")

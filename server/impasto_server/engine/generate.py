@@ -9,7 +9,6 @@ import torch
 from impasto_protocol.geometry import Box
 from PIL import Image
 
-from .adapters import Adapter
 from .inpaint import (
     InpaintChannels,
     blend_denoise,
@@ -23,13 +22,14 @@ from .inpaint import (
 from .inputs import mask_bounds
 from .jobs import Pixels
 from .masks import denoise_mask, within_reach
-from .modes import Img2Img, Inpaint, Sketch
-from .params_sampling import Started
+from .modes import Img2Img, Inpaint, Sketch, Txt2Img
+from .noise import with_noise
 from .pictures import flattened, opaque, resize, resize_mask
 from .planning import resolve_mask
 from .sampler_names import SAMPLER_INFO
 from .soft import changed_alpha, soft_denoise, soft_mask
 from .stages import Passed
+from .tiled import Guided, TiledDenoiser
 from .work import Work
 
 __all__ = ["GENERATE"]
@@ -38,7 +38,12 @@ __all__ = ["GENERATE"]
 def _txt2img(run: Work) -> Passed:
     """Noise alone becomes a picture."""
     with run.report.stage("encode"):
-        denoiser = run.denoiser(1.0, run.blank_channels())
+        params = run.params
+        assert isinstance(params, Txt2Img)
+        if params.panorama:
+            denoiser: Guided | TiledDenoiser = run.tiled_denoiser(1.0, params)
+        else:
+            denoiser = run.denoiser(1.0, run.blank_channels())
     x = run.noise() * denoiser.sigmas[0]
     return _opaque(run, run.sample(denoiser, denoiser, x))
 
@@ -64,7 +69,7 @@ def _repainted(run: Work, picture: Pixels) -> Passed:
     with run.report.stage("encode"):
         latent = run.encode(resize(picture, run.plan.working))
         denoiser = run.denoiser(params.strength, run.blank_channels())
-    x = _noised(params, latent, run.noise(), denoiser.sigmas[0])
+    x = with_noise(params, latent, run.noise(), denoiser.sigmas[0])
     return _opaque(run, run.sample(denoiser, denoiser, x))
 
 
@@ -86,18 +91,23 @@ def _inpaint(run: Work) -> Passed:
             start = run.encode(fill_masked(picture, resize_mask(strength_of, run.plan.working) >= 0.5))
         if params.content in ("latent_noise", "latent_nothing"):
             start = forget(start, mask, noise if params.content == "latent_noise" else None)
-        adapters: tuple[Adapter, ...] = ()
+        adapters: tuple[InpaintChannels, ...] = ()
         if run.has_inpaint_channels:
             hard = (mask > 0.5).float()
             hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5
             adapters = (InpaintChannels(hard, run.encode(np.where(hole, np.uint8(127), picture))),)
-        denoiser = run.denoiser(params.strength, adapters)
+        if params.panorama:
+            denoiser: Guided | TiledDenoiser = run.tiled_denoiser(
+                params.strength, params, lambda _, box: tuple(channels.part(box) for channels in adapters)
+            )
+        else:
+            denoiser = run.denoiser(params.strength, adapters)
     if params.soft:
         denoise = soft_denoise(denoiser, mask, latent, params)
     else:
         carries = SAMPLER_INFO[params.sampler].carries
         denoise = blend_denoise(denoiser, mask, latent, noise, denoiser.sigmas, at_once=carries)
-    latents = run.sample(denoiser, denoise, _noised(params, start, noise, denoiser.sigmas[0]))
+    latents = run.sample(denoiser, denoise, with_noise(params, start, noise, denoiser.sigmas[0]))
     latents = settled(latents, mask, latent)
     touched = within_reach(selection, numbers.reach)
 
@@ -111,14 +121,6 @@ def _inpaint(run: Work) -> Passed:
         return compose_layer(picture, box, selection, numbers, params.exact, shown)
 
     return Passed(run, latents, "soft", finish)
-
-
-def _noised(params: Started, latent: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """What the first step starts from: A1111 takes the noise times its multiplier, and the extra noise of that."""
-    if params.noise_multiplier != 1.0:
-        noise = noise * params.noise_multiplier
-    x = latent + noise * sigma
-    return x + noise * params.extra_noise if params.extra_noise > 0 else x
 
 
 def _opaque(run: Work, latents: torch.Tensor) -> Passed:

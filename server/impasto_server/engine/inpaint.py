@@ -46,6 +46,11 @@ class InpaintChannels:
     def __init__(self, mask: torch.Tensor, masked: torch.Tensor) -> None:
         self.channels = torch.cat([mask, masked], 1)
 
+    def part(self, box: Box) -> InpaintChannels:
+        """Those of a latent tile."""
+        part = self.channels[..., box.y : box.bottom, box.x : box.right]
+        return InpaintChannels(part[:, :1], part[:, 1:])
+
     def attach(self, network: torch.nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
 

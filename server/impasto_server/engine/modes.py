@@ -19,6 +19,7 @@ from .params_common import Common
 from .params_control import Annotate
 from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
+from .params_refine import Panorama, Refine
 from .params_sampling import Started
 from .params_upscale import Upscale
 from .params_vary import Varied
@@ -31,6 +32,7 @@ __all__ = [
     "Img2Img",
     "Inpaint",
     "ModeParams",
+    "Refine",
     "Sketch",
     "Txt2Img",
     "Upscale",
@@ -41,7 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Txt2Img(Varied, HiresSize, Common):
+class Txt2Img(Varied, HiresSize, Panorama, Common):
     """Text to image: a picture of width x height pixels; 0 takes the checkpoint's native size."""
 
     width: int = param(
@@ -49,7 +51,7 @@ class Txt2Img(Varied, HiresSize, Common):
         "Width",
         "0 takes the model's own size.",
         minimum=0,
-        maximum=4096,
+        maximum=16384,
         step=8,
         ui={"unit": "px", "group": "size"},
     )
@@ -58,7 +60,7 @@ class Txt2Img(Varied, HiresSize, Common):
         "Height",
         "0 takes the model's own size.",
         minimum=0,
-        maximum=4096,
+        maximum=16384,
         step=8,
         ui={"unit": "px", "group": "size"},
     )
@@ -84,7 +86,7 @@ class Sketch(Img2Img):
     )
 
 
-DiffusionParams = Txt2Img | Img2Img | Sketch | Inpaint
+DiffusionParams = Txt2Img | Img2Img | Sketch | Inpaint | Refine
 """Those that need a checkpoint."""
 
 ModeParams = DiffusionParams | Upscale | Annotate
@@ -99,6 +101,7 @@ MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
     "img2img": (Img2Img, "Image to image", (_IMAGE, _CONTROL)),
     "sketch": (Sketch, "Sketch to image", (_IMAGE, _BACKDROP, _CONTROL)),
     "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK, _CONTROL)),
+    "refine": (Refine, "Refine in tiles", (_IMAGE, _CONTROL)),
     "upscale": (Upscale, "Upscale", (_IMAGE,)),
     "annotate": (Annotate, "Annotate", (_IMAGE,)),
 }

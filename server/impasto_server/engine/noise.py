@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .params_sampling import Sampled
+from .params_sampling import Sampled, Started
 
-__all__ = ["Noise", "NoiseSource", "noise_for_batch", "noise_sources", "philox_normal", "slerp"]
+__all__ = ["Noise", "NoiseSource", "noise_for_batch", "noise_sources", "philox_normal", "slerp", "with_noise"]
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -136,6 +136,14 @@ def noise_for_batch(sources: Sequence[NoiseSource]) -> Noise:
         return torch.cat([s.draw(channels, height, width) for s in sources]).to(like.device, like.dtype)
 
     return draw
+
+
+def with_noise(params: Started, latent: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """What the first step starts from: A1111 takes the noise times its multiplier, and the extra noise of that."""
+    if params.noise_multiplier != 1.0:
+        noise = noise * params.noise_multiplier
+    x = latent + noise * sigma
+    return x + noise * params.extra_noise if params.extra_noise > 0 else x
 
 
 def philox_normal(seed: int, offset: int, count: int) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from impasto_protocol.schema import AUTO
 
 from .fields import STRENGTH, Number, param
 from .params_common import Common
+from .params_refine import Panorama
 from .params_sampling import Started
 from .params_soft import Soft
 from .params_vary import Varied
@@ -21,7 +22,7 @@ FULL_STRENGTH = 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(Varied, Soft, Started, Common):
+class Inpaint(Varied, Soft, Started, Panorama, Common):
     """Repaint what is selected; what is beyond the reach of the mask stays bit-identical."""
 
     strength: float = param(

@@ -28,8 +28,9 @@ from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
 from .fields import Number
-from .modes import Annotate, Common, DiffusionParams, Img2Img, Inpaint, ModeParams, Txt2Img, Upscale
+from .modes import Annotate, Common, DiffusionParams, Img2Img, Inpaint, ModeParams, Refine, Txt2Img, Upscale
 from .params_hires import Hires, hires_sizes, second_pass
+from .params_refine import Panorama, Tiled
 from .step_counts import model_calls, run_steps
 
 __all__ = [
@@ -243,6 +244,10 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
         assert bounds is not None
         reach = inpaint_reach(params, bounds, native_size)
         steps = run_steps(params, params.strength)
+        working = _in_eights(box.size) if params.panorama else working
+    elif isinstance(params, Refine):
+        working = _in_eights(box.size)
+        steps = run_steps(params, params.strength) if params.strength > 0 else 0
     elif isinstance(params, Img2Img):
         steps = run_steps(params, params.strength)
     elif isinstance(params, Txt2Img):
@@ -252,7 +257,25 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
     if isinstance(params, Txt2Img):
         box = _fit_aspect(box, final)
     calls = model_calls(params.sampler, steps) * params.batch
+    if isinstance(params, Refine) or (isinstance(params, Panorama) and params.panorama):
+        calls = math.ceil(calls * _tiles_share(params, working, native_size))
     return Plan(box, working, reach, steps, _warnings(box, final), calls, hires)
+
+
+def _in_eights(size: Size) -> Size:
+    """At least `size`, in multiples of 8."""
+    return Size(*(max(math.ceil(side / MULTIPLE), 1) * MULTIPLE for side in size))
+
+
+def _tiles_share(params: Tiled, size: Size, native_size: int) -> float:
+    """The pixels of all tiles against those of the picture."""
+    side, overlap = params.tile_side(native_size), params.tile_overlap(native_size)
+    across, down = (_tile_count(length, side, overlap) for length in size)
+    return across * min(side, size.width) * down * min(side, size.height) / size.area
+
+
+def _tile_count(length: int, side: int, overlap: int) -> int:
+    return 1 if length <= side else math.ceil((length - overlap) / (side - overlap))
 
 
 def _hires_plan(params: DiffusionParams, working: Size) -> HiresPlan | None:
@@ -374,7 +397,7 @@ def _txt2img_size(params: Txt2Img, area: Size, native_size: int) -> Size:
         return Size(_snap(params.width, native_size), _snap(params.width / aspect, native_size))
     if params.height:
         return Size(_snap(params.height * aspect, native_size), _snap(params.height, native_size))
-    return working_size(area, native_size)
+    return _in_eights(area) if params.panorama else working_size(area, native_size)
 
 
 def _fit_aspect(box: Box, working: Size) -> Box:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 
 from .jobs import Cancelled, Emit, Progress
-from .modes import Annotate, ModeParams, Upscale
+from .modes import Annotate, ModeParams, Refine, Upscale
 from .params_hires import Hires, second_pass
 
 __all__ = ["Report", "Share", "expected"]
@@ -25,6 +25,8 @@ def expected(params: ModeParams) -> tuple[Share, ...]:
         return (("upscale", 100),)
     if isinstance(params, Annotate):
         return (("annotate", 100),)
+    if isinstance(params, Refine):
+        return (("load", 8), ("encode", 7), ("denoise", 3 * _DENOISE), ("decode", 12))
     first = (("load", 8.0), ("encode", 7.0), ("denoise", _DENOISE))
     if not isinstance(params, Hires) or not params.hires:
         return (*first, ("decode", 8))

@@ -28,9 +28,11 @@ from .memory import ComponentCache, choose_device, choose_dtype, free_bytes, giv
 from .modelpath import stamp_of
 from .modes import Annotate, Upscale
 from .params_hires import Hires
+from .params_refine import Refine
 from .patch import Patcher
 from .preview import LatentColors, colors_of
 from .prompt_words import Words, resolve_words
+from .refine import refine
 from .report import Report, expected
 from .seeds import drawn_seeds, seeds_of
 from .stages import Passed, Stage, run_stages
@@ -255,7 +257,7 @@ class Engine:
             vae_identity=loaded.vae_identity,
             load_hires=lambda: self._loaded(job, words, hires=True),
             hints=self._hints,
-            controls=lambda components: self._controls.of(job, components),
+            controls=self._controls.of,
             enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
         )
 
@@ -279,6 +281,8 @@ def _stages(job: Job) -> tuple[Stage, ...]:
     def generate(work: Work, _: object) -> Passed:
         return GENERATE[job.mode](work)
 
+    if isinstance(params, Refine):
+        return (Stage("refine", refine),)
     if isinstance(params, Hires) and params.hires:
         return Stage("generate", generate, delivers=params.hires_keep_first), Stage("hires", paint_again)
     return (Stage("generate", generate),)

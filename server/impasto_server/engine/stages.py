@@ -28,13 +28,15 @@ class Passed:
     """What a stage hands on.
 
     `latents` [pictures, channels, h, w] are of the checkpoint of `work`, the pass that made them; its plan's box is
-    where they belong. `finish` makes a layer of a decoded picture, `alpha` says what kind ("opaque", "soft").
+    where they belong. A stage that works on pixels hands on `pictures` instead, RGB of the box's size, and no latents.
+    `finish` makes a layer of a decoded picture, `alpha` says what kind ("opaque", "soft").
     """
 
     work: Work
     latents: torch.Tensor
     alpha: str
     finish: Finish
+    pictures: tuple[Pixels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ def run_stages(work: Work, stages: Sequence[Stage]) -> tuple[Passed, tuple[Layer
 
 def layers_of(passed: Passed, name: str, first: int = 0) -> tuple[Layer, ...]:
     """A layer for each picture: decoded, finished, and with its recipe; counted from `first`."""
-    work, count = passed.work, len(passed.latents)
+    work, count = passed.work, len(passed.pictures or passed.latents)
     done = []
     with work.report.stage("decode", count):
         # One by one: a VAE takes more memory than the network.
         for index in range(count):
-            pixels, box = passed.finish(index, work.decode(passed.latents[index : index + 1]))
+            made = passed.pictures[index] if passed.pictures else work.decode(passed.latents[index : index + 1])
+            pixels, box = passed.finish(index, made)
             done.append(work.layer(first + index, index, name, pixels, box, passed.alpha))
             if count > 1:
                 work.report.progress("decode", index + 1, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from .controlnet import ControlModel
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
 from .fitting import fitted
-from .hints import Hints, with_hole
+from .hints import Hint, Hints, with_hole
 from .inpaint import InpaintChannels, latent_mask
 from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
 from .latents import LatentCache
@@ -29,6 +30,7 @@ from .noise import NoiseSource, noise_for_batch, noise_sources
 from .params_control import COLOR_FIXES, KEEPS_AROUND, SHARP
 from .params_hires import Hires, second_pass
 from .params_inpaint import Inpaint
+from .params_refine import Tiled
 from .pictures import flattened, resize
 from .planning import HiresPlan, Plan
 from .preview import LatentColors, preview_jpeg
@@ -45,6 +47,7 @@ from .schedule import exact_sigmas, known_timesteps, resolve_schedule, run_level
 from .seeds import picture_seeds
 from .shaped import ColorFix, KeepAround, Shaped, Shaper, pasted
 from .text import TextCache, guidance
+from .tiled import Guided, TiledDenoiser, tile_boxes
 
 __all__ = ["Loaded", "Work", "dtype_name"]
 
@@ -71,7 +74,8 @@ class Work:
     for what it runs with.
 
     `first` is what the pass before was, where this is the hires pass; `load_hires` loads for one, and `enlarge` is the
-    upscaler model between the two.
+    upscaler model between the two. `window` is the part in pixels of a picture of the size `whole` that this is about,
+    where it is a tile (`part`).
     """
 
     job: Job
@@ -92,8 +96,11 @@ class Work:
     load_hires: Callable[[], Loaded] | None = None
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
     hints: Hints = field(default_factory=Hints)
-    controls: Callable[[Components], tuple[tuple[ControlUnit, ControlModel], ...]] = lambda _: ()
+    controls: Callable[[Job, Components], tuple[tuple[ControlUnit, ControlModel], ...]] = lambda _, __: ()
     first: RanPass | None = None
+    window: Box | None = None
+    whole: Size | None = None
+    tiling: str = ""
     steps: int = 0
     vae_dtype: str = ""
     params: DiffusionParams = field(init=False)
@@ -128,6 +135,30 @@ class Work:
             first=first,
             steps=0,
         )
+
+    def part(self, window: Box) -> Work:
+        """The same pass over a part of the working size alone, in pixels that are multiples of a latent's."""
+        plan = replace(self.plan, working=window.size)
+        return replace(self, plan=plan, window=window, whole=self.plan.working)
+
+    def tiled_denoiser(
+        self,
+        strength: float,
+        tiles: Tiled,
+        adapters_of: Callable[[Work, Box], tuple[Adapter, ...]] = lambda work, _: work.blank_channels(),
+    ) -> TiledDenoiser:
+        """The guided network over latent tiles of the working size; `adapters_of` gives those of a part, whose latent
+        box it is told. See `denoiser`."""
+        factor = self.components.latent_factor
+        side, overlap = tiles.tile_side(self.native_size), tiles.tile_overlap(self.native_size)
+        height, width = self.latent_size
+        parts = []
+        for box in tile_boxes(Size(width, height), side // factor, overlap // factor):
+            part = self.part(Box(*(value * factor for value in box)))
+            parts.append((box, part.denoiser(strength, adapters_of(part, box))))
+            self.steps = part.steps
+        keeps = SAMPLER_INFO[self.params.sampler].unguided
+        return TiledDenoiser(tuple(parts), tiles.tile_weights, self.report.check, keeps)
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -181,30 +212,51 @@ class Work:
         params, mask = self.params, self.job.mask
         if mask is not None and isinstance(params, Inpaint) and params.invert:
             mask = 255 - mask
-        return tuple((with_hole(unit, mask), model) for unit, model in self.controls(self.components))
+        return tuple((with_hole(unit, mask), model) for unit, model in self.controls(self.job, self.components))
 
     def _control(self, units: tuple[tuple[ControlUnit, ControlModel], ...]) -> tuple[Adapter, ...]:
         """Those units, with their hints at the size of this pass."""
+        return tuple(model.adapter(unit, self._hint(unit).tensor) for unit, model in units)
+
+    def _hint(self, unit: ControlUnit) -> Hint:
+        """The hint of a unit at the size of this pass, of which a tile gets its part."""
+        if self._is_of_part(unit):
+            return self.hints.of(unit, self.plan.working)
+        hint = self.hints.of(unit, self.whole or self.plan.working)
+        if self.window is None:
+            return hint
+        rows, columns = slice(self.window.y, self.window.bottom), slice(self.window.x, self.window.right)
+        hole = None if hint.hole is None else hint.hole[rows, columns]
+        return replace(hint, pixels=np.ascontiguousarray(hint.pixels[rows, columns]), hole=hole)
+
+    def _is_of_part(self, unit: ControlUnit) -> bool:
+        """Whether a unit looks at the job's picture, and that is a tile's own."""
         size = self.plan.working
-        return tuple(model.adapter(unit, self.hints.of(unit, size).tensor) for unit, model in units)
+        own = unit.image is not None and unit.image is self.job.image
+        return own and unit.image is not None and unit.image.shape[:2] == (size.height, size.width)
 
     def _shapers(self, unit: ControlUnit) -> tuple[Shaper, ...]:
         """What a unit does to the prediction."""
         if unit.preprocessor in COLOR_FIXES:
             radius = round(unit.low(8.0)) * (1 if self.first is None else 2)  # A1111's rule for the hires pass
             sharpness = unit.high(1.0) if unit.preprocessor == SHARP else 0.0
-            latent = self.encode(self.hints.of(unit, self.plan.working).pixels)
+            latent = self.encode(self._hint(unit).pixels)
             return (ColorFix(latent, radius, sharpness, guidance_scale(self.params), unit.start, unit.end),)
         if unit.preprocessor == KEEPS_AROUND and not isinstance(self.params, Inpaint):
             assert unit.image is not None
-            hole = self.hints.of(unit, self.plan.working).hole
+            hole = self._hint(unit).hole
             assert hole is not None
             mask = latent_mask(hole.astype(np.float32), *self.latent_size).to(self.components.device)
-            latent = self.encode(fitted(flattened(unit.image), self.plan.working, unit.resize))
+            part = self._is_of_part(unit)
+            size = self.plan.working if part else self.whole or self.plan.working
+            around = fitted(flattened(unit.image), size, unit.resize)
+            if (box := self.window) is not None and not part:
+                around = np.ascontiguousarray(around[box.y : box.bottom, box.x : box.right])
+            latent = self.encode(around)
             return (KeepAround(latent, mask, unit.start, unit.end),)
         return ()
 
-    def _finished(self, picture: Pixels) -> Pixels:
+    def finished(self, picture: Pixels) -> Pixels:
         """RGB of the box's size, with what units keep of their own pictures: the light, or what is around a hole."""
         for unit, _ in self._units() if self.job.control else ():
             size = Size(picture.shape[1], picture.shape[0])
@@ -284,16 +336,26 @@ class Work:
         config = self.components.unet.config
         return bool(config.in_channels == 2 * config.out_channels + 1)
 
-    def sample(self, denoiser: Denoiser | PictureDenoisers | Shaped, denoise: Denoise, x: torch.Tensor) -> torch.Tensor:
-        """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w]."""
+    def sample(
+        self,
+        denoiser: Guided | TiledDenoiser,
+        denoise: Denoise,
+        x: torch.Tensor,
+        turn: tuple[int, int] | None = None,
+    ) -> torch.Tensor:
+        """The denoise loop over `denoise`, which is the denoiser or wraps it; x [pictures, channels, h, w].
+
+        `turn` (n, of) says that it is the n-th run of so many within one stage, which the caller has begun.
+        """
         sampler = bound(self.params, denoiser.unguided)
         steps, wish = self.steps, self.job.preview
+        done, all_steps = (0, steps) if turn is None else (turn[0] * steps, turn[1] * steps)
         stage = "denoise" if self.first is None else "hires"
         last_preview = -float("inf")
 
         def on_step(index: int, denoised: torch.Tensor) -> None:
             nonlocal last_preview
-            self.report.progress(stage, index + 1, steps)
+            self.report.progress(stage, min(done + index + 1, all_steps), all_steps)
             now = time.monotonic()
             if wish is not None and self.colors is not None and now - last_preview >= wish.interval:
                 last_preview = now
@@ -303,7 +365,7 @@ class Work:
             self.report.check()  # also half-way through the steps that look twice
             return denoise(x, sigma)
 
-        with self.report.stage(stage, steps), denoiser.attached():
+        with self.report.stage(stage, steps) if turn is None else nullcontext(), denoiser.attached():
             return sampler(checked, x, denoiser.sigmas, noise_for_batch(self.sources), on_step)
 
     def _preview(
@@ -314,7 +376,7 @@ class Work:
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] of the box's size, from one picture's latents."""
-        return self._finished(resize(self.pixels(latents), self.plan.box.size))
+        return self.finished(resize(self.pixels(latents), self.plan.box.size))
 
     def pixels(self, latents: torch.Tensor) -> Pixels:
         """RGB [height, width, 3] as the checkpoint gives it, from one picture's latents."""
@@ -373,6 +435,7 @@ class Work:
             **({"hires": {**last.told, "model": last.model["title"]}} if first is not last else {}),
             **({"references": [unit.told for unit in self.job.references]} if self.job.references else {}),
             **({"control": [unit.told for unit in self.job.control]} if self.job.control else {}),
+            **({"tiling": self.tiling} if self.tiling else {}),
             "sequential": self.sequential,
             "torch": torch.__version__,
         }
