@@ -85,9 +85,44 @@ def hed() -> dict[str, np.ndarray]:
     return found
 
 
+def halves(network: Any) -> Any:
+    """The network in eval mode, with random numbers that half precision holds."""
+    state = random_state(network, gain=0.8)
+    network.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in state.items()})
+    return network.eval()
+
+
+def lines() -> dict[str, np.ndarray]:
+    norm = functools.partial(torch.nn.InstanceNorm2d, affine=False, track_running_stats=False)
+    drawing = halves(aux("lineart").Generator(3, 1, 3))
+    anime = halves(aux("lineart_anime").UnetGenerator(3, 1, 8, 64, norm_layer=norm, use_dropout=False))
+    return {
+        "lineart": drawing(image(64, 96, seed=1))[0, 0].numpy(),
+        "lineart_anime": anime(image(256, 256, seed=2) * 2 - 1)[0, 0, ::4, ::4].numpy(),
+    }
+
+
+def normals() -> dict[str, np.ndarray]:
+    part = folder() / "normalbae" / "nets"
+    sys.path.insert(0, str(part / "submodules" / "efficientnet_repo"))
+    for name, place in (("bae", part), ("bae.submodules", part / "submodules")):
+        sys.modules[name] = package = types.ModuleType(name)
+        package.__path__ = [str(place)]
+    how = types.SimpleNamespace(
+        mode="client", architecture="BN", pretrained="scannet", sampling_ratio=0.4, importance_ratio=0.7
+    )
+    network = halves(importlib.import_module("bae.NNET").NNET(how))
+    return {"normal_bae": network(image(64, 64, seed=3) * 4 - 2)[0][-1][0].numpy()}
+
+
+def image(height: int, width: int, seed: int) -> torch.Tensor:
+    """[1, 3, height, width] in 0..1, the same wherever it is made."""
+    return torch.from_numpy(np.random.default_rng(seed).random((1, 3, height, width), np.float32))
+
+
 def main() -> None:
     with torch.inference_mode():
-        found = {**poses(Path(sys.argv[1])), **hed()}
+        found = {**poses(Path(sys.argv[1])), **hed(), **lines(), **normals()}
     np.savez_compressed(VECTORS, **found)
     print(len(found), "arrays,", VECTORS.stat().st_size, "bytes")
 

@@ -20,8 +20,9 @@ from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config
 from .folders import read_folder
 from .layout import UNET_PREFIX, VAE_PREFIX
 from .modelfile import header_of
-from .modelpath import is_model_folder
+from .modelpath import ONNX, is_model_folder
 from .modelspec import Facts, read_facts
+from .onnxfiles import read_onnx
 from .rules import RULES, Found
 from .vae_layout import vae_names
 
@@ -111,6 +112,8 @@ class Identifier:
         try:
             if os.path.isdir(path) and is_model_folder(path):
                 return self._folder(path)
+            if path.suffix.lower() == ONNX:
+                return _onnx(path)
             return self._identified(path, header_of(path, self._found))
         except ModelError as error:
             return Unknown(error.message, error.code, error.data)
@@ -143,6 +146,18 @@ class Identifier:
         if isinstance(found, ModelInfo) and found.kind == "taesd" and not found.family:
             found = replace(found, family=_taesd_family(path.name.lower()))
         return _titled(found, header.metadata)
+
+
+def _onnx(path: Path) -> ModelInfo | Unknown:
+    """By inputs and outputs."""
+    facts = read_onnx(path)
+    given = [shape for shape in facts.inputs.values() if len(shape) == 4]
+    for shape in facts.outputs.values():
+        if given and len(shape) == 3 and shape[1] == 133:
+            return ModelInfo("annotator", "", "whole-body")
+        if given and len(shape) == 3 and shape[2] == 85:
+            return ModelInfo("annotator", "", "people-detector")
+    return Unknown(f"No known kind of ONNX network has these outputs ({', '.join(facts.outputs)[:80]}).")
 
 
 def _taesd_family(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 __all__ = [
     "INDEX",
+    "ONNX",
     "PICKLES",
     "SIDECARS",
     "SUFFIXES",
@@ -22,7 +23,8 @@ INDEX = "model_index.json"
 """By this file diffusers knows a folder that is a model."""
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-SUFFIXES = (".safetensors", *PICKLES)
+ONNX = ".onnx"
+SUFFIXES = (".safetensors", *PICKLES, ONNX)
 """How files with models end."""
 
 

@@ -53,6 +53,15 @@ PREPROCESSORS = (
     "openpose_face",
     "openpose_faceonly",
     "openpose_full",
+    "dwpose",
+    "depth_midas",
+    "depth_anything",
+    "normal_bae",
+    "normal_depth",
+    "lineart_realistic",
+    "lineart_coarse",
+    "lineart_anime",
+    "segmentation",
 )
 """What makes a hint of a picture; "none" where the picture is one already. From "mlsd" on networks do it."""
 
@@ -74,7 +83,7 @@ POSES: Mapping[str, Mapping[str, bool]] = {
 }
 """Preprocessors that find joints with the kit's networks -> what `kit.poses.find_pose` is to look for."""
 
-POSE_PREPROCESSORS = tuple(POSES)
+POSE_PREPROCESSORS = (*POSES, "dwpose")
 """All that draw joints, and take those that are given."""
 
 CONTROL_MODES = ("balanced", "prompt", "control")
@@ -82,7 +91,8 @@ RESIZE_MODES = ("crop", "fill", "stretch")
 
 _LOW = (
     "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32); mlsd: "
-    "least score (0.1); shuffle: its seed (0); recolor: gamma (1); tile_colorfix: how far colours may differ, in "
+    "least score (0.1); shuffle: its seed (0); recolor: gamma (1); normal_depth: from which nearness on "
+    "slopes are told (0.4); tile_colorfix: how far colours may differ, in "
     "latent pixels (8)."
 )
 _HIGH = "canny: above are edges (200); tile_colorfix_sharp: sharpness (1)."

@@ -253,7 +253,36 @@ def annotator(shapes: Shapes) -> Found | None:
     """Networks that make hints of pictures; `variant` says which."""
     if "block1.convs.0.weight" in shapes and "block5.projection.weight" in shapes:
         return Found("annotator", "", "hed")
+    if any(f"{prefix}encoder.original_model.conv_stem.weight" in shapes for prefix in ("model.module.", "model.", "")):
+        return Found("annotator", "", "normal_bae")
+    if "model0.1.weight" in shapes and "model2.0.conv_block.1.weight" in shapes:
+        return Found("annotator", "", "lineart")
+    if any(f"{prefix}model.model.1.model.3.model.3.model.3.model.1.weight" in shapes for prefix in ("module.", "")):
+        return Found("annotator", "", "lineart_anime")
+    if "pretrained.model.patch_embed.backbone.stem.conv.weight" in shapes and "scratch.layer1_rn.weight" in shapes:
+        return Found("annotator", "", "depth_midas")
+    if "pretrained.cls_token" in shapes and "depth_head.projects.0.weight" in shapes:
+        return Found("annotator", "", "depth_anything")
+    if any(name.startswith("neck.fusion_stage.layers.0.") for name in shapes) and any(
+        name in shapes for name in ("head.head.0.weight", "head.conv1.weight")
+    ):
+        kind = "depth_midas" if any(name.startswith("dpt.") for name in shapes) else "depth_anything"
+        return Found("annotator", "", kind, "transformers")
+    if _segments(shapes):
+        return Found("annotator", "", "segmentation", "transformers")
     return None
+
+
+def _segments(shapes: Shapes) -> bool:
+    """Semantic segmentation in transformers' names: UperNet, SegFormer, and the three with queries."""
+    marks = (
+        ("decode_head.psp_modules.0.1.conv.weight",),
+        ("decode_head.classifier.weight", "decode_head.linear_fuse.weight"),
+        ("model.pixel_level_module.decoder.mask_projection.weight",),
+        ("class_predictor.weight", "model.transformer_module.queries_embedder.weight"),
+        ("model.transformer_module.decoder.class_embed.weight",),
+    )
+    return any(all(name in shapes for name in mark) for mark in marks)
 
 
 RULES: tuple[Callable[[Shapes], Found | None], ...] = (

@@ -20,7 +20,7 @@ from impasto_protocol.schema import Mode
 
 from ..engine.addon_names import unknown_lora
 from ..engine.lora_check import check_lora
-from ..engine.modelpath import model_name
+from ..engine.modelpath import ONNX, model_name
 from ..engine.modes import describe, needs_checkpoint
 from .facts import Facts, index_version
 from .model_index import Known, load_index, save_index
@@ -103,6 +103,8 @@ class Catalogue:
         previews: dict[str, str] = {}
         fresh = False
         for file in walk(self.places()):
+            if self.kit is not None and file.path.endswith(ONNX) and Path(file.path).parent == self.kit:
+                continue  # they are known by their names, not chosen
             known = self._index.get(file.path)
             if known is None or known.size != file.size or known.mtime_ns != file.mtime_ns:
                 known = Known(file.size, file.mtime_ns, self.identify(Path(file.path)))

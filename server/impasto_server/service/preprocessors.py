@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from impasto_protocol.errors import ModelError, RequestError
@@ -18,16 +18,18 @@ __all__ = ["Need", "annotators_for", "check_joints", "described", "unavailable"]
 
 @dataclass(frozen=True)
 class Need:
-    """What a preprocessor runs with: the user's own files, one of each of the variants `own`, or else the networks
-    `pulled` of the kit, which `command` fetches. `files` says which files are meant, and where they are published."""
+    """What a preprocessor runs with: the user's own files, one of each of the variants `own` (`|`: or), or else the
+    networks `pulled` of the kit, which `command` fetches. `files` says which files are meant, and where they are
+    published; `named` is a part of the name of the one that is wanted where several have the same layout."""
 
     own: tuple[str, ...] = ()
     files: str = ""
+    named: str = ""
     pulled: tuple[str, ...] = ()
     command: str = ""
 
 
-_HED = Need(("hed",), "ControlNetHED.pth (lllyasviel/Annotators)", ("hed",), "impasto models pull hed")
+_HED = Need(("hed",), "ControlNetHED.pth (lllyasviel/Annotators)", pulled=("hed",), command="impasto models pull hed")
 _BODY = ("body-detector", "body-pose")
 _HANDS = ("palm-detector", "hand-pose")
 _PULL_POSE = "impasto models pull pose"
@@ -36,6 +38,29 @@ NEEDS: Mapping[str, Need] = {
     "softedge": _HED,
     "softedge_safe": _HED,
     "scribble_hed": _HED,
+    "dwpose": Need(("people-detector", "whole-body"), "yolox_l.onnx and dw-ll_ucoco_384.onnx (yzd-v/DWPose)"),
+    "depth_midas": Need(
+        ("depth_midas",),
+        "dpt_hybrid-midas-501f0c75.pt (lllyasviel/Annotators) or a folder with a DPT of transformers (Intel/dpt-large)",
+        command="impasto models pull annotator-midas",
+    ),
+    "depth_anything": Need(
+        ("depth_anything",),
+        "depth_anything_v2_vits.pth (depth-anything/Depth-Anything-V2-Small), one of its larger kinds, or the folder "
+        "of one for transformers",
+    ),
+    "normal_depth": Need(("depth_midas|depth_anything",), "a file for depth_midas or for depth_anything"),
+    "normal_bae": Need(("normal_bae",), "scannet.pt (lllyasviel/Annotators)"),
+    "lineart_realistic": Need(
+        ("lineart",), "sk_model.pth (lllyasviel/Annotators)", command="impasto models pull annotator-lineart"
+    ),
+    "lineart_coarse": Need(("lineart",), "sk_model2.pth (lllyasviel/Annotators)", named="sk_model2"),
+    "lineart_anime": Need(("lineart_anime",), "netG.pth (lllyasviel/Annotators)"),
+    "segmentation": Need(
+        ("segmentation",),
+        "the folder of a network of ADE20K's 150 classes for transformers (shi-labs/oneformer_ade20k_swin_tiny, "
+        "openmmlab/upernet-convnext-tiny)",
+    ),
     **{
         name: Need(
             pulled=(_BODY if parts.get("body", True) else ()) + (_HANDS if parts.get("hands") else ()),
@@ -100,8 +125,17 @@ def _own(catalogue: Catalogue, need: Need) -> tuple[Model, ...] | None:
     if not need.own:
         return None
     usable = [m for m in catalogue.models if m.facts.kind == "annotator" and m.facts.usable]
-    found = [next((m for m in usable if m.facts.variant == variant), None) for variant in need.own]
+    found = [_first(usable, variants.split("|"), need) for variants in need.own]
     return None if None in found else tuple(m for m in found if m is not None)
+
+
+def _first(usable: Sequence[Model], variants: Sequence[str], need: Need) -> Model | None:
+    fitting = [m for variant in variants for m in usable if m.facts.variant == variant]
+    if need.named:
+        return next((m for m in fitting if need.named in m.id.casefold()), None)
+    # Not the one that another preprocessor wants by its name.
+    taken = [other.named for other in NEEDS.values() if other.named and other.own == need.own]
+    return next((m for m in fitting if not any(name in m.id.casefold() for name in taken)), None)
 
 
 def _lacks(catalogue: Catalogue, need: Need) -> str:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from ..jobs import ControlUnit, Pixels
 from ..kit.runtime import Kit, installed
 from ..modelpath import stamp_of
+from ..openpose import draw_pose
+from .depth import depth_hint, load_depth, raw_depth
+from .dwpose import find_whole_bodies, load_people_detector, load_whole_body
 from .hed import load_hed, scribbled, soft_edges
+from .lineart import anime_lines, drawn_lines, load_anime_lines, load_line_drawing
+from .normals import load_normal_bae, normals_of_depth, surface_normals
+from .segments import load_segments, segment_colors, segments
 
 __all__ = ["WITH_NETWORKS", "Annotators"]
 
@@ -53,9 +59,48 @@ def _gray(values: NDArray[np.uint8]) -> Drawn:
     return np.repeat(values[..., None], 3, 2), None
 
 
+def _dwpose(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    detector, network = unit.annotators
+    pose = find_whole_bodies(load_people_detector(detector, held.device), held.get(network, load_whole_body), picture)
+    return draw_pose(pose), pose.to_json()
+
+
+def _depth(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    return depth_hint(raw_depth(held.get(unit.annotators[0], load_depth), picture)), None
+
+
+def _normals_of_depth(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    return normals_of_depth(raw_depth(held.get(unit.annotators[0], load_depth), picture), unit.low(0.4)), None
+
+
+def _normals(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    return surface_normals(held.get(unit.annotators[0], load_normal_bae), picture), None
+
+
+def _lines(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    return _gray(drawn_lines(held.get(unit.annotators[0], load_line_drawing), picture))
+
+
+def _anime_lines(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    return _gray(anime_lines(held.get(unit.annotators[0], load_anime_lines), picture))
+
+
+def _segments(held: Annotators, picture: Pixels, unit: ControlUnit) -> Drawn:
+    return segment_colors(segments(held.get(unit.annotators[0], load_segments), picture)), None
+
+
 WITH_NETWORKS: Mapping[str, Callable[[Annotators, Pixels, ControlUnit], Drawn]] = {
     "softedge": lambda held, picture, unit: _gray(soft_edges(held.hed(unit), picture)),
     "softedge_safe": lambda held, picture, unit: _gray(soft_edges(held.hed(unit), picture, safe=True)),
     "scribble_hed": lambda held, picture, unit: _gray(scribbled(soft_edges(held.hed(unit), picture))),
+    "dwpose": _dwpose,
+    "depth_midas": _depth,
+    "depth_anything": _depth,
+    "normal_bae": _normals,
+    "normal_depth": _normals_of_depth,
+    "lineart_realistic": _lines,
+    "lineart_coarse": _lines,
+    "lineart_anime": _anime_lines,
+    "segmentation": _segments,
 }
 """Preprocessor -> function of RGB and the unit."""

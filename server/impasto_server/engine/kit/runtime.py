@@ -19,7 +19,7 @@ import numpy.typing as npt
 from impasto_protocol.errors import ModelError, ResourceError
 from impasto_protocol.home import home_folder, kit_folder
 
-__all__ = ["Floats", "Kit", "Network", "Picture", "installed", "known"]
+__all__ = ["Floats", "Kit", "Network", "Picture", "installed", "known", "session_of"]
 
 Picture = npt.NDArray[np.uint8]
 """RGB [h, w, 3], 0..255, sRGB as the editors send it."""
@@ -64,22 +64,26 @@ class Kit:
             return self._loaded[name]
 
     def _load(self, name: str) -> Network:
-        path = installed(name, self.folder)
-        runtime = _onnxruntime(path)
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = min(4, os.cpu_count() or 1)
-        # Its threads would otherwise turn in circles after each call and take the cores from what comes next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no common class; the file is known to be the right one
-            raise ModelError(
-                "model.unsupported",
-                f"onnxruntime {runtime.__version__} cannot load {path} ({type(error).__name__}); install another one.",
-                data={"file": path.name},
-            ) from error
-        return Network(name, session)
+        return Network(name, session_of(installed(name, self.folder)))
+
+
+def session_of(path: Path) -> Any:
+    """The ONNX file at `path` as onnxruntime runs it, on the CPU. Raises ModelError `model.unsupported` where it does
+    not, or is not installed."""
+    runtime = _onnxruntime(path)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = min(4, os.cpu_count() or 1)
+    # Its threads would otherwise turn in circles after each call and take the cores from what comes next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        raise ModelError(
+            "model.unsupported",
+            f"onnxruntime {runtime.__version__} cannot load {path} ({type(error).__name__}); install another one.",
+            data={"file": path.name},
+        ) from error
 
 
 def known() -> Mapping[str, Mapping[str, Any]]:
