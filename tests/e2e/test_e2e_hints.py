@@ -13,6 +13,7 @@ import torch
 from impasto_protocol.geometry import Size
 from impasto_protocol.messages import CatalogRequest, Error, InputPicture
 from impasto_server.engine.annotators.hed import Hed
+from impasto_server.engine.annotators.lineart import LineDrawing
 from impasto_server.service import facts
 from PIL import Image
 
@@ -105,7 +106,16 @@ def test_what_cannot_run_is_listed_and_refused_by_name(tmp_path: Path) -> None:
             for param in (told["annotate"]["preprocessor"], unit["preprocessor"]):
                 missing = param.ui["unavailable"]
                 assert {"softedge", "scribble_hed", "openpose", "openpose_full"} <= set(missing)
-                assert "canny" not in missing and "mlsd" not in missing
+                assert not {"canny", "mlsd", "openpose_faceonly"} & set(missing)
+                for name, file in (
+                    ("dwpose", "dw-ll_ucoco_384.onnx"),
+                    ("depth_midas", "dpt_hybrid-midas-501f0c75.pt"),
+                    ("depth_anything", "depth_anything_v2_vits.pth"),
+                    ("normal_bae", "scannet.pt"),
+                    ("lineart_coarse", "sk_model2.pth"),
+                    ("segmentation", "oneformer_ade20k_swin_tiny"),
+                ):
+                    assert file in missing[name] and "models folder" in missing[name]
                 assert "impasto models pull pose" in missing["openpose"]
                 assert "ControlNetHED.pth" in missing["softedge"] and "impasto models pull hed" in missing["softedge"]
 
@@ -128,6 +138,8 @@ def test_what_cannot_run_is_listed_and_refused_by_name(tmp_path: Path) -> None:
 
             # The user's own file is as good.
             torch.save(random_state(Hed()), tmp_path / "models" / "ControlNetHED.pth")
+            torch.save(random_state(LineDrawing()), tmp_path / "models" / "sk_model2.pth")
+            (tmp_path / "models" / "yolox_l.onnx").write_bytes(b"not one")
             await asyncio.to_thread(server.catalogue.scan)
             output, hint, end = await one(
                 peer, "own", "annotate", {"preprocessor": "softedge"}, {"image": there}, CANVAS
@@ -135,7 +147,11 @@ def test_what_cannot_run_is_listed_and_refused_by_name(tmp_path: Path) -> None:
             assert end.ran["annotators"] == ["ControlNetHED"] and output.alpha == "opaque" and hint[..., 0].std() > 0
             catalog = await peer.ask(CatalogRequest)
             told = {mode.name: {p.name: p for p in mode.params} for mode in catalog.modes}
-            assert "softedge" not in told["annotate"]["preprocessor"].ui["unavailable"]
+            missing = told["annotate"]["preprocessor"].ui["unavailable"]
+            # The coarse lines have a network of their own, of the same layout.
+            assert not {"softedge", "lineart_coarse"} & set(missing) and {"lineart_realistic", "dwpose"} <= set(missing)
+            found = {model.id: model for model in server.catalogue.models}
+            assert not found["yolox_l"].facts.usable and "no complete ONNX file" in found["yolox_l"].facts.reason
 
     asyncio.run(scenario())
 

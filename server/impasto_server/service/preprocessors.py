@@ -67,6 +67,7 @@ NEEDS: Mapping[str, Need] = {
             command=_PULL_POSE,
         )
         for name, parts in POSES.items()
+        if parts.get("body", True) or parts.get("hands")
     },
 }
 """Preprocessor -> what it needs beside what comes along."""
