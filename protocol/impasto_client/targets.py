@@ -20,8 +20,10 @@ LAYER = "layer:"
 """How the value of a parameter that takes a picture begins where it names a layer of the document."""
 INPUT = "control_{}"
 """What the inputs are called that hold such pictures."""
-WHOLE = "references"
-"""The list whose pictures are looked at as a whole, not only where the job paints."""
+WHOLE = ("references", "ip_adapters")
+"""The lists whose pictures are looked at as a whole, not only where the job paints; their masks lie where it paints."""
+MASK = "mask"
+"""The field that names such a mask."""
 WITHOUT_PICTURE = "txt2img"
 """The mode that is sent no pixels."""
 
@@ -160,7 +162,13 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
             mask = target.region.within(box)
     if not all(host.is_there(document, layer) for layer in target.pictures.values()):
         raise Obstacle("A layer that is chosen in the settings was removed before it could be read; nothing was done.")
-    whole = {entry.get("image") for entry in target.params.get(WHOLE, ())}
+    whole = {
+        value
+        for name in WHOLE
+        for entry in target.params.get(name, ())
+        for key, value in entry.items()
+        if key != MASK and isinstance(value, str)
+    }
     pictures: Dict[str, Part] = {}
     for name, layer in target.pictures.items():
         part = target.canvas if name in whole else box

@@ -28,6 +28,7 @@ from impasto_protocol.messages import (
 
 from .. import __version__
 from ..engine.modes import MODES, needs_checkpoint
+from ..engine.params_guides import IP_PICTURES
 from .options import add_mode_options, given_values
 from .params import params_for, read_file, tell_notes
 from .server import add_engine_options
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["add_arguments", "client_info", "run"]
+
+GUIDES = ("control", "references", "ip_adapters", "regions")
+"""Lists whose entries name pictures."""
+WHOLE = ("references", "ip_adapters")
+"""Those of them whose pictures are looked at as a whole."""
 
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -127,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
             values = {**values, "width": plan.working.width, "height": plan.working.height}
         job = uuid.uuid4().hex
         inputs = _upload(client, {"image": image, "mask": mask, "backdrop": backdrop}, plan)
-        inputs |= _upload_whole(client, hints)
+        inputs |= _upload_hints(client, hints, _whole_ones(values), canvas, plan.box, image is not None)
         client.submit(job, args.verb, values, canvas, inputs)
         try:
             outputs, end = _follow(inbox, job)
@@ -286,21 +292,34 @@ def _upload(client: Client, pictures: Mapping[str, Image | None], plan: PlanOk) 
 
 
 def _control_pictures(values: dict[str, Any]) -> dict[str, Image]:
-    """The pictures of the control units and references by the names that they get for them."""
+    """The pictures that units name as files, by the names that they get for them."""
     found: dict[str, Image] = {}
-    for number, entry in enumerate((*values.get("control", ()), *values.get("references", ())), 1):
-        file = entry.pop("file", "")
-        if file:
-            entry["image"] = f"control_{number}"
-            found[entry["image"]] = _opened(Path(file), "control")
+    for name in GUIDES:
+        for entry in values.get(name, ()):
+            for field, file in entry.pop("files", {}).items():
+                if file:
+                    entry[field] = f"control_{len(found) + 1}"
+                    found[entry[field]] = _opened(Path(file), name)
     return found
 
 
-def _upload_whole(client: Client, pictures: Mapping[str, Image]) -> dict[str, InputPicture]:
-    return {
-        name: InputPicture(client.upload(picture.tobytes()), picture.width, picture.height, "rgba8")
-        for name, picture in pictures.items()
-    }
+def _whole_ones(values: Mapping[str, Any]) -> set[str]:
+    """The inputs that are looked at as a whole; the others lie where the picture lies."""
+    seen = [entry for name in WHOLE for entry in values.get(name, ())]
+    return {str(entry[field]) for entry in seen for field in IP_PICTURES if entry.get(field)}
+
+
+def _upload_hints(
+    client: Client, pictures: Mapping[str, Image], whole: set[str], canvas: Size, box: Box, over: bool
+) -> dict[str, InputPicture]:
+    """A hint or mask as large as the picture lies over it (`over`: there is one): of it goes what lies over the part
+    that is painted."""
+    inputs = {}
+    for name, picture in pictures.items():
+        if over and name not in whole and picture.size == tuple(canvas):
+            picture = picture.crop((box.x, box.y, box.right, box.bottom))
+        inputs[name] = InputPicture(client.upload(picture.tobytes()), picture.width, picture.height, "rgba8")
+    return inputs
 
 
 def _save(args: argparse.Namespace, image: Image | None, output: Output, data: bytes, count: int) -> dict[str, Any]:

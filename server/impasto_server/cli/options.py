@@ -9,8 +9,10 @@ from typing import Any
 from impasto_protocol.schema import AUTO, Param
 
 from ..engine.fields import params_of
+from ..engine.ip_layers import IP_LAYERS
 from ..engine.modes import MODES
 from ..engine.params_control import PREPROCESSORS
+from ..engine.params_guides import IP_PICTURES
 from ..engine.sampler_names import schedule_name, split_sampler
 
 __all__ = ["add_mode_options", "given_values"]
@@ -56,6 +58,26 @@ def add_mode_options(parser: argparse.ArgumentParser, mode: str) -> None:
                 default=None,
                 metavar="FILE[:WEIGHT]",
                 help=_REFERENCE,
+            )
+        elif param.name == "ip_adapters":
+            group.add_argument(
+                "--ip-adapter",
+                dest="p_ip_adapters",
+                action="append",
+                type=_ip_adapter,
+                default=None,
+                metavar="MODEL=FILE[,FILE][:WEIGHT]",
+                help=_IP_ADAPTER,
+            )
+        elif param.name == "regions":
+            group.add_argument(
+                "--region",
+                dest="p_regions",
+                action="append",
+                type=_region,
+                default=None,
+                metavar="MASK=PROMPT",
+                help=_REGION,
             )
         elif param.name == "pose":
             text = "joints to draw in place of those of the picture: a JSON file in OpenPose's keypoint format"
@@ -161,7 +183,7 @@ _CONTROL = (
 
 
 def _control(text: str) -> dict[str, Any]:
-    """An entry of `control`, whose `file` is still to be uploaded."""
+    """An entry of `control`, whose picture is still to be uploaded."""
     model, equals, rest = text.partition("=")
     if not model or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is no control; write MODEL=FILE or MODEL=canny:FILE:0.8")
@@ -176,7 +198,53 @@ def _control(text: str) -> dict[str, Any]:
         entry["preprocessor"], rest = kind, file
     if rest.lower().endswith(".json"):
         return {"preprocessor": "openpose_full", **entry, "pose": _text_of(rest)}
-    return {**entry, "file": rest}
+    return {**entry, "files": {"image": rest}}
+
+
+_IP_ADAPTER = (
+    "an IP-Adapter, its pictures (averaged) and its weight (1); MODEL=style:FILE takes the style alone, or another of "
+    "what docs/control.md lists; an empty FILE takes --image; may be given again"
+)
+
+
+def _ip_adapter(text: str) -> dict[str, Any]:
+    """An entry of `ip_adapters`, whose `files` are still to be uploaded."""
+    model, equals, rest = text.partition("=")
+    if not model or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP-Adapter; write MODEL=FILE or MODEL=style:FILE:0.8")
+    entry: dict[str, Any] = {"model": model}
+    head, colon, tail = rest.rpartition(":")
+    try:
+        entry["weight"], rest = (float(tail), head) if colon else (1.0, rest)
+    except ValueError:
+        entry["weight"] = 1.0
+    preset, colon, files = rest.partition(":")
+    if colon and preset in IP_LAYERS:
+        entry["layers"], rest = preset, files
+    named = rest.split(",")
+    if len(named) > len(IP_PICTURES):
+        raise argparse.ArgumentTypeError(f"an IP-Adapter takes {len(IP_PICTURES)} pictures, not {len(named)}")
+    return {**entry, "files": dict(zip(IP_PICTURES, named, strict=False))}
+
+
+_REGION = (
+    "a prompt for a part of the picture, beside --prompt: MASK is a file that is painted there (or white, where it is "
+    "opaque); MASK:0.5=PROMPT lets it count half; may be given again"
+)
+
+
+def _region(text: str) -> dict[str, Any]:
+    """An entry of `regions`, whose mask is still to be uploaded."""
+    mask, equals, prompt = text.partition("=")
+    if not mask or not equals or not prompt.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no region; write MASK=PROMPT, as in left.png='a red house'")
+    head, colon, tail = mask.rpartition(":")
+    weight = 1.0
+    try:
+        weight, mask = (float(tail), head) if colon else (1.0, mask)
+    except ValueError:
+        pass
+    return {"prompt": prompt, "weight": weight, "files": {"mask": mask}}
 
 
 _REFERENCE = (
@@ -186,7 +254,7 @@ _REFERENCE = (
 
 
 def _reference(text: str) -> dict[str, Any]:
-    """An entry of `references`, whose `file` is still to be uploaded."""
+    """An entry of `references`, whose picture is still to be uploaded."""
     head, colon, tail = text.rpartition(":")
     entry: dict[str, Any] = {}
     try:
@@ -196,7 +264,7 @@ def _reference(text: str) -> dict[str, Any]:
     kind, colon, file = text.partition(":")
     if colon and kind in ("attention", "adain", "both"):
         entry["kind"], text = kind, file
-    return {**entry, "file": text}
+    return {**entry, "files": {"image": text}}
 
 
 def _kind(param: Param) -> Any:

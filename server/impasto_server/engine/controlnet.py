@@ -19,6 +19,7 @@ from torch import nn
 
 from .adapters import Adapter, NetworkCall, Step
 from .control_layout import control_prefix, control_to_file, hint_widths
+from .coverage import masked
 from .jobs import ControlUnit, Job
 from .load import Components, Filler, open_pristine
 from .memory import placed
@@ -43,18 +44,25 @@ class ControlModel:
     path: Path
     pooled: bool = False
     t2i: bool = False
+    kind: str = "controlnet"
 
-    def adapter(self, unit: ControlUnit, hint: torch.Tensor) -> Adapter:
-        """The network at work for one unit; `hint` as `ControlAdapter` takes it."""
-        return T2IAdapter(self.network, unit, hint) if self.t2i else ControlAdapter(self, unit, hint)
+    def adapter(self, unit: ControlUnit, hint: torch.Tensor, mask: torch.Tensor | None = None) -> Adapter:
+        """The network at work for one unit; `hint` and `mask` as `ControlAdapter` takes them."""
+        return T2IAdapter(self.network, unit, hint, mask) if self.t2i else ControlAdapter(self, unit, hint, mask)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it is, as plain values."""
+        return {"kind": "t2i" if self.t2i else self.kind, **({"pooled": True} if self.pooled else {})}
 
     @property
     def size_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.network.parameters())
 
 
-def load_controlnet(path: str | Path, components: Components) -> ControlModel:
-    """The ControlNet or T2I-Adapter at `path`, in the original or diffusers' layout, for a checkpoint.
+def load_controlnet(path: str | Path, components: Components, device: torch.device | None = None) -> ControlModel:
+    """The ControlNet or T2I-Adapter at `path`, in the original or diffusers' layout, for a checkpoint; on `device`,
+    None is that of the checkpoint.
 
     It is a copy of a part of the checkpoint's network, so heads, groups and widths are the checkpoint's. Raises
     ModelError `model.unsupported` where it was made for another network, with `need` and `got`, and
@@ -97,7 +105,7 @@ def load_controlnet(path: str | Path, components: Components) -> ControlModel:
         return prefix + told
 
     with open_model(path) as tensors:
-        filler = Filler(path, tensors, components.device, what="ControlNet")
+        filler = Filler(path, tensors, device or components.device, what="ControlNet")
         marker = "difference" in filler.names
         filler.names.discard("difference")
         filler.fill(network, prefix or "", name_of, components.dtype)
@@ -149,11 +157,14 @@ class ControlAdapter:
     """One unit at work: adds to the skip connections within its part of the steps.
 
     `hint` [1, channels, h, w] in 0..1 (below 0 where an inpainting ControlNet is to paint), of the picture's size. In
-    mode "control", and for pooled networks, it speaks with the prompt only, not with the negative one.
+    mode "control", and for pooled networks, it speaks with the prompt only, not with the negative one. `mask`
+    [1, 1, h, w] at latent size, 0..1, is where it counts (None: everywhere).
     """
 
-    def __init__(self, model: ControlModel, unit: ControlUnit, hint: torch.Tensor) -> None:
-        self.model, self.unit, self.hint = model, unit, hint
+    def __init__(
+        self, model: ControlModel, unit: ControlUnit, hint: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> None:
+        self.model, self.unit, self.hint, self.mask = model, unit, hint, mask
 
     def attach(self, network: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
@@ -176,20 +187,27 @@ class ControlAdapter:
         return None
 
     def _residuals(self, call: NetworkCall, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        network = self.model.network
-        device, dtype = placed(network)
+        network, pooled = self.model.network, self.model.pooled
+        device, dtype = call.sample.device, placed(network)[1]
         pick: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if len(rows) == len(call.rows) else t[rows]  # noqa: E731
-        sample = pick(call.sample).to(device, dtype)
-        down, mid = network(
-            sample,
-            call.timestep.to(device),
-            pick(call.encoder_hidden_states).to(device, dtype),
-            self.hint.to(device, dtype).expand(len(rows), -1, -1, -1),
-            return_dict=False,
-        )
-        if self.model.pooled:
-            down, mid = [d.mean((2, 3), keepdim=True) for d in down], mid.mean((2, 3), keepdim=True)
-        return tuple(down), mid
+        with _brought(network, device):
+            down, mid = network(
+                pick(call.sample).to(device, dtype),
+                call.timestep.to(device),
+                pick(call.encoder_hidden_states).to(device, dtype),
+                self.hint.to(device, dtype).expand(len(rows), -1, -1, -1),
+                added_cond_kwargs={name: pick(value).to(device, dtype) for name, value in call.added.items()} or None,
+                return_dict=False,
+            )
+
+        def said(residual: torch.Tensor) -> torch.Tensor:
+            if pooled:
+                mean = residual.mean((2, 3), keepdim=True)
+                # The network adds it everywhere by itself where no mask says otherwise.
+                residual = mean if self.mask is None else mean.expand_as(residual)
+            return masked(residual, self.mask)
+
+        return tuple(said(d) for d in down), said(mid)
 
     def _spread(self, residual: torch.Tensor, rows: list[int], call: NetworkCall) -> torch.Tensor:
         """The rows of the whole call, 0 for those that it does not speak to."""
@@ -223,13 +241,33 @@ class Controls:
         self._held.clear()
 
     def _get(self, unit: ControlUnit, components: Components) -> ControlModel:
-        key = (unit.model, stamp_of(unit.model), components.identity)
-        model = self._held.pop(key, None) or load_controlnet(unit.model, components)
+        waits = torch.device("cpu") if unit.low_memory else components.device
+        key = (unit.model, stamp_of(unit.model), components.identity, str(waits))
+        model = self._held.pop(key, None) or load_controlnet(unit.model, components, waits)
         self._held[key] = model
         # The last one stays, whatever its size.
         while len(self._held) > 1 and sum(held.size_bytes for held in self._held.values()) > self._budget:
             self._held.popitem(last=False)
         return model
+
+
+@contextmanager
+def _brought(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """The network on the device for the block, where it waits elsewhere to save memory."""
+    waits, _ = placed(network)
+    if waits == device:
+        yield
+        return
+    # Its parameters stay, only what they hold moves; what was made in inference mode could not move again.
+    held = {name: value.data for name, value in network.named_parameters()}
+    with torch.inference_mode(False):
+        for _, value in network.named_parameters():
+            value.data = value.data.to(device)
+    try:
+        yield
+    finally:
+        for name, value in network.named_parameters():
+            value.data = held[name]
 
 
 @contextmanager

@@ -24,6 +24,7 @@ __all__ = [
     "ControlUnit",
     "Emit",
     "Event",
+    "IPUnit",
     "Job",
     "Layer",
     "Pixels",
@@ -31,6 +32,7 @@ __all__ = [
     "PreviewRequest",
     "Progress",
     "ReferenceUnit",
+    "RegionUnit",
     "Result",
     "VaeFiles",
 ]
@@ -58,6 +60,8 @@ class ControlUnit:
     `image` is RGBA of any size; None takes the picture that is painted over. `start` and `end` are parts of the steps,
     0..1. The thresholds are those of the preprocessor, None for its own; `annotators` are the files of its networks
     where they are the user's. `pose` holds joints as OpenPose's JSON, which are drawn in place of those of a picture.
+    `mask` RGBA says where it counts (`coverage`), None everywhere; with `low_memory` its network waits in the
+    computer's memory and is on the device for each call only.
     """
 
     name: str
@@ -74,13 +78,15 @@ class ControlUnit:
     threshold_high: float | None = None
     pose: str = ""
     annotators: tuple[str, ...] = ()
+    mask: Pixels | None = None
+    low_memory: bool = False
 
     @property
     def told(self) -> dict[str, Any]:
         """What ran, as plain values."""
-        names = ("preprocessor", "weight", "start", "end", "mode", "resize")
+        names = ("preprocessor", "weight", "start", "end", "mode", "resize", "low_memory")
         own = {name: getattr(self, name) for name in names}
-        return {"model": model_name(self.model), **own, **self.annotators_told}
+        return {"model": model_name(self.model), **own, "masked": self.mask is not None, **self.annotators_told}
 
     @property
     def annotators_told(self) -> dict[str, Any]:
@@ -145,6 +151,51 @@ class ReferenceUnit:
 
 
 @dataclass(frozen=True)
+class IPUnit:
+    """One IP-Adapter of a job; fields as in `ControlUnit`. `images` are its pictures, RGBA (none: the one that is
+    painted over), put together by `combine`, "average" or "concat"; `tower` is the file of the vision tower, `layers` a
+    preset of `ip_layers`. `mask` RGBA says where it counts (`coverage`), None everywhere."""
+
+    name: str
+    path: str
+    model: str
+    tower: str
+    images: tuple[Pixels, ...] = ()
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    layers: str = "all"
+    combine: str = "average"
+    resize: str = "crop"
+    mask: Pixels | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What ran, as plain values."""
+        own = {name: getattr(self, name) for name in ("weight", "start", "end", "layers", "combine", "resize")}
+        said = {"pictures": max(len(self.images), 1), "masked": self.mask is not None}
+        return {"model": model_name(self.model), "tower": model_name(self.tower), **own, **said}
+
+
+@dataclass(frozen=True)
+class RegionUnit:
+    """A prompt of its own for a part of the picture, beside the job's. `mask` RGBA says where it counts (`coverage`),
+    `weight` (0..1) how much against the job's prompt there; a mode's negative prompt is joined by `negative`."""
+
+    name: str
+    path: str
+    prompt: str
+    negative: str = ""
+    weight: float = 1.0
+    mask: Pixels | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What ran, as plain values."""
+        return {name: getattr(self, name) for name in ("prompt", "negative", "weight")}
+
+
+@dataclass(frozen=True)
 class Job:
     """One request, complete: nothing else is consulted while it runs.
 
@@ -157,10 +208,10 @@ class Job:
     stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
     `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `second_upscaler` is that of
     `params.second_upscaler`, "" where none is blended in. `control` are the units of `params.control` that have a
-    weight, in their order, `references` those of `params.references`; `vaes` says where VAE and text encoder come
-    from, and `annotators` are the files of the networks that `params.preprocessor` of an annotate job runs. A job with
-    `cells` makes one picture (or batch) for each; the fields that a cell has
-    are then those of the first.
+    weight, in their order, `references`, `ip_adapters` and `regions` those of the lists of the same names; `vaes` says
+    where VAE and text encoder come from, and `annotators` are the files of the networks that `params.preprocessor` of
+    an annotate job runs. A job with `cells` makes one picture (or batch) for each; the fields that a cell has are then
+    those of the first.
     """
 
     id: str
@@ -184,6 +235,8 @@ class Job:
     cells: tuple[Cell, ...] = ()
     vaes: VaeFiles = field(default_factory=VaeFiles)
     references: tuple[ReferenceUnit, ...] = ()
+    ip_adapters: tuple[IPUnit, ...] = ()
+    regions: tuple[RegionUnit, ...] = ()
     annotators: tuple[str, ...] = ()
 
 

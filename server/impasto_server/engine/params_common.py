@@ -9,6 +9,7 @@ from impasto_protocol.schema import AUTO, Param
 from .extra_networks import LoraUse
 from .fields import Maps, param
 from .params_control import Controlled
+from .params_guides import Guided
 from .params_sampling import NOISE_SOURCES, Sampled
 from .sampler_names import SAMPLERS, SCHEDULES, TWO_CALLS
 
@@ -120,5 +121,5 @@ class Prompted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common(Controlled, Sampled, Prompted):
+class Common(Guided, Controlled, Sampled, Prompted):
     """What every diffusion mode takes; the fields of `Prompted` come first."""

@@ -16,6 +16,7 @@ __all__ = [
     "CONTROL_MODES",
     "INPAINTS",
     "KEEPS_AROUND",
+    "MASK",
     "POSES",
     "POSE_PREPROCESSORS",
     "PREPROCESSORS",
@@ -104,6 +105,17 @@ _POSE_LENGTH = 400_000
 
 _STEP: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0, "step": 0.01, "ui": {"widget": "slider", "unit": "%"}}
 
+MASK = Param(
+    "mask",
+    "string",
+    "",
+    "Only there",
+    "The input of the job that says where it counts: where its picture is painted, or bright where it is opaque; empty "
+    "means everywhere.",
+    maximum=40,
+    ui={"widget": "picture", "none": "Everywhere", "advanced": True},
+)
+
 CONTROL = (
     Param(
         "model",
@@ -188,6 +200,15 @@ CONTROL = (
         ui={"advanced": True},
     ),
     Param("pose", "string", "", "Joints", _POSE, maximum=_POSE_LENGTH, ui={"advanced": True}),
+    MASK,
+    Param(
+        "low_memory",
+        "boolean",
+        False,
+        "Save memory",
+        "Keep the network in the computer's memory and bring it to the card for each use only: slower.",
+        ui={"advanced": True},
+    ),
 )
 """One unit of `control`."""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from impasto_protocol.errors import RequestError
+
 from .extra_networks import LoraUse
 from .modes import Common, DiffusionParams, ModeParams
 from .params_hires import Hires
@@ -14,7 +16,7 @@ from .prompt_grammar import Nodes, Prompt, parse_negative, parse_prompt
 from .prompt_styles import Style, apply_style, read_styles, style_names, take_styles
 from .wildcards import WildcardFolders, expand, strip_comments
 
-__all__ = ["WordFiles", "WordSources", "Words", "check_words", "resolve_words"]
+__all__ = ["WordFiles", "WordSources", "Words", "check_words", "counting_regions", "resolve_words"]
 
 _SIDES = ("prompt", "negative_prompt")
 
@@ -44,6 +46,10 @@ class WordSources:
             for side, text in _written(params, fields, styles).items():
                 with told_as_request(f"params.{fields[side]}", getattr(params, fields[side])):
                     lines |= self.wildcards.gather([text])
+        for path, entry in counting_regions(params):
+            for side in ("prompt", "negative"):
+                with told_as_request(f"{path}.{side}", str(entry[side])):
+                    lines |= self.wildcards.gather([strip_comments(str(entry[side]))])
         return WordFiles(styles, lines)
 
 
@@ -52,7 +58,8 @@ class Words:
     """The prompts of one picture, no choice left; `tree` and `negative` are what they say.
 
     They may be resolved again and stay as they are, so that they are what a recipe keeps. `hires` are those of the
-    hires pass where it has prompts of its own.
+    hires pass where it has prompts of its own, `regions` those of the regions that count, in their order: what is said
+    there after the common prompts, which `own` holds by itself.
     """
 
     prompt: str
@@ -60,6 +67,8 @@ class Words:
     tree: Prompt
     negative: Nodes
     hires: Words | None = None
+    regions: tuple[Words, ...] = ()
+    own: tuple[str, str] = ("", "")
 
     @property
     def loras(self) -> tuple[LoraUse, ...]:
@@ -69,6 +78,13 @@ class Words:
     def params(self, params: DiffusionParams) -> DiffusionParams:
         """`params` with these prompts, their styles used up."""
         params = replace(params, prompt=self.prompt, negative_prompt=self.negative_prompt, styles="")
+        if self.regions:
+            entries = [entry for _, entry in counting_regions(params)]
+            told = [
+                {**entry, "prompt": words.own[0], "negative": words.own[1]}
+                for entry, words in zip(entries, self.regions, strict=True)
+            ]
+            params = replace(params, regions=told)
         if self.hires is None or not isinstance(params, Hires):
             return params
         # Both, since what an empty one took had its styles then.
@@ -110,7 +126,44 @@ def _resolved(params: DiffusionParams, fields: _Fields, files: WordFiles, seed: 
         tree = parse_prompt(texts["prompt"])
     with told_as_request(f"params.{fields['negative_prompt']}", getattr(params, fields["negative_prompt"])):
         negative = parse_negative(texts["negative_prompt"])
-    return Words(texts["prompt"], texts["negative_prompt"], tree, negative)
+    words = Words(texts["prompt"], texts["negative_prompt"], tree, negative)
+    return replace(
+        words,
+        regions=tuple(_of_region(words, path, entry, files, seed) for path, entry in counting_regions(params)),
+    )
+
+
+def counting_regions(params: Common) -> list[tuple[str, Mapping[str, object]]]:
+    """Where it stands, and the entry, of each region that has a weight."""
+    return [(f"params.regions[{i}]", entry) for i, entry in enumerate(params.regions) if entry["weight"]]
+
+
+def _of_region(common: Words, path: str, entry: Mapping[str, object], files: WordFiles, seed: int) -> Words:
+    """What is said in a region: after the common prompts its own. Raises RequestError for parts with AND, and LoRAs."""
+    texts = []
+    for side in ("prompt", "negative"):
+        written = str(entry[side])
+        with told_as_request(f"{path}.{side}", written):
+            texts.append(expand(strip_comments(written), files.wildcards, f"{path} {side} {seed}").strip())
+    with told_as_request(f"{path}.prompt", str(entry["prompt"])):
+        alone = parse_prompt(texts[0])
+    if len(alone.parts) > 1 or alone.loras:
+        what = "AND" if len(alone.parts) > 1 else "a LoRA"
+        raise RequestError(
+            "request.invalid_param",
+            f"The prompt of a region cannot hold {what}: that counts for the whole picture; put it into the prompt.",
+            path=f"{path}.prompt",
+        )
+    prompt, negative = (
+        _after(one, own) for one, own in zip((common.prompt, common.negative_prompt), texts, strict=True)
+    )
+    with told_as_request(f"{path}.negative", str(entry["negative"])):
+        unwanted = parse_negative(negative)
+    return Words(prompt, negative, parse_prompt(prompt), unwanted, own=(texts[0], texts[1]))
+
+
+def _after(common: str, own: str) -> str:
+    return ", ".join(text for text in (common.rstrip().rstrip(","), own) if text)
 
 
 def _written(params: DiffusionParams, fields: _Fields, styles: Mapping[str, Style]) -> dict[str, str]:

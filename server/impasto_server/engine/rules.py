@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .families import Shapes
 from .layout import UNET_PREFIX
 from .vae_layout import taesd_decoder, vae_prefix
+from .vision_shapes import tower_of
 
 __all__ = ["RULES", "Found"]
 
@@ -173,7 +174,9 @@ def ip_adapter(shapes: Shapes) -> Found | None:
         variant = "plus"
     elif "image_proj.proj.3.weight" in shapes:
         variant = "full-face"
-    elif any(name.endswith(".to_k_lora.down.weight") for name in shapes):
+    elif any(name.endswith(".to_k_lora.down.weight") for name in shapes) or (
+        "image_proj.proj.2.weight" in shapes and "image_proj.norm.weight" in shapes
+    ):
         variant = "faceid"
     elif "image_proj.proj.weight" in shapes:
         variant = "base"
@@ -249,6 +252,12 @@ def upscaler(shapes: Shapes) -> Found | None:
     return None
 
 
+def clip_vision(shapes: Shapes) -> Found | None:
+    """CLIP's vision towers, which IP-Adapters look through; `variant` says which. Also whole CLIP models."""
+    tower = tower_of(shapes)
+    return None if tower is None else Found("clip-vision", "", tower.name, "transformers")
+
+
 def annotator(shapes: Shapes) -> Found | None:
     """Networks that make hints of pictures; `variant` says which."""
     if "block1.convs.0.weight" in shapes and "block5.projection.weight" in shapes:
@@ -299,5 +308,6 @@ RULES: tuple[Callable[[Shapes], Found | None], ...] = (
     text_encoder,
     embedding,
     upscaler,
+    clip_vision,
     annotator,
 )

@@ -20,6 +20,7 @@ from .generate import GENERATE
 from .hints import Hints, annotate
 from .hires import paint_again
 from .inputs import planned_for
+from .ip_towers import IPAdapters
 from .jobs import Emit, Job, Pixels, Result
 from .kit.runtime import Kit
 from .latents import LatentCache
@@ -65,6 +66,7 @@ class Engine:
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(budget // 8, load_upscaler)
         self._hints = Hints(Kit(), self.device)
         self._controls = Controls(budget // 4)
+        self._ip_adapters = IPAdapters(budget // 4)
         # One for the pictures, one for the previews.
         self._vaes: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
         self._tiny: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
@@ -86,6 +88,7 @@ class Engine:
         for cache in (self._components, self._upscalers, self._vaes, self._tiny):
             cache.clear()
         self._controls.clear()
+        self._ip_adapters.clear()
         self._hints.clear()
         give_back()
 
@@ -124,6 +127,7 @@ class Engine:
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
         self._controls.clear()
+        self._ip_adapters.clear()
         self._hints.clear()
         report.place = begun
         try:
@@ -258,6 +262,7 @@ class Engine:
             load_hires=lambda: self._loaded(job, words, hires=True),
             hints=self._hints,
             controls=self._controls.of,
+            ip_adapters=self._ip_adapters.of,
             enlarge=lambda picture, size: self._enlarge(job.hires_upscaler, picture, size, report),
         )
 

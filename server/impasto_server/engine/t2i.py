@@ -17,6 +17,7 @@ from impasto_protocol.errors import ModelError
 from torch import nn
 
 from .adapters import NetworkCall, Step
+from .coverage import masked
 from .jobs import ControlUnit
 from .load import Components, Filler
 from .memory import placed
@@ -110,8 +111,8 @@ def _levels(names: Mapping[str, Any], light: bool, theirs: bool, levels: int) ->
 class T2IAdapter:
     """One unit at work. What it adds does not depend on the step, so the network runs once."""
 
-    def __init__(self, network: Any, unit: ControlUnit, hint: torch.Tensor) -> None:
-        self.network, self.unit, self.hint = network, unit, hint
+    def __init__(self, network: Any, unit: ControlUnit, hint: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        self.network, self.unit, self.hint, self.mask = network, unit, hint, mask
         self._added: tuple[torch.Tensor, ...] | None = None
 
     def attach(self, network: nn.Module) -> AbstractContextManager[None]:
@@ -140,7 +141,7 @@ class T2IAdapter:
             hint = self.hint
             if self.network.config.in_channels == 1:
                 hint = hint.mean(1, keepdim=True)
-            self._added = tuple(self.network(hint.to(device, dtype)))
+            self._added = tuple(masked(a, self.mask) for a in self.network(hint.to(device, dtype)))
         return self._added
 
 

@@ -17,12 +17,16 @@ from . import vae
 from .adapters import Adapter
 from .addons import UsedLora, UsedVae
 from .controlnet import ControlModel
+from .coverage import coverage
 from .denoise import Denoiser
 from .embeddings import NO_VECTORS, Vectors
 from .fitting import fitted
+from .guides import guides_told
 from .hints import Hint, Hints, with_hole
 from .inpaint import InpaintChannels, latent_mask
-from .jobs import ControlUnit, Job, Layer, Pixels, PreviewRequest
+from .ip_adapter import IPAdapter
+from .ip_towers import LoadedIP
+from .jobs import ControlUnit, IPUnit, Job, Layer, Pixels, PreviewRequest, RegionUnit
 from .latents import LatentCache
 from .load import Components
 from .modes import MODES, Common, DiffusionParams
@@ -40,13 +44,14 @@ from .prompt_words import Words
 from .recipe import RanPass, addons_told, layer_name, recipe, vae_told
 from .recolor import INTENSITY, LUMINANCE, recolored
 from .reference import Reference
+from .regions import Region, guided_by_regions
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
 from .schedule import exact_sigmas, known_timesteps, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
 from .seeds import picture_seeds
 from .shaped import ColorFix, KeepAround, Shaped, Shaper, pasted
-from .text import TextCache, guidance
+from .text import Guidance, TextCache, guidance
 from .tiled import Guided, TiledDenoiser, tile_boxes
 
 __all__ = ["Loaded", "Work", "dtype_name"]
@@ -97,6 +102,9 @@ class Work:
     enlarge: Callable[[Pixels, Size], Pixels] | None = None
     hints: Hints = field(default_factory=Hints)
     controls: Callable[[Job, Components], tuple[tuple[ControlUnit, ControlModel], ...]] = lambda _, __: ()
+    ip_adapters: Callable[[Job, Components], tuple[LoadedIP, ...]] = lambda _, __: ()
+    kinds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the networks of the units were, by the units' paths."""
     first: RanPass | None = None
     window: Box | None = None
     whole: Size | None = None
@@ -195,7 +203,7 @@ class Work:
     def denoiser(self, strength: float, adapters: tuple[Adapter, ...] = ()) -> Denoiser | PictureDenoisers | Shaped:
         """The guided network for the steps that `strength` leaves; conditioning is encoded here."""
         units = self._units()
-        adapters = (*adapters, *self._control(units), *self._references())
+        adapters = (*adapters, *self._control(units), *self._ip_adapters(), *self._references())
         shapers = tuple(shaper for unit, _ in units for shaper in self._shapers(unit))
         denoiser = self._unshaped(strength, adapters)
         return Shaped(denoiser, shapers) if shapers else denoiser
@@ -216,7 +224,8 @@ class Work:
 
     def _control(self, units: tuple[tuple[ControlUnit, ControlModel], ...]) -> tuple[Adapter, ...]:
         """Those units, with their hints at the size of this pass."""
-        return tuple(model.adapter(unit, self._hint(unit).tensor) for unit, model in units)
+        self.kinds.update({unit.path: model.told for unit, model in units})
+        return tuple(model.adapter(unit, self._hint(unit).tensor, self._coverage(unit)) for unit, model in units)
 
     def _hint(self, unit: ControlUnit) -> Hint:
         """The hint of a unit at the size of this pass, of which a tile gets its part."""
@@ -234,6 +243,19 @@ class Work:
         size = self.plan.working
         own = unit.image is not None and unit.image is self.job.image
         return own and unit.image is not None and unit.image.shape[:2] == (size.height, size.width)
+
+    def _coverage(self, unit: ControlUnit | IPUnit | RegionUnit) -> torch.Tensor | None:
+        """Where a unit counts in this pass, [1, 1, h, w] at latent size; None for everywhere."""
+        if unit.mask is None:
+            return None
+        whole = self.whole or self.plan.working
+        found = coverage(unit.mask, whole, self.window, self.latent_size, unit.name, f"{unit.path}.mask")
+        return found.to(self.components.device)
+
+    def _ip_adapters(self) -> tuple[Adapter, ...]:
+        found = self.ip_adapters(self.job, self.components)
+        self.kinds.update({one.unit.path: {"kind": one.model.sizes.kind} for one in found})
+        return tuple(IPAdapter(one.model, one.unit, one.tokens, one.away, self._coverage(one.unit)) for one in found)
 
     def _shapers(self, unit: ControlUnit) -> tuple[Shaper, ...]:
         """What a unit does to the prediction."""
@@ -286,15 +308,9 @@ class Work:
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
         params, info, family = self.params, self.components.info, self.components.family
         calls = total_calls(params.sampler, params.steps)
-        guided = guidance(
-            self.components,
-            words,
-            calls,
-            cache=self.texts,
-            clip_skip=params.clip_skip,
-            vectors=self.vectors,
-            before=None if self.first is None else self.first.calls,
-        )
+        guided = self._guidance(words, calls)
+        if self.job.regions:
+            guided = guided_by_regions(guided, self._regions(words, calls))
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
         if params.zero_terminal_snr:
             table = zero_terminal_snr(table)
@@ -319,6 +335,26 @@ class Work:
             sequential=self.sequential,
             fractions=(call / guided.calls for call in itertools.count()) if guided.calls else None,
         )
+
+    def _guidance(self, words: Words, calls: int) -> Guidance:
+        return guidance(
+            self.components,
+            words,
+            calls,
+            cache=self.texts,
+            clip_skip=self.params.clip_skip,
+            vectors=self.vectors,
+            before=None if self.first is None else self.first.calls,
+        )
+
+    def _regions(self, words: Words, calls: int) -> list[Region]:
+        found = []
+        for unit, said in zip(self.job.regions, words.regions, strict=True):
+            mask = self._coverage(unit)
+            assert mask is not None, "the service asks for a mask"
+            if bool(mask.any()):  # in a tile there may be nothing of it
+                found.append(Region(unit, self._guidance(said, calls), mask))
+        return found
 
     @property
     def _sharpens(self) -> bool:
@@ -433,9 +469,8 @@ class Work:
             **vae_told(last.vae),
             **first.told,
             **({"hires": {**last.told, "model": last.model["title"]}} if first is not last else {}),
-            **({"references": [unit.told for unit in self.job.references]} if self.job.references else {}),
-            **({"control": [unit.told for unit in self.job.control]} if self.job.control else {}),
             **({"tiling": self.tiling} if self.tiling else {}),
+            **guides_told(self.job, self.kinds, self.steps),
             "sequential": self.sequential,
             "torch": torch.__version__,
         }

@@ -187,23 +187,30 @@ class Catalogue:
 
     def controlnet(self, name: str, path: str, family: str) -> Model:
         """The ControlNet of that name, for a checkpoint of `family`. Raises ModelError as `lora` does."""
-        known = [m for m in self.models if m.facts.kind == "controlnet"]
+        return self._guide(name, path, family, "controlnet", "ControlNet")
+
+    def ip_adapter(self, name: str, path: str, family: str) -> Model:
+        """The IP-Adapter of that name, for a checkpoint of `family`. Raises ModelError as `lora` does."""
+        return self._guide(name, path, family, "ip-adapter", "IP-Adapter")
+
+    def _guide(self, name: str, path: str, family: str, kind: str, title: str) -> Model:
+        known = [m for m in self.models if m.facts.kind == kind]
         found = self.named(name) or next((m for m in known if m.path.stem == name), None)
         if found is None:
-            near = self._nearest(name, "controlnet")
+            near = self._nearest(name, kind)
             hint = f"Did you mean {near[0]!r}?" if near else "`impasto models list` shows all."
             raise ModelError(
-                "model.unknown", f"There is no ControlNet {name[:80]!r}. {hint}", path=path, data={"nearest": near}
+                "model.unknown", f"There is no {title} {name[:80]!r}. {hint}", path=path, data={"nearest": near}
             )
-        if found.facts.kind == "controlnet" and found.facts.family not in ("", family):
+        if found.facts.kind == kind and found.facts.family not in ("", family):
             raise ModelError(
                 "model.unsupported",
-                f"The ControlNet {found.id!r} is for {found.facts.family}, the checkpoint is {family}; choose one for "
+                f"The {title} {found.id!r} is for {found.facts.family}, the checkpoint is {family}; choose one for "
                 f"{family}.",
                 path=path,
                 data={"model": found.id, "need": family, "got": found.facts.family},
             )
-        return _usable(found, ("controlnet",), path)
+        return _usable(found, (kind,), path)
 
     def part(self, name: str, kinds: tuple[str, ...], path: str) -> Model:
         """The model of that name, if it is of one of the kinds. Raises ModelError as `checkpoint` does."""

@@ -51,12 +51,15 @@ def work_of(params: ModeParams, plan: Plan, words: Words | None) -> float:
 
 
 def _rows(params: ModeParams, words: Words | None) -> int:
-    """Rows of a call for each picture: the parts of the prompt, and the negative side where it is asked for."""
+    """Rows of a call for each picture: the parts of the prompt, the regions, and the negative side where it is asked
+    for."""
     if words is None or not isinstance(params, Common):
         return 2
     parts = words.tree.parts
     composed = len(parts) > 1 or parts[0].weight != 1.0
-    return len(parts) + (1 if params.cfg != 1.0 or composed else 0)
+    guided = params.cfg != 1.0 or composed
+    own = [1 + int(guided and bool(region.own[1])) for region in words.regions]
+    return len(parts) + (1 if guided else 0) + sum(own)
 
 
 class Estimates:

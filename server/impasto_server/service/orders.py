@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from impasto_protocol.errors import AssetError, RequestError
@@ -12,20 +12,18 @@ from impasto_protocol.images import ImageFormat
 from impasto_protocol.messages import InputPicture, Submit
 from impasto_protocol.version import Limits
 
-from ..engine.jobs import ControlUnit, Job, Pixels, PreviewRequest, ReferenceUnit
+from ..engine.jobs import Job, Pixels, PreviewRequest
 from ..engine.modes import MODES, Annotate, Sketch
 from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordSources
 from .blobs import Held, bytes_of
 from .catalogue import Catalogue
-from .control_orders import CONTROL_INPUT, control_of, with_pictures
+from .control_orders import CONTROL_INPUT, Guides, guides_of, with_pictures
 from .pixels import check_bytes, from_wire, mask_from_wire
 from .preprocessors import annotators_for, check_joints
 from .resolving import Resolved, path_of, resolve
 
 __all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "to_engine_job"]
-
-Guides = tuple[tuple[ControlUnit, ...], tuple[ReferenceUnit, ...], tuple[str, ...]]
 
 OUTPUT_FORMATS = ("rgba8", "bgra8")
 
@@ -38,8 +36,7 @@ class Order:
     settings: tuple[Resolved, ...]
     box: Box
     plans: tuple[Plan, ...]
-    control: tuple[ControlUnit, ...] = ()
-    references: tuple[ReferenceUnit, ...] = ()
+    guides: Guides = field(default_factory=Guides)
     annotators: tuple[str, ...] = ()
 
     @property
@@ -119,11 +116,11 @@ def check_order(
     """
     settings = resolve(catalogue, sources or WordSources(), submit.mode, submit.params)
     params = settings[0].params
-    guides: Guides = (*control_of(catalogue, params, settings[0].model, submit.inputs), ())
+    guides = guides_of(catalogue, params, settings[0].model, submit.inputs)
+    own: tuple[str, ...] = ()
     if isinstance(params, Annotate):
         check_joints(params.preprocessor, params.pose, "the picture", "params")
         own = annotators_for(catalogue, params.preprocessor, params.pose, "the picture", "params")
-        guides = ((), (), own)
     for name in submit.inputs.keys() - {"image", "mask", "backdrop"}:
         picture = submit.inputs[name]
         size = len(_held(picture, pictures, f"inputs.{name}"))
@@ -132,7 +129,7 @@ def check_order(
     if image is None:
         asked = submit.box if submit.box is not None else Box.of_size(submit.canvas)
         plans = _plans(submit, settings, None, asked)
-        return Order(submit, settings, asked if len(plans) > 1 else plans[0].box, plans, *guides)
+        return Order(submit, settings, asked if len(plans) > 1 else plans[0].box, plans, guides, own)
     box = box_of(image)
     if submit.box is not None and submit.box != box:
         raise RequestError(
@@ -160,7 +157,7 @@ def check_order(
                 "Nothing is selected inside the picture that was sent; select what is to be repainted.",
                 path="inputs.mask",
             )
-    return Order(submit, settings, box, _plans(submit, settings, selection, box), *guides)
+    return Order(submit, settings, box, _plans(submit, settings, selection, box), guides, own)
 
 
 def _plans(submit: Submit, settings: tuple[Resolved, ...], selection: Box | None, box: Box) -> tuple[Plan, ...]:
@@ -197,8 +194,10 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
         hires_upscaler=path_of(first.hires_upscaler),
         second_upscaler=path_of(first.second_upscaler),
         cells=tuple(each.cell for each in order.settings if each.cell is not None),
-        control=with_pictures(order.control, first.params, input_pixels),
-        references=with_pictures(order.references, first.params, input_pixels),
+        control=with_pictures(order.guides.control, first.params, input_pixels),
+        references=with_pictures(order.guides.references, first.params, input_pixels),
+        ip_adapters=with_pictures(order.guides.ip_adapters, first.params, input_pixels),
+        regions=with_pictures(order.guides.regions, first.params, input_pixels),
         annotators=order.annotators,
         vaes=first.vaes.files,
     )

@@ -156,7 +156,12 @@ def _addons(
             text = strip_comments(getattr(params, name))
             if "{" not in text:  # choices may leave it out
                 catalogue.check_embeddings(text, model, f"params.{name}")
-    return loras, catalogue.embeddings([*written, *negative, *chosen])
+    regions = [str(entry[side]) for entry in params.regions for side in ("prompt", "negative")]
+    if whole:
+        for index, entry in enumerate(params.regions):
+            for side in ("prompt", "negative"):
+                catalogue.check_embeddings(strip_comments(str(entry[side])), model, f"params.regions[{index}].{side}")
+    return loras, catalogue.embeddings([*written, *negative, *regions, *chosen])
 
 
 def _fitting(catalogue: Catalogue, name: str, model: Model, path: str, whole: bool) -> str:
