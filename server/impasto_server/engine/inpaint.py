@@ -71,13 +71,13 @@ def latent_mask(denoise: Floats, height: int, width: int) -> torch.Tensor:
 
 
 def mask_at(mask: torch.Tensor, index: int, steps: int) -> torch.Tensor:
-    """Where step `index` of `steps` repaints, 0 or 1: a pixel of value m takes part in the last m of the steps.
+    """Where step `index` of `steps` repaints, as booleans: a pixel of value m takes part in the last m of the steps.
 
     Differential diffusion (Levin and Fried, "Differential diffusion: giving each pixel its strength", 2023). With a
     binary mask this is the mask itself at every step.
     """
     # Half a step of slack keeps values such as 0.3 of 10 steps on their side of rounding.
-    return (mask * steps >= steps - index - 1e-3).to(mask.dtype) * (mask > 0)
+    return (mask * steps >= steps - index - 1e-3) & (mask > 0)
 
 
 def blend_denoise(
@@ -96,16 +96,16 @@ def blend_denoise(
     each step. With `at_once` soft pixels take part from the first step on, for samplers that go astray where one joins.
     """
     steps, levels = len(sigmas) - 1, sigmas[:-1].tolist()
-    mask = (mask > 0).to(mask.dtype) if at_once else mask
-    now: torch.Tensor | None = None
-    at = -1
+    now, at = mask > 0, -1
+    constant = at_once or bool(((mask == 0) | (mask == 1)).all())
 
     def blended(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         nonlocal now, at
-        level = float(sigma)
-        index = max(sum(known >= level for known in levels) - 1, 0)
-        if now is None or index != at:
-            now, at = mask_at(mask, index, steps) > 0, index
+        if not constant:
+            level = float(sigma)
+            index = max(sum(known >= level for known in levels) - 1, 0)
+            if index != at:
+                now, at = mask_at(mask, index, steps), index
         x = torch.where(now, x, latent + sigma * noise)
         return torch.where(now, denoise(x, sigma), latent)
 
@@ -137,7 +137,7 @@ def fill_masked(image: Pixels, mask: NDArray[Any]) -> Pixels:
     holes = bounds_of(mask)
     if holes is None:
         return image
-    filled = _filled(image, (mask == 0).astype(np.float32), holes, 127.5)
+    filled = _filled(image, np.asarray(mask) == 0, holes)
     out = image.copy()
     # Known values are whole numbers and stay what they are.
     out[_slices(holes)] = np.clip(np.rint(filled, out=filled), 0, 255, out=filled).transpose(1, 2, 0)
@@ -151,18 +151,23 @@ def match_colors(result: Pixels, original: Pixels, repainted: NDArray[Any], with
     over small cells goes on smoothly under the mask and is taken away. Equal pictures come back bit-identical. Only
     what lies `within` is changed (a box in pixels of the picture; None: everything), as far as it is of use.
     """
-    outside = (np.asarray(repainted) == 0).astype(np.int16)
+    outside = np.asarray(repainted) == 0
     if not outside.any():
         return result
     height, width = outside.shape
     difference = np.subtract(original, result, dtype=np.int16)
-    difference *= outside[..., None] if width < _CELL else np.repeat(outside, 3, 1).reshape(height, width, 3)
+    holes = bounds_of(~outside)
+    if holes is not None:
+        shown = outside[_slices(holes)]
+        # Whole lines of numbers: much quicker than a mask laid over the colours of each pixel.
+        difference[_slices(holes)] *= np.repeat(shown, 3, 1).reshape(*shown.shape, 3)
     sums = _cells(difference)
     if not sums.any():
         return result
-    weight = _cells(outside[..., None])[0]
+    weight = _cells(outside[..., None].view(np.uint8).astype(np.int16))[0]
     # A cell counts by how much of it is rim, so that a sliver does not speak for a whole cell.
-    field = _pull_push(sums / np.maximum(weight, 1), weight / _CELL**2, 0.0)
+    known = torch.from_numpy(weight / _CELL**2)[None, None]
+    field = _pull_push(torch.from_numpy(sums / np.maximum(weight, 1))[None], known, 0.0)[0].numpy()
     inner = within or Box(0, 0, width, height)
     source = (inner.x / _CELL, inner.y / _CELL, inner.right / _CELL, inner.bottom / _CELL)
     part, matched = _slices(inner), result.copy()
@@ -203,86 +208,90 @@ def _slices(box: Box) -> tuple[slice, slice]:
     return slice(box.y, box.bottom), slice(box.x, box.right)
 
 
-def _planes(picture: NDArray[Any]) -> Floats:
-    """[h, w, c] as float32 [c, h, w]."""
-    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+def _planes(picture: NDArray[Any]) -> torch.Tensor:
+    """[h, w, c] as float32 [1, c, h, w]."""
+    return torch.from_numpy(np.require(picture, requirements=("C", "W"))).permute(2, 0, 1)[None].float().contiguous()
 
 
 def _cells(values: NDArray[np.int16]) -> Floats:
     """Sums of [h, w, c] over squares of _CELL, [c, rows, columns]; those at the lower and right edge may be smaller."""
     height, width, channels = values.shape
-    values = np.pad(values, ((0, -height % _CELL), (0, -width % _CELL), (0, 0)))
+    if height % _CELL or width % _CELL:
+        values = np.pad(values, ((0, -height % _CELL), (0, -width % _CELL), (0, 0)))
     rows, columns = values.shape[0] // _CELL, values.shape[1] // _CELL
-    # Along whole lines first: that is quick.
-    lines = values.reshape(rows, _CELL, -1).sum(1, dtype=np.int32).reshape(rows, columns, _CELL, channels)
-    return np.ascontiguousarray(lines.sum(2).transpose(2, 0, 1), np.float32)
+    # Along whole lines first: that is quick. 16 differences of 8-bit values, at most 4,080, stay within 16 bits.
+    lines = values.reshape(rows, _CELL, -1).sum(1, dtype=np.int16).reshape(rows, columns, _CELL, channels)
+    return np.ascontiguousarray(lines.sum(2, dtype=np.int32).transpose(2, 0, 1), np.float32)
 
 
-def _filled(image: Pixels, known: Floats, holes: Box, default: float) -> Floats:
-    """What `_pull_push` gives for the planes of `image` in `holes`, where alone something is unknown, [c, h, w].
+def _filled(image: Pixels, known: NDArray[np.bool_], holes: Box) -> Floats:
+    """The planes of `image` in `holes`, where alone something is not known, continued from around them, [c, h, w].
 
-    Its finest level, by far the largest, is worked out around the holes only.
+    The finer levels, by far the largest, are worked out around the holes only: in a box that begins and ends where the
+    squares of the first whole level do, or at the picture's edge.
     """
     height, width = known.shape
-    if holes == Box(0, 0, width, height) or min(height, width) < 2 * _CELL:
-        return _pull_push(_planes(image), known, default)[:, *_slices(holes)]
-    x, y = holes.x // 2, holes.y // 2
-    around = Box(
-        2 * x, 2 * y, min(-(-holes.right // 2) * 2, width) - 2 * x, min(-(-holes.bottom // 2) * 2, height) - 2 * y
-    )
-    part = _slices(around)
-    planes, weight = _planes(image[part]), known[part]
-    mean, total = _halved(planes, weight)
-    coarse = _planes(np.asarray(Image.fromarray(image).reduce(2)))
-    covered = np.ones(coarse.shape[1:], np.float32)
-    below = slice(y, y + mean.shape[1]), slice(x, x + mean.shape[2])
-    coarse[:, *below], covered[below] = mean, np.minimum(total, 1.0)
-    coarse = _pull_push(coarse, covered, default)
-    inner = Box(holes.x - around.x, holes.y - around.y, holes.width, holes.height)
-    return _pushed(planes, weight, coarse, inner, (x, y))[:, *_slices(inner)]
+    x, y = holes.x // _CELL * _CELL, holes.y // _CELL * _CELL
+    right, bottom = min(-(-holes.right // _CELL) * _CELL, width), min(-(-holes.bottom // _CELL) * _CELL, height)
+    around = Box(x, y, right - x, bottom - y)
+    planes, weight = _planes(image[_slices(around)]), torch.from_numpy(known[_slices(around)])[None, None].float()
+    inner = _slices(Box(holes.x - x, holes.y - y, holes.width, holes.height))
+    whole = _around(Image.fromarray(image), planes, weight, around, _CELL)
+    return whole[0, :, *inner].numpy()
 
 
-def _halved(planes: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """The means of each 2 x 2 of what is known, and the sums of its weights."""
-    height, width = weight.shape
-    known, covered = planes * weight, weight
-    if height % 2 or width % 2:
-        even = ((0, height % 2), (0, width % 2))
-        known, covered = np.pad(known, ((0, 0), *even)), np.pad(weight, even)
-    total = _of_four(covered)
-    return (_of_four(known) / np.maximum(total, 1e-6)).astype(np.float32, copy=False), total
+def _around(level: Image.Image, planes: torch.Tensor, weight: torch.Tensor, box: Box, side: int) -> torch.Tensor:
+    """`_pull_push` of a level of the picture in `box` alone, planes [1, c, h, w] and weight [1, 1, h, w] of it.
 
-
-def _pushed(planes: Floats, weight: Floats, coarse: Floats, holes: Box, origin: tuple[int, int] = (0, 0)) -> Floats:
-    """`planes` with what is missing in `holes` taken from the coarser level, in which they begin at `origin`."""
-    part = _slices(holes)
-    left, top = origin[0] + holes.x / 2, origin[1] + holes.y / 2
-    source = (left, top, left + holes.width / 2, top + holes.height / 2)
-    share = np.minimum(weight[part], 1.0)
-    rest = 1 - share
-    out = planes.copy()
-    for plane, below in zip(out, coarse, strict=True):
-        finer = Image.fromarray(below).resize((holes.width, holes.height), Image.Resampling.BILINEAR, source)
-        plane[part] = plane[part] * share + np.asarray(finer) * rest
-    return out
-
-
-def _pull_push(planes: Floats, weight: Floats, default: float) -> Floats:
-    """`planes` [c, h, w] where `weight` [h, w] is 1, continued smoothly where it is 0; in between a mixture."""
-    height, width = weight.shape
-    holes = bounds_of(weight < 1)
-    if holes is None:
+    `level` shows what lies around the box. The box begins at a multiple of `side`, a power of 2, and ends at one or at
+    the edge; at a side of 1 the level is taken as a whole.
+    """
+    if weight.min() >= 1:
         return planes
-    if max(height, width) == 1:
-        return planes if weight[0, 0] > 0 else np.full_like(planes, default)
+    if side == 1:
+        whole = _planes(np.asarray(level))
+        covered = torch.ones(1, 1, level.height, level.width)
+        whole[..., *_slices(box)], covered[..., *_slices(box)] = planes, weight
+        return _pull_push(whole, covered, 127.5)[..., *_slices(box)]
     mean, total = _halved(planes, weight)
-    coarse = _pull_push(mean, np.minimum(total, 1.0), default)
-    # What is whole stays as it is: only where something is missing the coarser level is looked at.
-    return _pushed(planes, weight, coarse, holes)
+    coarse, below = level.reduce(2), Box(box.x // 2, box.y // 2, mean.shape[3], mean.shape[2])
+    filled = _around(coarse, mean, total, below, side // 2)
+    # One more square on each side, for the slope between those at the rim.
+    left, top = max(below.x - 1, 0), max(below.y - 1, 0)
+    rim = _planes(
+        np.asarray(coarse.crop((left, top, min(below.right + 1, coarse.width), min(below.bottom + 1, coarse.height))))
+    )
+    x, y = below.x - left, below.y - top
+    rim[..., y : y + below.height, x : x + below.width] = filled
+    return _pushed(planes, weight, _doubled(rim)[..., 2 * y :, 2 * x :])
 
 
-def _of_four(values: Floats) -> Floats:
-    """The sum of each 2 x 2 of the last two axes, whose lengths are even."""
-    upper, lower = values[..., 0::2, :], values[..., 1::2, :]
-    out: Floats = upper[..., 0::2] + upper[..., 1::2] + lower[..., 0::2] + lower[..., 1::2]
-    return out
+def _halved(planes: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The means of each 2 x 2 of what is known, and the sums of its weights, at most 1."""
+    height, width = weight.shape[2:]
+    known = planes * weight
+    if height % 2 or width % 2:
+        even = (0, width % 2, 0, height % 2)
+        known, weight = torch.nn.functional.pad(known, even), torch.nn.functional.pad(weight, even)
+    total = torch.nn.functional.avg_pool2d(weight, 2, divisor_override=1)
+    sums = torch.nn.functional.avg_pool2d(known, 2, divisor_override=1)
+    return sums / total.clamp(min=1e-6), total.clamp(max=1)
+
+
+def _doubled(coarse: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _pushed(planes: torch.Tensor, weight: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
+    """`planes` with what is missing taken from `finer`; what is whole stays what it is, to the last bit."""
+    finer = finer[..., : planes.shape[2], : planes.shape[3]]
+    return torch.where(weight >= 1, planes, torch.lerp(finer, planes, weight))
+
+
+def _pull_push(planes: torch.Tensor, weight: torch.Tensor, default: float) -> torch.Tensor:
+    """`planes` [1, c, h, w] where `weight` [1, 1, h, w] is 1, continued where it is 0; in between a mixture."""
+    if weight.min() >= 1:
+        return planes
+    if max(planes.shape[2:]) == 1:
+        return planes if weight[0, 0, 0, 0] > 0 else torch.full_like(planes, default)
+    return _pushed(planes, weight, _doubled(_pull_push(*_halved(planes, weight), default)))

@@ -163,17 +163,19 @@ def sample_dpmpp_2m(
     and the last step are of first order.
     """
     previous: torch.Tensor | None = None
-    previous_h = torch.tensor(0.0)
-    for index, (now, after) in enumerate(pairwise(sigmas)):
-        denoised = denoise(x, now)
+    previous_h = 0.0
+    # The factors of a step are numbers: tensors of one value each would cost more than the step.
+    levels: list[float] = sigmas.tolist()
+    for index, (now, after) in enumerate(pairwise(levels)):
+        denoised = denoise(x, sigmas[index])
         on_step(index, denoised)
         if after == 0:
             return denoised
-        h = (now / after).log()
+        h = math.log(now / after)
         target = denoised
         if previous is not None:
-            target = denoised + (denoised - previous) * (h / (2 * previous_h))
-        x = after / now * x - torch.expm1(-h) * target
+            target = torch.add(denoised, denoised - previous, alpha=h / (2 * previous_h))
+        x = torch.sub(x * (after / now), target, alpha=math.expm1(-h))
         previous, previous_h = denoised, h
     return x
 
