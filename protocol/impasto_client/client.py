@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
 from impasto_protocol import messages as wire
 from impasto_protocol.connection import ClientConnection
@@ -114,12 +114,14 @@ class Client(Exchange):
         on_disconnect: str = "keep",
         priority: str = "back",
         replaces: Optional[str] = None,
+        then: Optional[Sequence[wire.ChainLink]] = None,
     ) -> int:
         """Hand in a job whose pictures are uploaded; the number of jobs before it. The same job again is harmless.
 
-        `box`, `on_disconnect`, `priority` and `replaces` are those of `Submit`.
+        `box`, `on_disconnect`, `priority`, `replaces` and `then` are those of `Submit`.
         """
-        pictures, rest = dict(inputs or {}), (box, on_disconnect, priority, replaces)
+        chain = tuple(then) if then else None
+        pictures, rest = dict(inputs or {}), (box, on_disconnect, priority, replaces, chain)
         answer = self.ask(
             lambda id: wire.Submit(id, job, mode, dict(params), canvas, pictures, output_format, preview, *rest),
             wire.Accepted,

@@ -21,6 +21,7 @@ from .parts import (
     JOB,
     JOB_PATTERN,
     UINT,
+    ChainLink,
     ClientInfo,
     ErrorInfo,
     HistoryEntry,
@@ -52,6 +53,7 @@ __all__ = [
     "Catalog",
     "CatalogChanged",
     "CatalogRequest",
+    "ChainLink",
     "ClientInfo",
     "Data",
     "Doctor",
@@ -149,6 +151,7 @@ class Submit(Message):
 
     `on_disconnect` "cancel" ends the job when no connection follows it any more. `priority` "front" puts it before all
     that wait. `replaces` names a job that is cancelled in the same moment if it still waits; this one takes its place.
+    `then` are the links of a chain, maps of `mode`, `params` and `pick`, each over the picture of the one before.
     """
 
     TYPE = "submit"
@@ -164,6 +167,7 @@ class Submit(Message):
     on_disconnect: str = field(default="keep", metadata={"pattern": "keep|cancel", "need": "keep or cancel"})
     priority: str = field(default="back", metadata={"pattern": "front|back", "need": "front or back"})
     replaces: Optional[str] = field(default=None, metadata=JOB)
+    then: Optional[Tuple[ChainLink, ...]] = None
 
 
 @dataclass(frozen=True)

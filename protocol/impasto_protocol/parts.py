@@ -17,6 +17,7 @@ __all__ = [
     "JOB_PATTERN",
     "PROOF_BYTES",
     "UINT",
+    "ChainLink",
     "ClientInfo",
     "ErrorInfo",
     "HistoryEntry",
@@ -51,6 +52,15 @@ class Message:
         fields = {"type": self.TYPE}
         fields.update(to_map(self))
         return fields
+
+
+@dataclass(frozen=True)
+class ChainLink:
+    """What follows a job, over the picture that it made: of several that with the index `pick`, counted from 0."""
+
+    mode: str
+    params: Dict[str, Any] = field(default_factory=dict)
+    pick: int = field(default=0, metadata=UINT)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from .images import Buffer
-from .parts import DIGEST, JOB, UINT, Message
+from .parts import DIGEST, JOB, UINT, ChainLink, Message
 
 __all__ = ["Further", "ParameterNote", "Parameters", "ReadParameters"]
 
@@ -25,7 +25,7 @@ class ReadParameters(Message):
 @dataclass(frozen=True)
 class Further(Message):
     """What job takes result `index` of `job`, or the one with the recipe `info`, further? `way` is hires, img2img,
-    inpaint or upscale; answered with `parameters`."""
+    inpaint, upscale, refine, or then: what is left of its chain; answered with `parameters`."""
 
     TYPE = "further"
     id: int = field(metadata=UINT)
@@ -48,7 +48,8 @@ class ParameterNote:
 
 @dataclass(frozen=True)
 class Parameters(Message):
-    """The job that was asked for; `source` is the program that said it, "" where that is not known."""
+    """The job that was asked for; `source` is the program that said it, "" where that is not known. `then` is what is
+    left of a chain behind it."""
 
     TYPE = "parameters"
     id: int = field(metadata=UINT)
@@ -56,3 +57,4 @@ class Parameters(Message):
     params: Dict[str, Any]
     notes: Tuple[ParameterNote, ...] = ()
     source: str = ""
+    then: Optional[Tuple[ChainLink, ...]] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,48 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         assert image.size == (100, 75) and image.mode == "RGB"
     refused = impasto(tmp_path, "upscale", "--image", "in.png", "--size", "0x0")
     assert refused.returncode == 2 and "2048x0" in refused.stderr
+
+
+def test_a_chain_on_the_command_line(tmp_path: Path) -> None:
+    """Variants, one of them enlarged and refined: every link's pictures as files; what is left of it gone on with."""
+    write_tiny_checkpoint(tmp_path / "models" / "tiny.safetensors")
+    start = ["txt2img", "--prompt", "hills", "--steps", "2", "--batch", "2", "--seed", "5", "-o", "out.png"]
+    up = ["--then", "upscale", "--scale", "1.5", "--pick", "1"]
+    fine = ["--then", "refine", "--prompt", "hills", "--steps", "2", "--seed", "5"]
+    made = impasto(tmp_path, *start, *up, *fine, "--tiling", "pixel")
+    assert made.returncode == 0, made.stderr
+    names = ["out-1-generate-1.png", "out-1-generate-2.png", "out-2-upscale.png", "out.png"]
+    assert made.stdout.split() == names
+    sizes = [Image.open(tmp_path / name).size for name in names]
+    assert sizes == [(64, 64), (64, 64), (96, 96), (96, 96)]
+    assert Image.open(tmp_path / names[2]).tobytes() != Image.open(tmp_path / names[3]).tobytes()
+
+    refused = impasto(tmp_path, *start, "--then", "refine", "--tile", "3")
+    assert (refused.returncode == 2 and "then[0].params.tile" in refused.stderr) or "64" in refused.stderr
+    refused = impasto(tmp_path, *start, "--then", "inpaint")
+    assert refused.returncode == 2 and "inpaint" in refused.stderr
+    (tmp_path / "chain.json").write_text('[{"mode": "upscale", "params": {"scale": 2}}]')
+    made = impasto(tmp_path, "upscale", "--image", names[0], "--chain", "chain.json", "-o", "large.png")
+    assert made.returncode == 0, made.stderr
+    assert Image.open(tmp_path / "large.png").size == (256, 256)
+    (tmp_path / "chain.json").write_text("{")
+    assert impasto(tmp_path, "upscale", "--image", names[0], "--chain", "chain.json").returncode == 2
+
+
+def test_going_on_with_a_chain_from_its_last_finished_picture(tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path / "models" / "tiny.safetensors")
+    chain = ["--then", "upscale", "--scale", "1.5", "--then", "refine", "--steps", "2", "--seed", "5"]
+    made = impasto(tmp_path, "txt2img", "--steps", "2", "--seed", "5", "-o", "out.png", *chain)
+    assert made.returncode == 0, made.stderr
+    listed = [json.loads(line) for line in impasto(tmp_path, "history", "--json").stdout.splitlines()]
+    assert [len(entry["recipe"].get("then", ())) for entry in listed] == [0, 1, 2]
+    # As if it had been cut off in the last link.
+    for file in (tmp_path / "history").glob(f"{Path(listed[0]['file']).stem}*"):
+        file.unlink()
+    again = impasto(tmp_path, "history", "--resume", listed[0]["job"][:8], "-o", "again.png")
+    assert again.returncode == 0, again.stderr
+    with Image.open(tmp_path / "out.png") as one, Image.open(tmp_path / "again.png") as other:
+        assert one.tobytes() == other.tobytes()
+    done = impasto(tmp_path, "history", "--json").stdout.splitlines()
+    refused = impasto(tmp_path, "history", "--resume", json.loads(done[0])["job"][:8])
+    assert refused.returncode == 2 and "Nothing is left" in refused.stderr

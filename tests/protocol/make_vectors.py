@@ -74,6 +74,13 @@ CLIENT = (
         priority="front",
         replaces="0" * 32,
     ),
+    m.Submit(
+        *(24, JOB, "txt2img", {"prompt": "a red apple", "batch": 4}, Size(512, 512)),
+        then=(
+            m.ChainLink("upscale", {"scale": 4.0}, 2),
+            m.ChainLink("refine", {"prompt": "a red apple", "strength": 0.3}),
+        ),
+    ),
     m.Cancel(6, JOB),
     m.Jobs(7),
     m.Attach(8, JOB, 2),
@@ -235,7 +242,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.9; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.10; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "pairing": [

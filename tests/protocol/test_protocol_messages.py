@@ -82,8 +82,8 @@ def test_wrong_fields_are_named(path: str, value: Any) -> None:
 
 
 def test_unknown_fields_are_ignored_and_missing_optional_ones_have_defaults() -> None:
-    fields = {"type": "hello", "protocol": [1, 9], "client": {"name": "x", "version": "1", "new": 1}, "later": [1]}
-    assert parse(fields, CLIENT_MESSAGES) == m.Hello((1, 9), m.ClientInfo("x", "1"), "")
+    fields = {"type": "hello", "protocol": [1, 10], "client": {"name": "x", "version": "1", "new": 1}, "later": [1]}
+    assert parse(fields, CLIENT_MESSAGES) == m.Hello((1, 10), m.ClientInfo("x", "1"), "")
     assert parse({"type": "catalog", "id": 1, "rev": None}, CLIENT_MESSAGES) == m.CatalogRequest(1)
     welcome = m.Welcome((1, 0), m.ServerInfo("s", "1"), Limits()).to_wire()
     welcome["limits"] = {"frame": 5, "unheard_of": 1}

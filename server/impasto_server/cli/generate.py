@@ -29,6 +29,7 @@ from impasto_protocol.messages import (
 from .. import __version__
 from ..engine.modes import MODES, needs_checkpoint
 from ..engine.params_guides import IP_PICTURES
+from .chain import add_chain_options, links_of
 from .options import add_mode_options, given_values
 from .params import params_for, read_file, tell_notes
 from .server import add_engine_options
@@ -61,7 +62,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
             parser.add_argument("--backdrop", type=Path, metavar="FILE", help=text)
         if mode == "upscale":
             text = "instead of --scale; 0 on one side keeps the aspect, with both what lies over is cut off"
-            parser.add_argument("--size", type=_size_or_side, metavar="WxH", help=text)
+            parser.add_argument("--size", type=size_or_side, metavar="WxH", help=text)
         if "image" not in names:
             parser.add_argument("--size", type=_size, metavar="WxH", help="default: the model's own size")
         parser.add_argument(
@@ -82,6 +83,8 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         if mode == "annotate":
             text = "of a pose also the joints, as JSON in OpenPose's keypoint format"
             parser.add_argument("--pose-out", type=Path, metavar="FILE", help=text)
+        if mode != "annotate":
+            add_chain_options(parser)
         parser.add_argument("--json", action="store_true", help="tell the results as one JSON object")
         parser.add_argument("--in-process", action="store_true", help="do not use a server that is running")
         add_mode_options(parser, mode)
@@ -113,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.verb == "upscale" and args.size is not None:
         values["width"], values["height"] = args.size
+    links = links_of(args)
     hints = _control_pictures(values)
     inbox: queue.SimpleQueue[Message | ImpastoError] = queue.SimpleQueue()
     with connection(args, values, inbox) as client:
@@ -134,30 +138,50 @@ def run(args: argparse.Namespace) -> int:
         job = uuid.uuid4().hex
         inputs = _upload(client, {"image": image, "mask": mask, "backdrop": backdrop}, plan)
         inputs |= _upload_hints(client, hints, _whole_ones(values), canvas, plan.box, image is not None)
-        client.submit(job, args.verb, values, canvas, inputs)
+        client.submit(job, args.verb, values, canvas, inputs, then=links)
         try:
-            outputs, end = _follow(inbox, job)
+            outputs, end = _follow(inbox, job, keep=bool(links))
         except KeyboardInterrupt:
             client.cancel(job)
             raise
         pictures = [client.fetch(output.digest, output.width * output.height * 4) for output in outputs]
-    # An upscaled picture lies on nothing, and a hint is to be seen alone.
+    # An upscaled picture lies on nothing, a hint is to be seen alone, and what follows is the whole picture.
+    first = outputs[0].info.get("mode") if outputs else None
     under = None if args.verb in ("upscale", "annotate") else image
-    results = [_save(args, under, o, data, len(outputs)) for o, data in zip(outputs, pictures, strict=True)]
+    links_done = _links_done(outputs) if links else []
+    results = [
+        _save(args, under if o.info.get("mode") == first else None, o, data, len(outputs), links_done)
+        for o, data in zip(outputs, pictures, strict=True)
+    ]
     if getattr(args, "pose_out", None) is not None:
         _write_pose(args.pose_out, outputs[0])
     sheet = getattr(args, "sheet", None)
     if sheet is not None:
         write_sheet(sheet, outputs, pictures)
     if args.json:
-        told = {"mode": args.verb, "outputs": results, "seeds": list(end.seeds), "timings": end.timings, "ran": end.ran}
+        if isinstance(end, ImpastoError):
+            told = {"mode": args.verb, "outputs": results, "error": {"code": end.code, "message": end.message}}
+        else:
+            told = {"mode": args.verb, "outputs": results, "seeds": list(end.seeds), "timings": end.timings}
+            told["ran"] = end.ran
         print(json.dumps(told))
     else:
         if sheet is not None:
             print(sheet)
         for result in results:
             print(*(result[key] for key in ("file", "layer") if key in result), sep="\n")
+    if isinstance(end, ImpastoError):
+        print(
+            "impasto: the pictures above were finished before it failed; impasto history --resume", job, file=sys.stderr
+        )
+        raise end
     return 0
+
+
+def _links_done(outputs: list[Output]) -> list[int]:
+    """Which link of its chain, from 0, each output is of."""
+    left = [len(output.info.get("then", ())) for output in outputs]
+    return [max(left, default=0) - each for each in left]
 
 
 def _from_file(client: Client, args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
@@ -188,8 +212,11 @@ def _with_preset(client: Client, name: str, given: dict[str, Any]) -> dict[str, 
     return {**applied(given, chosen[0]), **{key: value for key, value in given.items() if key != "loras"}}
 
 
-def _follow(inbox: queue.SimpleQueue[Message | ImpastoError], job: str) -> tuple[list[Output], Finished]:
-    """Outputs and end of the job, its progress on stderr. Raises the error that it failed with."""
+def _follow(
+    inbox: queue.SimpleQueue[Message | ImpastoError], job: str, *, keep: bool = False
+) -> tuple[list[Output], Finished | ImpastoError]:
+    """Outputs and end of the job, its progress on stderr. Raises the error that it failed with; with `keep` gives it,
+    where some outputs were finished."""
     outputs: list[Output] = []
     shown = _ProgressLine()
     while True:
@@ -207,6 +234,8 @@ def _follow(inbox: queue.SimpleQueue[Message | ImpastoError], job: str) -> tuple
             return outputs, message
         elif isinstance(message, Failed):
             shown.end()
+            if keep and outputs:
+                return outputs, message.error.exception()
             raise message.error.exception()
         elif isinstance(message, Cancelled):
             shown.end()
@@ -322,8 +351,11 @@ def _upload_hints(
     return inputs
 
 
-def _save(args: argparse.Namespace, image: Image | None, output: Output, data: bytes, count: int) -> dict[str, Any]:
-    """Write the files of one result and tell of them."""
+def _save(
+    args: argparse.Namespace, image: Image | None, output: Output, data: bytes, count: int, done: list[int]
+) -> dict[str, Any]:
+    """Write the files of one result and tell of them. `done` says for all results which link of a chain they are of:
+    the last one's have the plain name, those before say their stage."""
     from PIL import Image
 
     from ..service.metadata import save_options
@@ -334,12 +366,18 @@ def _save(args: argparse.Namespace, image: Image | None, output: Output, data: b
         "name": output.name,
         "seed": output.seed,
         "alpha": output.alpha,
+        "stage": output.stage,
         "info": output.info,
     }
+    link = done[output.index] if done else 0
+    of_link = done.count(link) if done else count
+    within = output.index - done.index(link) if done else output.index
 
     def write(picture: Image.Image, path: Path, *, composite: bool = False) -> str:
-        if count > 1:
-            path = path.with_stem(f"{path.stem}-{output.index + 1}")
+        if done and link < max(done):
+            path = path.with_stem(f"{path.stem}-{link + 1}-{output.stage}")
+        if of_link > 1:
+            path = path.with_stem(f"{path.stem}-{within + 1}")
         try:
             picture.save(path, **save_options(path.suffix, output.info, composite=composite))
         except (OSError, ValueError) as e:
@@ -378,7 +416,7 @@ def _corner(placement: Box) -> tuple[tuple[int, int], tuple[int, int]]:
     return (max(placement.x, 0), max(placement.y, 0)), (max(-placement.x, 0), max(-placement.y, 0))
 
 
-def _size_or_side(text: str) -> tuple[int, int]:
+def size_or_side(text: str) -> tuple[int, int]:
     """A size of which one side may be 0."""
     parts = text.lower().split("x")
     if len(parts) == 2 and all(part.strip().isdigit() for part in parts) and any(int(part) for part in parts):

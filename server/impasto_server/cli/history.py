@@ -11,9 +11,10 @@ from pathlib import Path
 
 from impasto_protocol.errors import JobError, RequestError
 from impasto_protocol.home import history_folder
+from impasto_protocol.messages import ChainLink
 
 from ..engine.fields import params_of
-from ..engine.further import WAYS, further
+from ..engine.further import WAYS, further, remaining
 from ..engine.modes import MODES
 from ..service.journal import Entry, Journal
 from ..service.settings import Settings
@@ -44,6 +45,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     again.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a parameter, with --further"
     )
+    again.add_argument(
+        "--resume", metavar="JOB", help="go on with what is left of a chain, from its last finished picture or --image"
+    )
     again.add_argument("--index", type=int, default=0, help="which of the job's results (default: 0, the first)")
     again.add_argument("--image", type=Path, metavar="FILE", help="the picture that the job began with, if it had one")
     again.add_argument("--mask", type=Path, metavar="FILE", help="the mask that the job had")
@@ -60,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal(history_folder(settings.home), settings.history_bytes)
     if args.further is not None:
         return generate.run(_further_as_options(args, journal))
+    if args.resume is not None:
+        return generate.run(_left_as_options(args, journal))
     if args.again is not None:
         return generate.run(_recipe_as_options(args, _found(journal, args.again, args.index)))
     for entry in itertools.islice(journal.entries(), max(0, args.number)):
@@ -75,8 +81,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _found(journal: Journal, job: str, index: int) -> Entry:
-    """The result of the job whose id begins so. Raises JobError `job.unknown`, RequestError where several do."""
+def _found(journal: Journal, job: str, index: int | None) -> Entry:
+    """The result of the job whose id begins so; None for any of them.
+
+    Raises JobError `job.unknown`, RequestError where several do.
+    """
     entries = [entry for entry in journal.entries() if entry.job.startswith(job)] if job else []
     names = {entry.job for entry in entries}
     if len(names) > 1 and job not in names:
@@ -84,7 +93,7 @@ def _found(journal: Journal, job: str, index: int) -> Entry:
             "request.invalid_param", f"The ids of {len(names)} jobs begin with {job}; write more of it.", path="again"
         )
     for entry in entries:
-        if entry.index == index and entry.job in (job, *(names if len(names) == 1 else ())):
+        if index in (None, entry.index) and entry.job in (job, *(names if len(names) == 1 else ())):
             return entry
     raise JobError("job.unknown", f"There is no result {index} of a job {job[:40]!r}; see `impasto history`.")
 
@@ -111,6 +120,22 @@ def _further_as_options(args: argparse.Namespace, journal: Journal) -> argparse.
             raise JobError("job.unknown", "The picture of this result is not there (any more).")
     entry = dataclasses.replace(entry, mode=mode, recipe={"params": params})
     return _recipe_as_options(args, entry)
+
+
+def _left_as_options(args: argparse.Namespace, journal: Journal) -> argparse.Namespace:
+    """The options of the next verb of a chain, over the picture that it picks of those that were made last."""
+    newest = _found(journal, args.resume, None)
+    made = [e for e in journal.entries() if e.job == newest.job]
+    left = min(len(e.recipe.get("then", ())) for e in made)
+    last = sorted((e for e in made if len(e.recipe.get("then", ())) == left), key=lambda e: e.index)
+    mode, params, rest = remaining(last[0].recipe)
+    pick = int(last[0].recipe["then"][0].get("pick", 0))
+    entry = last[min(pick, len(last) - 1)]
+    args.image = args.image or journal.path(entry)
+    if args.image is None or (args.image.suffix != ".png" and args.image.parent == journal.folder):
+        raise JobError("job.unknown", "The picture of this result is not there (any more).")
+    args.left = tuple(ChainLink(link["mode"], dict(link["params"]), int(link.get("pick", 0))) for link in rest)
+    return _recipe_as_options(args, dataclasses.replace(entry, mode=mode, recipe={"params": params}))
 
 
 def _plain(text: str) -> object:

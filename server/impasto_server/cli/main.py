@@ -18,6 +18,8 @@ from .suggest import SuggestingParser
 
 __all__ = ["exit_code", "main", "parser_for"]
 
+THEN = "--then"
+
 VERBS = {
     "setup": ("setup", "the first start: torch, plug-ins, folders of models, a test picture"),
     "serve": ("server", "run the server that the editors talk to"),
@@ -60,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in words if not word.startswith("-")), None)
-    args = parser_for(verb).parse_args(words)
+    # What follows a job has options of its own, of the same names.
+    first, links = split_chain(words)
+    args = parser_for(verb).parse_args(first)
+    args.links = links
+    if links and VERBS[args.verb][0] != "generate":
+        parser_for(verb).error(f"{THEN} follows a job, not {args.verb}")
     try:
         code = int(_module(VERBS[args.verb][0]).run(args))
         if args.verb == "plugin" and code == 0:
@@ -73,6 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("impasto: interrupted", file=sys.stderr)
         return 1
+
+
+def split_chain(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The words of the first job, and those of each `--then`."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == THEN:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts[0], parts[1:]
 
 
 def exit_code(error: ImpastoError) -> int:

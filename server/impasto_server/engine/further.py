@@ -11,7 +11,7 @@ from .fields import params_of
 from .modes import MODES
 from .params_hires import Hires
 
-__all__ = ["WAYS", "further"]
+__all__ = ["WAYS", "further", "remaining"]
 
 WAYS = ("hires", "img2img", "inpaint", "upscale", "refine")
 """Once more with a hires pass; or what begins with the finished picture."""
@@ -40,6 +40,22 @@ def further(recipe: Mapping[str, Any], way: str) -> tuple[str, dict[str, Any]]:
         return mode, {**_changed(mode, held), "hires": True}
     taken = _changed(way, held)
     return way, {name: value for name, value in taken.items() if name not in _OWN and not name.startswith("hires")}
+
+
+def remaining(recipe: Mapping[str, Any]) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
+    """(mode, parameters, what follows them) of what was left to do of a chain after the result of that recipe.
+
+    Raises RequestError `request.invalid_param` where it was the last one, or of none.
+    """
+    left = recipe.get("then")
+    if not isinstance(left, list) or not left or not all(_is_link(link) for link in left):
+        raise _wrong("Nothing is left to do after this result: it is of no chain, or the last of one.")
+    mode, params = left[0]["mode"], left[0]["params"]
+    return mode, {name: value for name, value in params.items() if name != "vary"}, left[1:]
+
+
+def _is_link(link: Any) -> bool:
+    return isinstance(link, Mapping) and link.get("mode") in MODES and isinstance(link.get("params"), Mapping)
 
 
 def _changed(mode: str, held: Mapping[str, Any]) -> dict[str, Any]:

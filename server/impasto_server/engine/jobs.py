@@ -21,12 +21,14 @@ from .variants import Variant
 __all__ = [
     "Cancelled",
     "Cell",
+    "Chain",
     "ControlUnit",
     "Emit",
     "Event",
     "IPUnit",
     "Job",
     "Layer",
+    "Link",
     "Pixels",
     "Preview",
     "PreviewRequest",
@@ -196,6 +198,30 @@ class RegionUnit:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A job of a chain that gets its picture, canvas and box from the one before: of its layers that with the index
+    `pick`."""
+
+    job: Job
+    pick: int = 0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What follows a job, and how far the chain is: `index` layers were made before, and `origin` is where the corner
+    of the job's canvas lies in the document."""
+
+    then: tuple[Link, ...] = ()
+    index: int = 0
+    origin: tuple[int, int] = (0, 0)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is anything of a chain."""
+        return bool(self.then) or self.index > 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One request, complete: nothing else is consulted while it runs.
 
@@ -211,7 +237,7 @@ class Job:
     weight, in their order, `references`, `ip_adapters` and `regions` those of the lists of the same names; `vaes` says
     where VAE and text encoder come from, and `annotators` are the files of the networks that `params.preprocessor` of
     an annotate job runs. A job with `cells` makes one picture (or batch) for each; the fields that a cell has are then
-    those of the first.
+    those of the first. `chain` is what follows (`chain.py`).
     """
 
     id: str
@@ -238,6 +264,7 @@ class Job:
     ip_adapters: tuple[IPUnit, ...] = ()
     regions: tuple[RegionUnit, ...] = ()
     annotators: tuple[str, ...] = ()
+    chain: Chain = field(default_factory=Chain)
 
 
 @dataclass(frozen=True)

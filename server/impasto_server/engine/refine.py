@@ -122,7 +122,7 @@ def _in_latent_tiles(run: Work, params: Refine, source: Pixels) -> list[Pixels]:
         denoiser = run.tiled_denoiser(params.strength, params)
     x = with_noise(params, latent, run.noise(), denoiser.sigmas[0])
     latents = run.sample(denoiser, denoiser, x)
-    with run.report.stage("decode", len(latents)):
+    with run.report.stage("compose", len(latents)):
         return [run.pixels(latents[index : index + 1]) for index in range(len(latents))]
 
 

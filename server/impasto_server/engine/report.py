@@ -22,11 +22,12 @@ _DENOISE = 77.0
 def expected(params: ModeParams) -> tuple[Share, ...]:
     """The stages of a job, in order."""
     if isinstance(params, Upscale):
-        return (("upscale", 100),)
+        load = (("load", 2.0),) if params.upscaler or params.second_share > 0 else ()
+        return (*load, ("upscale", 100))
     if isinstance(params, Annotate):
         return (("annotate", 100),)
     if isinstance(params, Refine):
-        return (("load", 8), ("encode", 7), ("denoise", 3 * _DENOISE), ("decode", 12))
+        return (("load", 8), ("encode", 7), ("denoise", 3 * _DENOISE), ("compose", 10), ("decode", 2))
     first = (("load", 8.0), ("encode", 7.0), ("denoise", _DENOISE))
     if not isinstance(params, Hires) or not params.hires:
         return (*first, ("decode", 8))
@@ -79,7 +80,7 @@ class Report:
         """Step `step` of `steps` of the stage that runs is done."""
         self.check()
         start, end = self._span
-        self._fraction = max(self._fraction, start + (end - start) * step / steps)
+        self._fraction = max(self._fraction, end if step >= steps else start + (end - start) * step / steps)
         self.emit(Progress(stage, step, steps, self._fraction))
 
     @contextmanager

@@ -15,6 +15,7 @@ from impasto_protocol.geometry import Size
 
 from .addons import Addons, asked_loras, named_loras
 from .attention import install
+from .chain import run_chain
 from .controlnet import Controls
 from .generate import GENERATE
 from .hints import Hints, annotate
@@ -34,7 +35,7 @@ from .patch import Patcher
 from .preview import LatentColors, colors_of
 from .prompt_words import Words, resolve_words
 from .refine import refine
-from .report import Report, expected
+from .report import Report, Share, expected
 from .seeds import drawn_seeds, seeds_of
 from .stages import Passed, Stage, run_stages
 from .text import TextCache
@@ -100,16 +101,22 @@ class Engine:
         `resource.out_of_memory`.
         """
         report = Report(emit, cancelled)
+        jobs = (job, *(link.job for link in job.chain.then))
+        report.expect([share for each in jobs for share in _shares(each)])
+        if job.chain.is_one:
+            return run_chain(job, emit, lambda one, layers: self._link(one, report, layers))
+        return self._link(job, report, emit)
+
+    def _link(self, job: Job, report: Report, emit: Emit) -> Result:
+        """One job of a chain, or the only one."""
         if job.cells:
-            report.expect([share for cell in job.cells for share in expected(cell.params)])
             return run_cells(job, emit, lambda one, layers: self._one(one, report, layers))
-        report.expect(expected(job.params))
         return self._one(job, report, emit)
 
     def _one(self, job: Job, report: Report, emit: Emit) -> Result:
         """One picture or batch, its layers to `emit`."""
         if isinstance(job.params, Upscale):
-            return self._upscale(job, job.params, report)
+            return self._upscale(job, job.params, report, emit)
         if isinstance(job.params, Annotate):
             planned_for(job, 0)
             return annotate(job, job.params, report, self._hints)
@@ -142,19 +149,19 @@ class Engine:
                 retryable=True,
             ) from error
 
-    def _upscale(self, job: Job, params: Upscale, report: Report) -> Result:
+    def _upscale(self, job: Job, params: Upscale, report: Report, emit: Emit) -> Result:
         planned = planned_for(job, 0)
         blends = params.second_share > 0
         paths = (job.checkpoint, job.second_upscaler) if blends else (job.checkpoint,)
         if not any(paths):
-            return upscale(job, params, planned, report, LANCZOS, LANCZOS if blends else None)
+            return upscale(job, params, planned, report, LANCZOS, LANCZOS if blends else None, emit)
         with report.stage("load"):
             models = [self._upscaler(path) if path else None for path in paths]
         widest = max((m for m in models if m is not None), key=lambda m: m.size_bytes * m.scale**2)
 
         def made(side: int) -> Result:
-            ways = [Enlarger(m, 0 if m is None or m.whole else side or MIN_TILE) for m in models]
-            return upscale(job, params, planned, report, *ways)
+            first, *others = [Enlarger(m, 0 if m is None or m.whole else side or MIN_TILE) for m in models]
+            return upscale(job, params, planned, report, first, others[0] if others else None, emit)
 
         return self._in_tiles(widest, made)
 
@@ -277,6 +284,13 @@ class Engine:
             colors = colors_of(components.vae, components.info.vae_scaling_factor)
             self._colors[components.vae] = colors
         return colors
+
+
+def _shares(job: Job) -> tuple[Share, ...]:
+    """The stages that a job will go through."""
+    if job.cells:
+        return tuple(share for cell in job.cells for share in expected(cell.params))
+    return expected(job.params)
 
 
 def _stages(job: Job) -> tuple[Stage, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .inpaint import fill_masked
-from .jobs import Job, Layer, Pixels, Result
+from .jobs import Emit, Job, Layer, Pixels, Result
 from .modes import Upscale
 from .planning import Plan, upscale_bands
 from .recipe import upscale_recipe
@@ -92,9 +92,15 @@ LANCZOS = Enlarger()
 
 
 def upscale(
-    job: Job, params: Upscale, plan: Plan, report: Report, first: Enlarger = LANCZOS, second: Enlarger | None = None
+    job: Job,
+    params: Upscale,
+    plan: Plan,
+    report: Report,
+    first: Enlarger = LANCZOS,
+    second: Enlarger | None = None,
+    emit: Emit | None = None,
 ) -> Result:
-    """The picture at `plan.working`, as the one layer of a new document; emitted through `report`.
+    """The picture at `plan.working`, as the one layer of a new document; to `emit`, or through `report`.
 
     What a model enlarges beyond the size is scaled down by Lanczos. The alpha is resampled; what is wholly transparent
     is filled from its surroundings before a model sees it, so that no hidden colour shows in its edges. `second` is
@@ -134,7 +140,7 @@ def upscale(
         ran["second"] = {**told[1], "share": params.second_share}
     named = f"to {size.width} x {size.height}" if params.width or params.height else f"{params.scale:g} times"
     info = upscale_recipe(params, size)
-    report.emit(Layer(0, "upscale", f"Upscaled {named}", pixels, Box.of_size(size), _kind(opaque), 0, info))
+    (emit or report.emit)(Layer(0, "upscale", f"Upscaled {named}", pixels, Box.of_size(size), _kind(opaque), 0, info))
     return Result((), dict(report.timings), ran)
 
 

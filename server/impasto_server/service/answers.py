@@ -9,6 +9,7 @@ from impasto_protocol.messages import (
     PAGE_LIMIT,
     Catalog,
     CatalogRequest,
+    ChainLink,
     Further,
     Message,
     ModelsOk,
@@ -19,7 +20,7 @@ from impasto_protocol.messages import (
     PlanOk,
 )
 
-from ..engine.further import further
+from ..engine.further import further, remaining
 from ..engine.params_common import SAMPLERS, SCHEDULES
 from ..engine.planning import outputs_of
 from .estimates import needs_of
@@ -96,5 +97,9 @@ def further_answer(services: Services, message: Further) -> Parameters:
     if info is None and message.job is not None:
         entry = services.journal.entry(message.job, message.index)
         info = dict(entry.recipe)
+    if message.way == "then":
+        mode, params, rest = remaining(info or {})
+        left = tuple(ChainLink(link["mode"], dict(link["params"]), int(link.get("pick", 0))) for link in rest)
+        return Parameters(message.id, mode, params, then=left)
     mode, params = further(info or {}, message.way)
     return Parameters(message.id, mode, params, source="Impasto")

@@ -18,10 +18,11 @@ from ..engine.planning import Plan, check_box, plan
 from ..engine.prompt_words import WordSources
 from .blobs import Held, bytes_of
 from .catalogue import Catalogue
+from .chain_orders import LinkOrder, chain_of, check_chain, job_of
 from .control_orders import CONTROL_INPUT, Guides, guides_of, with_pictures
 from .pixels import check_bytes, from_wire, mask_from_wire
 from .preprocessors import annotators_for, check_joints
-from .resolving import Resolved, path_of, resolve
+from .resolving import Resolved, resolve
 
 __all__ = ["OUTPUT_FORMATS", "Order", "check_inputs", "check_order", "plan_for", "to_engine_job"]
 
@@ -38,6 +39,7 @@ class Order:
     plans: tuple[Plan, ...]
     guides: Guides = field(default_factory=Guides)
     annotators: tuple[str, ...] = ()
+    links: tuple[LinkOrder, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -109,7 +111,19 @@ def check_inputs(submit: Submit, limits: Limits) -> None:
 def check_order(
     submit: Submit, catalogue: Catalogue, pictures: Mapping[str, Held], sources: WordSources | None = None
 ) -> Order:
-    """The whole submit, `check_inputs` done; looks at all pixels of the mask and at the files of `sources`, so run it
+    """The whole submit with the links of its chain; see `_check_first` for what is raised of the first job, and
+    `check_chain` for them."""
+    order = _check_first(submit, catalogue, pictures, sources)
+    if not submit.then:
+        return order
+    links = check_chain(submit.then, catalogue, sources or WordSources(), order.settings, order.box, order.plans[0])
+    return replace(order, links=links)
+
+
+def _check_first(
+    submit: Submit, catalogue: Catalogue, pictures: Mapping[str, Held], sources: WordSources | None
+) -> Order:
+    """The first job, `check_inputs` done; looks at all pixels of the mask and at the files of `sources`, so run it
     off the event loop.
 
     `pictures` holds them by digest. Raises RequestError, AssetError, ModelError.
@@ -175,31 +189,23 @@ def to_engine_job(order: Order, pictures: Mapping[str, Held]) -> Job:
     def input_pixels(name: str) -> Pixels:
         return _pixels(submit.inputs[name], pictures, f"inputs.{name}")
 
-    return Job(
+    return job_of(
+        first,
         id=submit.job,
         mode=submit.mode,
-        params=first.params,
         canvas=submit.canvas,
         box=order.box,
-        checkpoint=path_of(first.model),
-        partner_of=first.partner_of,
         image=_pixels(image, pictures, "inputs.image") if image is not None else None,
         mask=_mask(mask, pictures) if mask is not None else None,
         backdrop=_pixels(backdrop, pictures, "inputs.backdrop") if backdrop is not None else None,
         preview=PreviewRequest(wish.max_size, wish.interval_ms / 1000) if wish is not None else None,
-        words=first.words,
-        loras=first.loras,
-        embeddings=first.embeddings,
-        hires_checkpoint=path_of(first.hires_model),
-        hires_upscaler=path_of(first.hires_upscaler),
-        second_upscaler=path_of(first.second_upscaler),
         cells=tuple(each.cell for each in order.settings if each.cell is not None),
         control=with_pictures(order.guides.control, first.params, input_pixels),
         references=with_pictures(order.guides.references, first.params, input_pixels),
         ip_adapters=with_pictures(order.guides.ip_adapters, first.params, input_pixels),
         regions=with_pictures(order.guides.regions, first.params, input_pixels),
         annotators=order.annotators,
-        vaes=first.vaes.files,
+        chain=chain_of(order.links),
     )
 
 

@@ -33,6 +33,7 @@ from impasto_protocol.messages import (
 )
 
 from ..engine import jobs as engine
+from ..engine.chain import next_job, outputs_expected
 from .blobs import Blobs
 from .history import output_of
 from .incidents import as_impasto_error
@@ -253,7 +254,8 @@ class JobQueue:
             self._end(record, "failed", Failed(record.id, record.next_seq, ErrorInfo.of(error)))
         else:
             load = result.timings.get("load", 0.0)
-            self.measured(order, time.monotonic() - begun - load, load)
+            if not order.links:  # of a chain nobody knows what took how long
+                self.measured(order, time.monotonic() - begun - load, load)
             finished = Finished(
                 record.id,
                 record.next_seq,
@@ -273,12 +275,26 @@ class JobQueue:
         record.pinned = tuple(digest for digest in record.pinned if digest not in read)
         if record.cancel_asked:
             raise engine.Cancelled()
-        async with aclosing(self.worker.run(job)) as events:
-            async for event in events:
-                if isinstance(event, engine.Result):
-                    return event
-                await self._take(record, order, event)
-        raise AssertionError("a worker ends with a Result or raises")
+        while True:
+            at, made = job, list[engine.Layer]()
+            try:
+                async with aclosing(self.worker.run(job)) as events:
+                    async for event in events:
+                        if isinstance(event, engine.Result):
+                            return event
+                        await self._take(record, order, event)
+                        if isinstance(event, engine.Layer) and at.chain.then:
+                            made.append(event)
+                            if len(made) == outputs_expected(at):
+                                at, made = next_job(at, made), []
+            except ResourceError as error:
+                # A link that has ended is not run again. One that ends the worker twice ends the job.
+                if error.code != "resource.worker_died" or at is job or record.cancel_asked:
+                    raise
+                log.warning("job %s goes on from its last finished link: %s", record.id, error)
+                job = at
+                continue
+            raise AssertionError("a worker ends with a Result or raises")
 
     async def _take(self, record: Record, order: Order, event: engine.Event) -> None:
         if isinstance(event, engine.Progress):
