@@ -19,11 +19,15 @@ __all__ = ["Adapter", "NetworkCall", "RowLabel", "Step"]
 
 @dataclass(frozen=True)
 class RowLabel:
-    """What a row of the batch is: its side of the guidance, the index of its entry on that side, and of its picture."""
+    """What a row of the batch is: its side of the guidance, the index of its entry on that side, and of its picture.
+
+    A `blind` row of the negative side is not shown the picture that is changed (instruct-pix2pix).
+    """
 
     kind: Literal["cond", "uncond"]
     region: int
     image: int
+    blind: bool = False
 
 
 @dataclass(frozen=True)

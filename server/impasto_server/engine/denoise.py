@@ -84,6 +84,10 @@ class Denoiser:
     `cfg_rescale` is that of `rescaled`. Below the level `ngms` (A1111's negative guidance minimum sigma) the negative
     side is skipped in every other call, with `ngms_all` in each. With `keep_unguided` it never is, and `unguided` gives
     its x0 of the last call.
+
+    With `image_cfg` other than 1 the negative side is asked once more without the picture that is changed, in blind
+    rows, and the guided prediction goes away from that: + (image_cfg - 1) * (negative - blind), which is equation 3 of
+    Brooks, Holynski, Efros, "InstructPix2Pix: learning to follow image editing instructions", 2023.
     """
 
     network: Any
@@ -100,6 +104,7 @@ class Denoiser:
     ngms: float = 0.0
     ngms_all: bool = False
     keep_unguided: bool = False
+    image_cfg: float = 1.0
     _calls: Iterator[int] = field(default_factory=itertools.count, repr=False)
     _unguided: list[torch.Tensor] = field(default_factory=list, repr=False)
     _tokens: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, repr=False)
@@ -121,15 +126,21 @@ class Denoiser:
         fraction = step.fraction if self.fractions is None else next(self.fractions)
         positive = active(self.positive, fraction)
         composed = bool(positive) and is_composed(positive)
-        guided = self._guides(sigma, next(self._calls)) and (self.cfg != 1.0 or composed or self.keep_unguided)
+        asked = self.cfg != 1.0 or composed or self.keep_unguided or self.image_cfg != 1.0
+        guided = self._guides(sigma, next(self._calls)) and asked
         negative = active(self.negative, fraction) if guided else ()
         if not positive:
             raise ValueError(f"no conditioning is active at step {step.index + 1} of {step.steps}")
         # Division, not multiplication with the reciprocal: so do the stock schedulers, to the last bit.
         scaled = x / (sigma**2 + 1) ** 0.5
-        outputs = self._predict(scaled, negative, positive, step)
+        blind = negative if self.image_cfg != 1.0 else ()
+        outputs = self._predict(scaled, blind, negative, positive, step)
+        hidden, outputs = outputs[: len(blind)], outputs[len(blind) :]
         away, towards = outputs[: len(negative)], outputs[len(negative) :]
         output = self._guided(negative, away, positive, towards, composed)
+        if blind:
+            unseen = blend_entries(blind, hidden)
+            output = output + (self.image_cfg - 1.0) * (blend_entries(negative, away) - unseen)
         if self.keep_unguided:
             self._unguided[:] = [to_denoised(self.prediction, x, blend_entries(negative, away), sigma)]
         return to_denoised(self.prediction, x, output, sigma)
@@ -181,13 +192,15 @@ class Denoiser:
     def _predict(
         self,
         scaled: torch.Tensor,
+        blind: tuple[Conditioning, ...],
         negative: tuple[Conditioning, ...],
         positive: tuple[Conditioning, ...],
         step: Step,
     ) -> list[torch.Tensor]:
-        """Outputs [pictures, channels, h, w] of the negative, then of the positive entries."""
+        """Outputs [pictures, channels, h, w] of the blind, then of the negative, then of the positive entries."""
         count = scaled.shape[0]
-        rows = _rows("uncond", negative, scaled) + _rows("cond", positive, scaled)
+        rows = _rows("uncond", blind, scaled, blind=True) + _rows("uncond", negative, scaled)
+        rows += _rows("cond", positive, scaled)
         done: dict[RowLabel, torch.Tensor] = {}
         for group in _groups(rows, self.sequential):
             output = self._call(group, step)
@@ -231,9 +244,11 @@ def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _rows(kind: Literal["cond", "uncond"], entries: tuple[Conditioning, ...], x: torch.Tensor) -> list[_Row]:
+def _rows(
+    kind: Literal["cond", "uncond"], entries: tuple[Conditioning, ...], x: torch.Tensor, *, blind: bool = False
+) -> list[_Row]:
     return [
-        _Row(RowLabel(kind, region, picture), entry, x[picture : picture + 1])
+        _Row(RowLabel(kind, region, picture, blind), entry, x[picture : picture + 1])
         for region, entry in enumerate(entries)
         for picture in range(x.shape[0])
     ]

@@ -43,7 +43,7 @@ def _txt2img(run: Work) -> Passed:
         if params.panorama:
             denoiser: Guided | TiledDenoiser = run.tiled_denoiser(1.0, params)
         else:
-            denoiser = run.denoiser(1.0, run.blank_channels())
+            denoiser = run.denoiser(1.0, run.whole_channels())
     x = run.noise() * denoiser.sigmas[0]
     return _opaque(run, run.sample(denoiser, denoiser, x))
 
@@ -68,7 +68,7 @@ def _repainted(run: Work, picture: Pixels) -> Passed:
     assert isinstance(params, Img2Img)
     with run.report.stage("encode"):
         latent = run.encode(resize(picture, run.plan.working))
-        denoiser = run.denoiser(params.strength, run.blank_channels())
+        denoiser = run.denoiser(params.strength, run.whole_channels())
     x = with_noise(params, latent, run.noise(), denoiser.sigmas[0])
     return _opaque(run, run.sample(denoiser, denoiser, x))
 
@@ -91,7 +91,7 @@ def _inpaint(run: Work) -> Passed:
             start = run.encode(fill_masked(picture, resize_mask(strength_of, run.plan.working) >= 0.5))
         if params.content in ("latent_noise", "latent_nothing"):
             start = forget(start, mask, noise if params.content == "latent_noise" else None)
-        adapters: tuple[InpaintChannels, ...] = ()
+        adapters = run.whole_channels() if run.edits else ()
         if run.has_inpaint_channels:
             hard = (mask > 0.5).float()
             hole = resize_mask(strength_of, run.plan.working)[..., None] > 0.5

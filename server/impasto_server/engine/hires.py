@@ -47,7 +47,7 @@ def paint_again(first: Work, passed: Passed | None) -> Passed:
         if pictures:
             latents = torch.cat([work.encode(picture) for picture in pictures])
         latents = cropped(latents.to(work.components.device), _cells(work, planned.working))
-        denoiser = None if planned.steps == 0 else work.denoiser(params.hires_strength, work.blank_channels())
+        denoiser = None if planned.steps == 0 else work.denoiser(params.hires_strength, work.whole_channels())
     if denoiser is not None:
         latents = work.sample(denoiser, denoiser, latents + work.noise() * denoiser.sigmas[0])
     return replace(passed, work=work, latents=latents)

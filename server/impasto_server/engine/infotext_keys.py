@@ -163,6 +163,7 @@ KEYS: Mapping[str, Key] = {
     "CFG Rescale": Key("cfg_rescale", _number, _unless(0)),
     "Noise Schedule": Key("zero_terminal_snr", _one_of(_NOISE_SCHEDULE), _title_of(_NOISE_SCHEDULE, left_out=False)),
     "Denoising strength": Key("strength", _number, _plain),
+    "Image CFG scale": Key("image_cfg", _number, _unless(1.5)),
     "Noise multiplier": Key("noise_multiplier", _number, _unless(1)),
     "Extra noise": Key("extra_noise", _number, _unless(0)),
     "Inpaint area": Key("area", _one_of(_AREA), _title_of(_AREA)),
@@ -216,7 +217,6 @@ TOLD: Mapping[str, str] = {
 """Keys that say something of the picture and set nothing: what they say."""
 
 UNSUPPORTED: Mapping[str, str] = {
-    "Image CFG scale": "checkpoints that are edited by instructions",
     "Face restoration": "restoring faces",
     "Conditional mask weight": "a weight for what inpainting checkpoints see",
     "Tiling": "seamless textures",

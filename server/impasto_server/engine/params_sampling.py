@@ -195,7 +195,18 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """How noise is added to the picture that a job starts from."""
+    """How a job starts from its picture, and keeps to it."""
+
+    image_cfg: float = param(
+        1.5,
+        "Image guidance",
+        "How far the result keeps to the picture; only for checkpoints that change pictures by instructions "
+        "(instruct-pix2pix).",
+        minimum=0.0,
+        maximum=3.0,
+        step=0.05,
+        ui={"widget": "slider", **_NOISE},
+    )
 
     noise_multiplier: float = param(
         1.0,

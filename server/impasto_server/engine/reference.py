@@ -28,9 +28,19 @@ class Reference:
     """One reference at work. latent, noise [1, channels, h, w] of the size of the picture's latents.
 
     `inpaints` where the network has the further inputs of an inpainting checkpoint: nothing of the reference is masked.
+    `shown` is what one sees that changes a picture by an instruction: the reference itself, not scaled.
     """
 
-    def __init__(self, unit: ReferenceUnit, latent: torch.Tensor, noise: torch.Tensor, *, inpaints: bool) -> None:
+    def __init__(
+        self,
+        unit: ReferenceUnit,
+        latent: torch.Tensor,
+        noise: torch.Tensor,
+        *,
+        inpaints: bool,
+        shown: torch.Tensor | None = None,
+    ) -> None:
+        self.shown = shown
         self.unit, self.latent, self.noise, self.inpaints = unit, latent, noise, inpaints
         self._control: AttentionControl | None = None
         self._written: tuple[RowLabel, ...] | None = None
@@ -72,7 +82,7 @@ class Reference:
         sample = ((self.latent + sigma * self.noise) / (sigma**2 + 1) ** 0.5).to(call.sample)
         # A tuple of its own, which is known again.
         self._written, self._reads = (*call.rows[:1], *call.rows[1:]), call.rows
-        concat = None
+        concat = None if self.shown is None else self.shown.to(call.sample).expand(count, -1, -1, -1)
         if self.inpaints:
             concat = torch.cat([self.latent.new_zeros(1, 1, *self.latent.shape[2:]), self.latent], 1)
             concat = concat.to(call.sample).expand(count, -1, -1, -1)

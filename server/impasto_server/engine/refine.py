@@ -195,7 +195,7 @@ def _one(
             view[inner.y : inner.bottom, inner.x : inner.right] = source[paint.y : paint.bottom, paint.x : paint.right]
             begun.append(part.encode(view))
         start = torch.cat(begun)
-    adapters: tuple[InpaintChannels, ...] = ()
+    adapters = part.whole_channels() if part.edits else ()
     if part.has_inpaint_channels:
         view = source[rows, columns].copy()
         view[inner.y : inner.bottom, inner.x : inner.right] = 127

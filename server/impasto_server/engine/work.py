@@ -19,6 +19,7 @@ from .addons import UsedLora, UsedVae
 from .controlnet import ControlModel
 from .coverage import coverage
 from .denoise import Denoiser
+from .edit import PictureChannels, shown_picture
 from .embeddings import NO_VECTORS, Vectors
 from .fitting import fitted
 from .guides import guides_told
@@ -35,6 +36,7 @@ from .params_control import COLOR_FIXES, KEEPS_AROUND, SHARP
 from .params_hires import Hires, second_pass
 from .params_inpaint import Inpaint
 from .params_refine import Tiled
+from .params_sampling import Started
 from .pictures import flattened, resize
 from .planning import HiresPlan, Plan
 from .preview import LatentColors, preview_jpeg
@@ -153,7 +155,7 @@ class Work:
         self,
         strength: float,
         tiles: Tiled,
-        adapters_of: Callable[[Work, Box], tuple[Adapter, ...]] = lambda work, _: work.blank_channels(),
+        adapters_of: Callable[[Work, Box], tuple[Adapter, ...]] = lambda work, _: work.whole_channels(),
     ) -> TiledDenoiser:
         """The guided network over latent tiles of the working size; `adapters_of` gives those of a part, whose latent
         box it is told. See `denoiser`."""
@@ -301,8 +303,9 @@ class Work:
             # The same in every call of a step, and of no picture's own stream.
             source = NoiseSource(self.params.noise, (self.seeds[0] + _REFERENCE_SEED + index) % 2**32)
             latent = self.encode(picture)
+            shown = latent / self.components.info.vae_scaling_factor if self.edits else None
             noise = source.draw(*latent.shape[1:]).to(latent)
-            made.append(Reference(unit, latent, noise, inpaints=self.has_inpaint_channels))
+            made.append(Reference(unit, latent, noise, inpaints=self.has_inpaint_channels, shown=shown))
         return tuple(made)
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
@@ -326,6 +329,7 @@ class Work:
             negative=guided.negative,
             cfg=guidance_scale(params),
             cfg_rescale=params.cfg_rescale,
+            image_cfg=params.image_cfg if self.edits and isinstance(params, Started) else 1.0,
             ngms=params.ngms,
             ngms_all=params.ngms_all,
             keep_unguided=SAMPLER_INFO[params.sampler].unguided or self._sharpens,
@@ -360,8 +364,11 @@ class Work:
     def _sharpens(self) -> bool:
         return any(unit.preprocessor == SHARP for unit in self.job.control)
 
-    def blank_channels(self) -> tuple[Adapter, ...]:
-        """What an inpainting checkpoint needs where everything is repainted; nothing for the others."""
+    def whole_channels(self) -> tuple[InpaintChannels | PictureChannels, ...]:
+        """What a checkpoint with further inputs sees where everything is repainted; nothing for the others."""
+        if self.edits:
+            latent = self.encode(shown_picture(self)) / self.components.info.vae_scaling_factor
+            return (PictureChannels(latent),)
         if not self.has_inpaint_channels:
             return ()
         grey = np.full((self.plan.working.height, self.plan.working.width, 3), 127, np.uint8)
@@ -371,6 +378,12 @@ class Work:
     def has_inpaint_channels(self) -> bool:
         config = self.components.unet.config
         return bool(config.in_channels == 2 * config.out_channels + 1)
+
+    @property
+    def edits(self) -> bool:
+        """Whether the checkpoint changes a picture by an instruction (`edit`)."""
+        config = self.components.unet.config
+        return bool(config.in_channels == 2 * config.out_channels)
 
     def sample(
         self,

@@ -27,10 +27,13 @@ from .model_index import Known, load_index, save_index
 from .model_walk import walk
 from .partners import partners
 
-__all__ = ["NO_CHECKPOINT", "STARTER", "Catalogue", "Model"]
+__all__ = ["EDITS", "NO_CHECKPOINT", "STARTER", "Catalogue", "Model"]
 
 STARTER = "impasto-starter"
 """File stem of the starter model; any other checkpoint goes before it."""
+
+EDITS = "instruct-pix2pix"
+"""The variant of checkpoints that change a picture by an instruction."""
 
 NO_CHECKPOINT = "There is no checkpoint yet: run `impasto models starter`, or point --models at a folder with some."
 
@@ -146,7 +149,8 @@ class Catalogue:
 
     def checkpoint(self, name: str) -> Model:
         """The checkpoint of that name; for an empty one the first ordinary one, which is what a painter paints with:
-        its inpainting partner is found from there. Inpainting ones come where there is no other, the starter's last.
+        its inpainting partner is found from there. Inpainting ones come where there is no other, the starter's last,
+        and after all those that need a picture to change.
 
         Raises ModelError `model.unknown` with the nearest name, or what was found wrong with that file.
         """
@@ -154,7 +158,7 @@ class Catalogue:
         if not name:
             if not usable:
                 raise ModelError("model.unknown", self.no_checkpoint, path="params.model")
-            return min(usable, key=lambda m: (m.id.startswith(STARTER), m.facts.variant == "inpaint"))
+            return min(usable, key=_ordinary)
         found = self.named(name)
         if found is not None:
             return _usable(found, ("checkpoint", "unet"), "params.model")
@@ -358,6 +362,10 @@ _WORD = re.compile(r"[\w.\-]+")
 
 def _right(model: Model, width: int) -> bool:
     return model.facts.kind == "embedding" and model.facts.usable and model.facts.text_width in (0, width)
+
+
+def _ordinary(model: Model) -> tuple[bool, bool, bool]:
+    return model.facts.variant == EDITS, model.id.startswith(STARTER), model.facts.variant == "inpaint"
 
 
 def _rank(model: Model) -> int:

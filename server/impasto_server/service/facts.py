@@ -54,7 +54,7 @@ class Facts:
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 8 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 9 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -123,7 +123,7 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         return facts
     if found.kind == "text-encoder" and found.family in FAMILIES:
         return facts
-    if found.kind == "unet" and found.config is not None and found.variant in ("normal", "inpaint"):
+    if found.kind == "unet" and found.config is not None and found.variant in _VARIANTS:
         return facts
     if found.kind == "upscaler":
         if _has_spandrel():
@@ -133,10 +133,14 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
     if found.kind != "checkpoint" or found.config is None:
         reason = f"It is {found.described}, which Impasto cannot use yet."
         return replace(facts, usable=False, reason=reason, code="model.unsupported")
-    if found.variant not in ("normal", "inpaint"):
+    if found.variant not in _VARIANTS:
         reason = f"It is {found.described} of the kind {found.variant}, which Impasto cannot use yet."
         return replace(facts, usable=False, reason=reason, code="model.unsupported")
     return facts
+
+
+_VARIANTS = ("normal", "inpaint", "instruct-pix2pix")
+"""Kinds of checkpoints that can run."""
 
 
 def _latents(found: ModelInfo) -> tuple[int, int, float]:

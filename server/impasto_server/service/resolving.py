@@ -10,12 +10,12 @@ from impasto_protocol.errors import ModelError
 
 from ..engine.addon_names import lora_names
 from ..engine.jobs import Cell
-from ..engine.modes import Common, Inpaint, ModeParams, Upscale, parse_params
+from ..engine.modes import Common, Inpaint, ModeParams, Txt2Img, Upscale, parse_params
 from ..engine.params_hires import LATENT_UPSCALERS, Hires
 from ..engine.prompt_words import WordFiles, WordSources, check_words
 from ..engine.variants import Variant, variants_of
 from ..engine.wildcards import strip_comments
-from .catalogue import Catalogue, Model
+from .catalogue import EDITS, Catalogue, Model
 from .vae_choice import Vaes, choose_vaes
 
 __all__ = ["Resolved", "path_of", "resolve", "resolve_params"]
@@ -102,6 +102,14 @@ def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]
     model = catalogue.checkpoint(first.model)
     partner = catalogue.partner_of(model) if isinstance(first, Inpaint) and first.use_partner else None
     runs = partner or model
+    if runs.facts.variant == EDITS and isinstance(first, Txt2Img):
+        raise ModelError(
+            "model.unsupported",
+            f"The model {runs.id!r} changes a picture by an instruction and makes none by itself; take image to image, "
+            "or another model.",
+            path="params.model",
+            data={"model": runs.id},
+        )
     return parse_params(mode, {**values, "model": model.id}, hints=runs.hints), runs
 
 
