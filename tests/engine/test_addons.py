@@ -17,6 +17,7 @@ from impasto_server.engine.lora import lora_hash
 from impasto_server.engine.modes import Txt2Img, parse_params
 from impasto_server.engine.run import Engine
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import run, run_batch, selection_job, text_job
 from tests.loras import kohya_tensors, numbers, write_embedding, write_lora, write_tensors
 from tests.tiny import write_tiny_checkpoint
@@ -37,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def job(models: Path, prompt: str = "a cat", **params: Any) -> Job:
@@ -157,7 +158,7 @@ def test_an_embedding_inside_a_lora_is_there_while_it_is_on(models: Path, engine
 
 def test_half_precision(models: Path) -> None:
     """fp32 deltas are cast to the format of the network; on, then off, is bit-identical there, too."""
-    engine = Engine("cpu", "fp32")
+    engine = Engine(DEVICE, "fp32")
     engine.dtype = torch.bfloat16
     plain, _, _ = run(engine, job(models))
     changed, _, _ = run(engine, job(models, loras=[entry("ink")]))

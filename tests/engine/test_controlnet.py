@@ -20,6 +20,7 @@ from impasto_server.engine.run import Engine
 from impasto_server.engine.t2i import t2i_to_file
 
 from tests.control import tiny_controlnet, write_tiny_controlnet
+from tests.engine.device import DEVICE
 from tests.engine.test_run import image_job, picture, run, run_batch, selection_job, text_job
 from tests.tiny import write_tiny_checkpoint
 
@@ -46,7 +47,7 @@ def control(folder):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def unit(model, **more):

@@ -22,6 +22,7 @@ from impasto_server.engine.prompt_words import WordFiles, resolve_words
 from impasto_server.engine.run import Engine
 from impasto_server.engine.schedule import exact_sigmas, scaled_linear, sigmas
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import picture, run, run_batch
 from tests.tiny import NATIVE_SIZE, write_tiny_checkpoint
 
@@ -36,7 +37,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def hires_job(checkpoint, canvas=TWICE, **params):
@@ -214,7 +215,7 @@ def test_another_checkpoint_is_not_held_beside_the_first(checkpoint, tmp_path, m
     import weakref
 
     other = str(write_tiny_checkpoint(tmp_path / "other.safetensors", seed=4))
-    engine = Engine("cpu", "fp32", memory_budget=1)
+    engine = Engine(DEVICE, "fp32", memory_budget=1)
     held: list[weakref.ref] = []
     alive: list[int] = []
     real = run_module.load_checkpoint

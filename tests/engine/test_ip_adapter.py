@@ -18,6 +18,7 @@ from impasto_server.engine.jobs import IPUnit
 from impasto_server.engine.load import load_checkpoint
 from impasto_server.engine.run import Engine
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import image_job, picture, run, run_batch, selection_job, text_job
 from tests.ip_adapters import write_tiny_ip_adapter, write_tiny_tower
 from tests.tiny import tiny_modules, write_tiny_checkpoint
@@ -50,7 +51,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def unit(files, kind="base", **more):

@@ -18,6 +18,7 @@ from impasto_server.engine.run import Engine
 from impasto_server.engine.schedule import scaled_linear, sigmas
 from impasto_server.engine.text import TextCache, encode, encode_pair, guidance
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import image_job, run, run_batch, selection_job, text_job
 from tests.golden.tiny import seeded, tiny_text, tiny_unet
 from tests.tiny import tiny_modules, write_tiny_checkpoint
@@ -30,7 +31,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from impasto_server.engine.jobs import ControlUnit, ReferenceUnit
 from impasto_server.engine.reference import Reference, attention_ranks, block_ranks
 from impasto_server.engine.run import Engine
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import picture, run, selection_job, text_job
 from tests.golden.tiny import seeded, tiny_text, tiny_unet
 from tests.tiny import write_tiny_checkpoint
@@ -34,7 +35,7 @@ def checkpoint(folder):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def unit(**more):

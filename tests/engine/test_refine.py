@@ -22,6 +22,7 @@ from impasto_server.engine.tiled import TiledDenoiser, tile_boxes, tile_spans, t
 from impasto_server.engine.work import Work
 
 from tests.control import write_tiny_controlnet
+from tests.engine.device import DEVICE
 from tests.engine.test_run import picture, run, run_batch
 from tests.tiny import NATIVE_SIZE, write_tiny_checkpoint
 
@@ -40,7 +41,7 @@ def checkpoint(folder):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def refine_job(checkpoint, canvas=WIDE, image=None, **params):

@@ -15,6 +15,7 @@ from impasto_server.engine.regions import Region, guided_by_regions
 from impasto_server.engine.run import Engine
 from impasto_server.engine.text import Guidance
 
+from tests.engine.device import DEVICE
 from tests.engine.test_ip_adapter import left_half
 from tests.engine.test_run import run, selection_job, text_job
 from tests.tiny import write_tiny_checkpoint
@@ -27,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 WHITE = np.full((64, 64, 4), 255, np.uint8)

@@ -19,6 +19,7 @@ from impasto_server.engine.planning import plan, resolve_mask
 from impasto_server.engine.run import Engine
 from PIL import Image
 
+from tests.engine.device import DEVICE
 from tests.tiny import NATIVE_SIZE, write_tiny_checkpoint
 
 CANVAS = Size(160, 120)
@@ -33,7 +34,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def picture(width, height):
@@ -113,7 +114,7 @@ def test_same_seed_same_picture(engine, checkpoint, sampler):
 
 def test_a_fresh_engine_gives_the_same_picture(engine, checkpoint):
     one, _, _ = run(engine, selection_job(checkpoint))
-    two, _, _ = run(Engine("cpu", "fp32"), selection_job(checkpoint))
+    two, _, _ = run(Engine(DEVICE, "fp32"), selection_job(checkpoint))
     np.testing.assert_array_equal(one.pixels, two.pixels)
 
 

@@ -19,6 +19,7 @@ from impasto_server.engine.modes import Img2Img, Inpaint
 from impasto_server.engine.run import Engine
 from transformers import CLIPTextModel
 
+from tests.engine.device import DEVICE
 from tests.tiny import write_tiny_checkpoint
 from tests.vaes import kl, write_vae
 
@@ -64,7 +65,7 @@ def pixels_of(engine: Engine, asked: Job) -> Any:
 
 
 def test_another_seed_does_no_work_twice(checkpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    engine, counts = Engine("cpu", "fp32"), counted(monkeypatch)
+    engine, counts = Engine(DEVICE, "fp32"), counted(monkeypatch)
     first = pixels_of(engine, job(checkpoint, 1))
     once = dict(counts)
     assert once["load"] == 1 and once["text"] > 0 and once["encode"] > 0
@@ -81,7 +82,7 @@ def test_another_seed_does_no_work_twice(checkpoint: str, monkeypatch: pytest.Mo
 
 
 def test_what_was_loaded_is_let_go(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, counts = Engine("cpu", "fp32"), counted(monkeypatch)
+    engine, counts = Engine(DEVICE, "fp32"), counted(monkeypatch)
     first = pixels_of(engine, job(checkpoint, 1, mode="img2img"))
     assert len(engine._components) == 1
     encoded = counts["encode"]
@@ -102,7 +103,7 @@ def test_the_memory_goes_back_to_the_system(tmp_path: Path) -> None:
                 return int(line.split()[1]) << 10
         return 0
 
-    engine = Engine("cpu", "fp32")
+    engine = Engine(DEVICE, "fp32")
     pixels_of(engine, job(path, 1, mode="img2img"))
     held, before = engine._components.size_bytes, anonymous()
     engine.free()

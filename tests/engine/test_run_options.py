@@ -20,6 +20,7 @@ from impasto_server.engine.planning import resolve_mask
 from impasto_server.engine.run import Engine
 from impasto_server.engine.schedule import resolve_schedule
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import CANVAS, SELECTED, alpha_of, image_job, run, run_batch, selection_job, text_job
 from tests.tiny import NATIVE_SIZE, write_tiny_checkpoint
 
@@ -33,7 +34,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from impasto_server.engine.noise import NoiseSource
 from impasto_server.engine.params_common import SAMPLERS
 from impasto_server.engine.run import Engine
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import image_job, run, run_batch, selection_job, text_job
 from tests.tiny import write_tiny_checkpoint
 
@@ -33,7 +34,7 @@ def inpainting(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def made(engine, job):

@@ -13,6 +13,7 @@ from impasto_server.engine.run import Engine
 from impasto_server.engine.shaped import ColorFix, KeepAround, box_blurred, pasted
 
 from tests.control import write_tiny_controlnet
+from tests.engine.device import DEVICE
 from tests.engine.test_run import picture, run, run_batch, selection_job, text_job
 from tests.tiny import write_tiny_checkpoint
 
@@ -34,7 +35,7 @@ def control(folder):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def unit(model, **more):

@@ -13,6 +13,7 @@ from impasto_server.engine.modes import Img2Img, Sketch
 from impasto_server.engine.pictures import flattened
 from impasto_server.engine.run import Engine
 
+from tests.engine.device import DEVICE
 from tests.tiny import write_tiny_checkpoint
 
 CANVAS, BOX = Size(160, 120), Box(20, 10, 96, 72)
@@ -25,7 +26,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def strokes() -> np.ndarray:

@@ -19,6 +19,7 @@ from impasto_server.engine.run import Engine
 from impasto_server.engine.soft import changed_alpha, mix, percentile_mean, soft_denoise, soft_mask
 from PIL import Image
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import SELECTED, alpha_of, run, selection_job
 from tests.tiny import NATIVE_SIZE, write_tiny_checkpoint
 
@@ -99,7 +100,7 @@ def checkpoint(tmp_path_factory: Any) -> str:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def soft_job(checkpoint: str, **params: Any) -> Any:

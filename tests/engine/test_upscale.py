@@ -18,6 +18,8 @@ from impasto_server.engine.planning import MAX_PIXELS, plan, upscale_bands
 from impasto_server.engine.run import Engine
 from impasto_server.engine.upscale import lanczos_rows
 
+from tests.engine.device import DEVICE
+
 
 def picture(width: int, height: int, *, opaque: bool = False) -> np.ndarray:
     pixels = np.random.default_rng(3).integers(0, 256, (height, width, 4), np.uint8)
@@ -30,7 +32,7 @@ def run(image: np.ndarray, cancelled=lambda: False, **params):
     canvas = Size(image.shape[1], image.shape[0])
     job = Job("u", "upscale", Upscale(**params), canvas, Box.of_size(canvas), "", image=image)
     events: list = []
-    result = Engine("cpu", "fp32").run(job, events.append, cancelled)
+    result = Engine(DEVICE, "fp32").run(job, events.append, cancelled)
     return events, result
 
 
@@ -133,7 +135,7 @@ def test_bad_parameters_are_refused(values):
 def test_it_needs_a_picture_and_no_checkpoint():
     job = Job("u", "upscale", Upscale(), Size(4, 4), Box(0, 0, 4, 4), "")
     with pytest.raises(RequestError) as caught:
-        Engine("cpu", "fp32").run(job, lambda e: None, lambda: False)
+        Engine(DEVICE, "fp32").run(job, lambda e: None, lambda: False)
     assert caught.value.code == "request.missing_input"
     assert [m.name for m in describe() if not needs_checkpoint(m.name)] == ["upscale", "annotate"]
 

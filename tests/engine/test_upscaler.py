@@ -31,6 +31,7 @@ from impasto_server.engine.upscale import Enlarger, lanczos_rows, passes, upscal
 from impasto_server.engine.upscaler import UpscalerModel, load_upscaler
 from PIL import Image
 
+from tests.engine.device import DEVICE
 from tests.upscalers import compact, old_names, rrdb, save, swinir
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ def job_of(image: np.ndarray, path: Path, scale: float) -> Job:
 
 def run(image: np.ndarray, path: Path, scale: float, cancelled: Any = lambda: False) -> tuple[list[Any], Any]:
     events: list[Any] = []
-    result = Engine("cpu", "fp32").run(job_of(image, path, scale), events.append, cancelled)
+    result = Engine(DEVICE, "fp32").run(job_of(image, path, scale), events.append, cancelled)
     return events, result
 
 
@@ -322,7 +323,7 @@ def test_progress_by_the_tile_and_cancel_within_one(tmp_path: Path, monkeypatch:
 
     told: list[Any] = []
     with pytest.raises(Cancelled):
-        Engine("cpu", "fp32").run(job_of(image, path, 4), told.append, after_a_few)
+        Engine(DEVICE, "fp32").run(job_of(image, path, 4), told.append, after_a_few)
     assert looks[0] == 21 and not any(isinstance(e, Layer) for e in told)
     assert max(e.step for e in told if isinstance(e, Progress) and e.stage == "upscale") < total
 
@@ -403,7 +404,7 @@ def test_two_upscalers_blended(tmp_path: Path) -> None:
     params = dataclasses.replace(job.params, second_upscaler="other", second_share=0.25)
     job = dataclasses.replace(job, params=params, second_upscaler=str(other))
     events: list[Any] = []
-    result = Engine("cpu", "fp32").run(job, events.append, lambda: False)
+    result = Engine(DEVICE, "fp32").run(job, events.append, lambda: False)
     (layer,) = [e for e in events if isinstance(e, Layer)]
     alone = [by_model(image, path, 2.5, MIN_TILE).astype(float) for path in (one, other)]
     assert abs(layer.pixels - (0.75 * alone[0] + 0.25 * alone[1])).max() <= 2
@@ -419,7 +420,7 @@ def test_lanczos_over_a_model(tmp_path: Path) -> None:
     job = job_of(image, path, 2)
     job = dataclasses.replace(job, params=dataclasses.replace(job.params, second_share=1.0))
     events: list[Any] = []
-    Engine("cpu", "fp32").run(job, events.append, lambda: False)
+    Engine(DEVICE, "fp32").run(job, events.append, lambda: False)
     (layer,) = [e for e in events if isinstance(e, Layer)]
     assert (layer.pixels == lanczos_rows(image, Size(120, 80), 0, 80)).all()
 

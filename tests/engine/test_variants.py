@@ -17,6 +17,7 @@ from impasto_server.engine.modes import Txt2Img, parse_params
 from impasto_server.engine.run import Engine
 from impasto_server.engine.variants import MAX_VARIANTS, variants_of
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import run_batch
 from tests.tiny import NATIVE_SIZE, write_tiny_checkpoint
 
@@ -136,7 +137,7 @@ def checkpoint(tmp_path_factory: Any) -> str:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def varied(checkpoint: str, *axes: dict[str, str], **params: Any) -> Job:
