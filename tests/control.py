@@ -33,16 +33,19 @@ def write_tiny_controlnet(
     prefix: str = "control_model.",
     seed: int = 0,
     less: Any = None,
+    rank: int = 0,
     **changes: Any,
 ) -> Path:
     """Write it as "ldm" (the single-file layout) or "diffusers"; `less` is a UNet whose weights are taken away, which
-    makes it a difference. The path."""
+    makes it a difference; with `rank` the file says thinly how it differs from that UNet. The path."""
     from impasto_server.engine.control_layout import control_to_file
     from safetensors.torch import save_file
 
     network = tiny_controlnet(seed, **changes)
     state = network.state_dict()
     marker = {}
+    if rank:
+        return _write_control_lora(Path(path), less, rank)
     if less is not None:
         import torch
 
@@ -61,4 +64,47 @@ def write_tiny_controlnet(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name_of(name): value.contiguous() for name, value in state.items()} | marker, str(path))
+    return path
+
+
+def thin_control(base: Any, rank: int, seed: int = 0) -> tuple[Any, dict[str, tuple[Any, Any]]]:
+    """A ControlNet whose shared weights are the UNet's and a product of thin matrices, and those by name."""
+    import torch
+
+    network, generator = tiny_controlnet(seed), torch.Generator().manual_seed(seed)
+    state, own, parts = network.state_dict(), base.state_dict(), {}
+    for name, value in own.items():
+        if name not in state or state[name].shape != value.shape:
+            continue
+        state[name] = value.clone()
+        if name.endswith(".weight") and value.dim() > 1:
+            up = torch.randn(value.shape[0], rank, generator=generator) * 0.1
+            down = torch.randn(rank, *value.shape[1:], generator=generator) * 0.1
+            parts[name] = (up, down)
+            state[name] = value + (up @ down.flatten(1)).reshape(value.shape)
+    network.load_state_dict(state)
+    return network, parts
+
+
+def _write_control_lora(path: Path, base: Any, rank: int) -> Path:
+    """Weights as two thin ones; norms, the hint block and the outputs whole; other biases left to the checkpoint."""
+    import torch
+    from impasto_server.engine.control_layout import control_to_file
+    from safetensors.torch import save_file
+
+    network, parts = thin_control(base, rank)
+    attention = tuple("CrossAttn" in name for name in network.config.down_block_types)
+    blocks = len(network.controlnet_cond_embedding.blocks)
+    layers = network.config.layers_per_block
+    own, tensors = base.state_dict(), {"lora_controlnet": torch.zeros(0)}
+    for name, value in network.state_dict().items():
+        file = control_to_file(name, layers_per_block=layers, attention=attention, hint_blocks=blocks)
+        if name in parts:
+            up, down = parts[name]
+            tensors[file.removesuffix("weight") + "up"] = up.reshape(*up.shape, *[1] * (value.dim() - 2))
+            tensors[file.removesuffix("weight") + "down"] = down
+        elif name not in own or "norm" in name:
+            tensors[file] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, str(path))
     return path

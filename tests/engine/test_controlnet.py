@@ -11,6 +11,7 @@ from impasto_protocol.errors import ModelError
 from impasto_protocol.geometry import Size
 from impasto_server.engine.adapters import NetworkCall, RowLabel, Step
 from impasto_server.engine.controlnet import ControlAdapter, ControlModel, injection_weights, load_controlnet
+from impasto_server.engine.coverage import coverage
 from impasto_server.engine.hints import Hints
 from impasto_server.engine.identify import identify_file
 from impasto_server.engine.jobs import ControlUnit
@@ -19,7 +20,7 @@ from impasto_server.engine.load import load_checkpoint
 from impasto_server.engine.run import Engine
 from impasto_server.engine.t2i import t2i_to_file
 
-from tests.control import tiny_controlnet, write_tiny_controlnet
+from tests.control import thin_control, tiny_controlnet, write_tiny_controlnet
 from tests.engine.device import DEVICE
 from tests.engine.test_run import image_job, picture, run, run_batch, selection_job, text_job
 from tests.tiny import write_tiny_checkpoint
@@ -75,6 +76,75 @@ def test_a_difference_is_added_to_the_checkpoint(components, folder):
     state = load_controlnet(path, components).network.state_dict()
     for name, value in tiny_controlnet().state_dict().items():
         torch.testing.assert_close(state[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_control_lora_is_built_on_the_checkpoint(components, engine, checkpoint, folder):
+    path = write_tiny_controlnet(folder / "thin.safetensors", less=components.unet, rank=2)
+    info = identify_file(path)
+    assert (info.kind, info.variant) == ("controlnet", "control-lora")
+    loaded, (wanted, _) = load_controlnet(path, components), thin_control(components.unet, 2)
+    assert loaded.told == {"kind": "control-lora"}
+    for name, value in wanted.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], value, atol=1e-6, rtol=0)
+    job = text_job(checkpoint, steps=2, seed=3)
+    plain, *_ = run(engine, job)
+    guided, *_ = run(engine, replace(job, control=(unit(str(path)),)))
+    assert (guided.pixels != plain.pixels).any()
+
+
+def test_a_control_lora_that_is_not_whole_or_has_no_base_is_refused(components, folder):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(write_tiny_controlnet(folder / "thin whole.safetensors", less=components.unet, rank=2))
+    for name, value, said in (
+        ("zero_convs.1.0.weight", None, "not a complete control-LoRA: zero_convs.1.0.weight is missing"),
+        ("time_embed.0.up", None, "time_embed.0.down"),
+        ("time_embed.0.up", torch.zeros(3, 2), "do not give"),
+    ):
+        changed = {**tensors, name: value} if value is not None else {k: v for k, v in tensors.items() if k != name}
+        save_file(changed, folder / "thin part.safetensors")
+        with pytest.raises(ModelError) as caught:
+            load_controlnet(folder / "thin part.safetensors", components)
+        assert caught.value.code == "model.corrupt" and said in caught.value.message
+    nine = write_tiny_checkpoint(folder / "nine.safetensors", channels=9, half=False)
+    paints = load_checkpoint(nine, device=torch.device("cpu"), dtype=torch.float32)
+    with pytest.raises(ModelError, match="further inputs"):
+        load_controlnet(folder / "thin whole.safetensors", paints)
+
+
+@pytest.mark.parametrize("opaque", [False, True], ids=["by alpha", "by brightness"])
+def test_a_mask_says_where_a_unit_counts(components, engine, checkpoint, control, opaque):
+    mask = np.zeros((64, 64, 4), np.uint8)
+    mask[:, :32] = 255
+    mask[..., 3] = 255 if opaque else mask[..., 3]
+    for pooled in (False, True):
+        model = load_controlnet(control, components)
+        model = ControlModel(model.network, model.path, pooled=pooled)
+        torch.manual_seed(1)
+        rows = (RowLabel("uncond", 0, 0), RowLabel("cond", 0, 0))
+        call = NetworkCall(torch.randn(2, 4, 8, 8), torch.tensor(500.0), torch.randn(2, 77, 32), rows)
+        where = coverage(mask, Size(64, 64), None, (8, 8), "control unit 1", "params.control[0].mask")
+        with torch.inference_mode():
+            adapter = ControlAdapter(model, unit(""), torch.rand(1, 3, 64, 64), where)
+            adapter.prepare(call, Step(0, 10, torch.tensor(3.0), torch.tensor(500.0)))
+        assert call.down_residuals[0][1, :, :, :4].any() and not call.down_residuals[0][1, :, :, 4:].any()
+        assert call.mid_residual[1, :, :, 0].any() and not call.mid_residual[1, :, :, 1].any()
+    job = text_job(checkpoint, steps=2, seed=3)
+    plain, *_ = run(engine, job)
+    everywhere, *_ = run(engine, replace(job, control=(unit(control),)))
+    white = np.full((8, 8, 4), 255, np.uint8)
+    same, *_ = run(engine, replace(job, control=(unit(control, mask=white),)))
+    np.testing.assert_array_equal(same.pixels, everywhere.pixels)
+    half, *_ = run(engine, replace(job, control=(unit(control, mask=mask),)))
+    moved = np.abs(half.pixels.astype(int) - plain.pixels).mean((0, 2))
+    assert moved[:32].mean() > moved[32:].mean()
+
+
+def test_one_that_waits_to_save_memory_says_the_same(engine, checkpoint, control):
+    job = text_job(checkpoint, steps=2, seed=3)
+    one, *_ = run(engine, replace(job, control=(unit(control),)))
+    other, *_ = run(engine, replace(job, control=(unit(control, low_memory=True),)))
+    np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
 def test_one_for_another_family_is_refused_with_both_sides(components, folder):

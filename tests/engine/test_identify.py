@@ -74,6 +74,17 @@ FIXTURES: dict[str, tuple[Shapes, tuple[str, str, str]]] = {
         },
         ("controlnet", "sd1", ""),
     ),
+    "control-lora sd1": (
+        {
+            "lora_controlnet": (0,),
+            "zero_convs.0.0.weight": CONV,
+            "input_hint_block.0.weight": (16, 3, 3, 3),
+            "input_blocks.0.0.up": (320, 64, 1, 1),
+            "input_blocks.1.1.transformer_blocks.0.attn2.to_k.down": (64, 768),
+            "input_blocks.1.1.transformer_blocks.0.attn2.to_k.up": (320, 64),
+        },
+        ("controlnet", "sd1", "control-lora"),
+    ),
     "controlnet sdxl union": (
         {
             "conv_in.weight": (320, 4, 3, 3),

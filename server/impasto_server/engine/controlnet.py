@@ -19,6 +19,7 @@ from torch import nn
 
 from .adapters import Adapter, NetworkCall, Step
 from .control_layout import control_prefix, control_to_file, hint_widths
+from .control_lora import fill_control_lora, is_control_lora
 from .coverage import masked
 from .jobs import ControlUnit, Job
 from .load import Components, Filler, open_pristine
@@ -64,9 +65,9 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
     """The ControlNet or T2I-Adapter at `path`, in the original or diffusers' layout, for a checkpoint; on `device`,
     None is that of the checkpoint.
 
-    It is a copy of a part of the checkpoint's network, so heads, groups and widths are the checkpoint's. Raises
-    ModelError `model.unsupported` where it was made for another network, with `need` and `got`, and
-    `model.corrupt`, `model.unknown`, `model.unsafe` as `load_checkpoint` does.
+    Also a control-LoRA. It is a copy of a part of the checkpoint's network, so heads, groups and widths are the
+    checkpoint's. Raises ModelError `model.unsupported` where it was made for another network, with `need` and `got`,
+    and `model.corrupt`, `model.unknown`, `model.unsafe` as `load_checkpoint` does.
     """
     from diffusers import ControlNetModel
 
@@ -75,7 +76,7 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
     shapes = {name: tuple(entry.shape) for name, entry in header.tensors.items()}
     if is_t2i(shapes):
         return ControlModel(load_t2i(path, shapes, components), path, t2i=True)
-    prefix = control_prefix(shapes)
+    prefix, thin = control_prefix(shapes), is_control_lora(shapes)
     try:
         channels, widths = hint_widths(shapes, prefix)
     except KeyError as error:
@@ -94,6 +95,9 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
             attention_head_dim=base.attention_head_dim,
             norm_num_groups=base.norm_num_groups,
             use_linear_projection=base.use_linear_projection,
+            addition_embed_type=base.addition_embed_type,
+            addition_time_embed_dim=base.addition_time_embed_dim,
+            projection_class_embeddings_input_dim=base.projection_class_embeddings_input_dim,
         )
     attention = tuple("CrossAttn" in name for name in base.down_block_types)
     blocks = len(network.controlnet_cond_embedding.blocks)
@@ -108,16 +112,21 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
         filler = Filler(path, tensors, device or components.device, what="ControlNet")
         marker = "difference" in filler.names
         filler.names.discard("difference")
-        filler.fill(network, prefix or "", name_of, components.dtype)
+        if thin:
+            fill_control_lora(filler, network, name_of, components)
+        else:
+            filler.fill(network, prefix or "", name_of, components.dtype)
     if marker:
         _add_base(network, components)
-    return ControlModel(network, path, pooled="shuffle" in path.stem.casefold())
+    kind = "control-lora" if thin else "controlnet"
+    return ControlModel(network, path, pooled="shuffle" in path.stem.casefold(), kind=kind)
 
 
 def _check_width(path: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str | None, text: int, first: int) -> None:
     """Both sides by their numbers before anything is loaded."""
-    conv = shapes.get("conv_in.weight" if prefix is None else f"{prefix}input_blocks.0.0.weight", ())
-    keys = [name for name in shapes if name.endswith("attn2.to_k.weight")]
+    stem = "conv_in" if prefix is None else f"{prefix}input_blocks.0.0"
+    conv = shapes.get(f"{stem}.weight") or shapes.get(f"{stem}.up", ())
+    keys = [name for name in shapes if name.endswith(("attn2.to_k.weight", "attn2.to_k.down"))]
     got = shapes[keys[0]][1] if keys else 0
     if got != text or not conv or conv[0] != first:
         need = f"a network of width {first} that reads texts of width {text}"

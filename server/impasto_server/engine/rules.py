@@ -100,6 +100,11 @@ def controlnet(shapes: Shapes) -> Found | None:
     """ControlNets in the single-file layout and in diffusers'."""
     for prefix in ("control_model.", ""):
         if prefix + "zero_convs.0.0.weight" in shapes and prefix + "input_hint_block.0.weight" in shapes:
+            if prefix + "lora_controlnet" in shapes or "lora_controlnet" in shapes:
+                texts = [shape[-1] for name, shape in shapes.items() if name.endswith("attn2.to_k.down")]
+                xl = any(name.startswith(prefix + "label_emb.") for name in shapes)
+                family = "sdxl" if xl else CONTEXT.get(texts[0], "") if texts else ""
+                return Found("controlnet", family, "control-lora", "ldm")
             if prefix + "label_emb.0.0.weight" in shapes:
                 return Found("controlnet", "sdxl", "", "ldm")
             projection = shapes.get(prefix + "middle_block.1.proj_in.weight") or shapes.get(
