@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .jobs import Pixels
 
-__all__ = ["INTENSITY", "LUMINANCE", "recolored", "value_of"]
+__all__ = ["INTENSITY", "LUMINANCE", "recolored", "to_lab", "value_of"]
 
 LUMINANCE, INTENSITY = "recolor_luminance", "recolor_intensity"
 
@@ -27,14 +27,14 @@ _LINEAR = (6 / 29) ** 3
 
 def value_of(picture: Pixels, kind: str, gamma: float = 1.0) -> NDArray[np.uint8]:
     """The light of RGB [h, w, 3], [h, w] 0..255: L or V by `kind`, to the power of `gamma` (1 leaves it)."""
-    value = _to_lab(picture)[..., 0] / 100 if kind == LUMINANCE else picture.max(2) / 255
+    value = to_lab(picture)[..., 0] / 100 if kind == LUMINANCE else picture.max(2) / 255
     return np.asarray(np.rint(255 * np.clip(value, 0, 1) ** gamma), np.uint8)
 
 
 def recolored(picture: Pixels, value: NDArray[np.uint8], kind: str) -> Pixels:
     """RGB [h, w, 3] with its light replaced by `value` [h, w] as `value_of` gives it; colours beyond sRGB are cut."""
     if kind == LUMINANCE:
-        lab = _to_lab(picture)
+        lab = to_lab(picture)
         lab[..., 0] = value / 255 * 100
         return _from_lab(lab)
     bright = picture.max(2, keepdims=True).astype(np.float64)
@@ -43,7 +43,8 @@ def recolored(picture: Pixels, value: NDArray[np.uint8], kind: str) -> Pixels:
     return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 
-def _to_lab(picture: Pixels) -> Floats:
+def to_lab(picture: Pixels) -> Floats:
+    """RGB [h, w, 3] as L 0..100, a and b of CIELAB (white of D65)."""
     values = np.arange(256) / 255
     table = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     ratio = table[picture] @ _TO_XYZ.T / _WHITE
