@@ -398,6 +398,22 @@ def test_layers_guide_a_job_and_are_found_again(controller: Any) -> None:
     assert "is gone; choose another one" in controller.notice.text
 
 
+def test_masks_lie_where_the_job_paints_and_pictures_are_seen_whole(controller: Any) -> None:
+    here, photo = Layer("here"), Layer("photo")
+    document = Document(layers=[photo, here])
+    adapters = [{"image": "layer:photo", "image_2": "", "mask": "layer:here"}]
+    regions = [{"prompt": "a deer", "mask": "layer:here"}]
+    submitted(controller, "txt2img", document, Box(0, 0, 50, 40), ip_adapters=adapters, regions=regions)
+    sent = controller._runner.last("submit")
+    assert sent[2]["ip_adapters"] == [{"image": "control_1", "image_2": "", "mask": "control_2"}]
+    assert sent[2]["regions"] == [{"prompt": "a deer", "mask": "control_3"}]
+    assert {name: part.box for name, part in sent[3].pictures.items()} == {
+        "control_1": Box(0, 0, 100, 80),
+        "control_2": Box(0, 0, 50, 40),
+        "control_3": Box(0, 0, 50, 40),
+    }
+
+
 def test_a_diagnosis_goes_to_the_clipboard(controller: Any) -> None:
     copied: list[str] = []
     controller.diagnosed = copied.append

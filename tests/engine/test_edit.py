@@ -14,6 +14,7 @@ from impasto_server.service import facts
 from impasto_server.service.catalogue import Catalogue
 from impasto_server.service.resolving import resolve_params
 
+from tests.engine.device import DEVICE
 from tests.engine.test_run import image_job, picture, run, selection_job
 from tests.tiny import write_tiny_checkpoint
 
@@ -25,7 +26,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine("cpu", "fp32")
+    return Engine(DEVICE, "fp32")
 
 
 def test_the_picture_is_shown_and_image_guidance_counts(engine, checkpoint):

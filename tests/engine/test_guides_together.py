@@ -11,6 +11,7 @@ from impasto_server.engine.jobs import ControlUnit, IPUnit, ReferenceUnit, Regio
 from impasto_server.engine.run import Engine
 
 from tests.control import write_tiny_controlnet
+from tests.engine.device import DEVICE
 from tests.engine.test_controlnet import write_t2i
 from tests.engine.test_ip_adapter import left_half
 from tests.engine.test_regions import entry
@@ -70,7 +71,7 @@ def guides(folder):
 
 @pytest.fixture(scope="module")
 def engines():
-    return Engine("cpu", "fp32"), RowByRow("cpu", "fp32")
+    return Engine(DEVICE, "fp32"), RowByRow(DEVICE, "fp32")
 
 
 NAMES = ("control", "t2i", "ip", "reference", "regions")
