@@ -27,7 +27,7 @@ from impasto_server.engine.conditioning import Conditioning
 from impasto_server.engine.denoise import Denoiser
 from impasto_server.engine.noise import NoiseSource, noise_for_batch
 from impasto_server.engine.samplers import SAMPLERS
-from impasto_server.engine.schedule import scaled_linear, sigmas
+from impasto_server.engine.schedule import known_timesteps, scaled_linear, sigmas
 
 LATENT, WIDTH, CFG = 64, 768, 7.0
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -118,7 +118,7 @@ def main() -> int:
             negative=(Conditioning(negative),),
             cfg=CFG,
             sigmas=levels,
-            timestep_of=table.timestep,
+            timestep_of=known_timesteps(table, levels, device),
         )
         with denoiser.attached():
             noise = noise_for_batch([NoiseSource("philox", 1)])

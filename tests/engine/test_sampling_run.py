@@ -156,7 +156,7 @@ def test_the_start_is_a1111s(engine, checkpoint, monkeypatch):
     run(engine, image_job(checkpoint, strength=0.5, seed=3))
     run(engine, image_job(checkpoint, strength=0.5, seed=3, noise_multiplier=0.5, extra_noise=0.2))
     (plain, sigma, work), (changed, _, _) = starts
-    noise = NoiseSource("philox", 3).draw(4, *work.latent_size)
+    noise = NoiseSource("philox", 3).draw(4, *work.latent_size).to(plain)
     latent = plain - noise * sigma
     torch.testing.assert_close(changed, latent + 0.5 * noise * sigma + 0.5 * 0.2 * noise, rtol=1e-5, atol=1e-5)
 

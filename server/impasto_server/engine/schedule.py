@@ -82,9 +82,11 @@ class NoiseTable:
         return (table[low] * (1 - weight) + table[low + 1] * weight).exp()
 
 
-def known_timesteps(table: NoiseTable, levels: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """`table.timestep`, worked out at once for all `levels` of a run."""
-    known = dict(zip(levels[:-1].tolist(), table.timestep(levels[:-1]), strict=True))
+def known_timesteps(
+    table: NoiseTable, levels: torch.Tensor, device: torch.device | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`table.timestep`, worked out at once for all `levels` of a run, and on `device` before it begins."""
+    known = dict(zip(levels[:-1].tolist(), table.timestep(levels[:-1]).to(device), strict=True))
 
     def timestep(sigma: torch.Tensor) -> torch.Tensor:
         found = known.get(float(sigma))

@@ -334,7 +334,7 @@ class Work:
             ngms_all=params.ngms_all,
             keep_unguided=SAMPLER_INFO[params.sampler].unguided or self._sharpens,
             sigmas=levels,
-            timestep_of=known_timesteps(table, levels),
+            timestep_of=known_timesteps(table, levels, self.components.device),
             adapters=adapters,
             sequential=self.sequential,
             fractions=(call / guided.calls for call in itertools.count()) if guided.calls else None,
