@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
-from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, pictures_for, range_of, step_of
-from impasto_client.wording import pretty
+from impasto_client.form_model import (
+    FormModel,
+    choices_of,
+    enum_choices,
+    grouped,
+    is_whole,
+    kind_of,
+    pictures_for,
+    range_of,
+    step_of,
+)
 from impasto_protocol.schema import AUTO, Param
 
 from .form_list import ListEditor
@@ -271,8 +280,14 @@ def _fill_models(combo: Any, p: Param, models: Sequence[Mapping[str, Any]]) -> N
 
 def _choice(p: Param) -> Field:
     combo = Gtk.ComboBoxText()
-    for value in p.enum:
-        combo.append(value, pretty(value))
+    for value, title, _ in enum_choices(p):
+        combo.append(value, title)
+    reasons = {value: reason for value, _, reason in enum_choices(p)}
+
+    def explain(*_: Any) -> None:
+        combo.set_tooltip_text(reasons.get(combo.get_active_id() or "") or p.description)
+
+    combo.connect("changed", explain)
     return Field(
         combo, combo.get_active_id, lambda v: combo.set_active_id(str(v)), lambda heard: combo.connect("changed", heard)
     )

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from impasto_client.form_model import FormModel, choices_of, grouped, is_whole, kind_of, pictures_for, range_of, step_of
-from impasto_client.wording import pretty
+from impasto_client.form_model import (
+    FormModel,
+    choices_of,
+    enum_choices,
+    grouped,
+    is_whole,
+    kind_of,
+    pictures_for,
+    range_of,
+    step_of,
+)
 from impasto_protocol.schema import AUTO, Param
 
 from .form_list import ListEditor
@@ -291,8 +300,9 @@ def _combo() -> Any:
 
 def _choice(p: Param) -> Field:
     combo = _combo()
-    for value in p.enum:
-        combo.addItem(pretty(value), value)
+    for row, (value, title, reason) in enumerate(enum_choices(p)):
+        combo.addItem(title, value)
+        combo.setItemData(row, reason, Qt.ItemDataRole.ToolTipRole)
     return Field(
         combo, combo.currentData, lambda v: combo.setCurrentIndex(combo.findData(v)), combo.currentIndexChanged
     )

@@ -19,6 +19,7 @@ __all__ = [
     "choices_of",
     "entry_params",
     "entry_title",
+    "enum_choices",
     "grouped",
     "is_whole",
     "kind_of",
@@ -106,6 +107,17 @@ def choices_of(p: Param, models: Sequence[Mapping[str, Any]]) -> List[Tuple[str,
             offered.append((str(model["id"]), str(model.get("title") or model["id"])))
     also = p.choices.get("also")
     return offered + [(str(name), pretty(str(name))) for name in (also if isinstance(also, (list, tuple)) else ())]
+
+
+def enum_choices(p: Param) -> List[Tuple[str, str, str]]:
+    """What a choice of words offers: (value, title, why it cannot be used now and how to mend it, or empty)."""
+    missing = p.ui.get("unavailable")
+    reasons = missing if isinstance(missing, dict) else {}
+    offered = []
+    for value in p.enum:
+        reason = str(reasons.get(value, ""))
+        offered.append((value, f"{pretty(value)} (missing)" if reason else pretty(value), reason))
+    return offered
 
 
 def entry_title(p: Param) -> str:

@@ -12,6 +12,7 @@ from impasto_client.form_model import (
     choices_of,
     entry_params,
     entry_title,
+    enum_choices,
     grouped,
     kind_of,
     lacks,
@@ -95,6 +96,14 @@ def test_the_list_of_models() -> None:
     assert hints_of(MODELS, "one") == {"cfg": 3.0} and hints_of(MODELS, "two") == {} == hints_of(MODELS, None)
     upscaler = next(p for p in MODES["upscale"].params if p.name == "upscaler")
     assert choices_of(upscaler, MODELS) == [("", "Lanczos")]
+
+
+def test_what_cannot_be_used_now_says_so() -> None:
+    plain = Param("preprocessor", "string", "canny", "Preprocessor", enum=("canny", "openpose"))
+    assert enum_choices(plain) == [("canny", "Canny", ""), ("openpose", "Openpose", "")]
+    told = replace(plain, ui={"unavailable": {"openpose": "run `impasto models pull pose`."}})
+    assert enum_choices(told)[1] == ("openpose", "Openpose (missing)", "run `impasto models pull pose`.")
+    assert enum_choices(replace(plain, ui={"unavailable": "what?"})) == enum_choices(plain)
 
 
 def test_wishes_are_kept_by_mode() -> None:

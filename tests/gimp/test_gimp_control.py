@@ -62,11 +62,16 @@ def gen():
     picture.emit("enter-notify-event", None)
     row = next(i for i, line in enumerate(picture.get_model()) if line[0] == "my scribble")
     picture.set_active(row)
+    how = widget("control_0_preprocessor")
+    how.set_active_id("openpose")
+    missing = [how.get_active_text(), how.get_tooltip_text()]
+    how.set_active_id("none")
     yield 0.2
-    return [net.get_active_id(), picture.get_active_id()]
+    return [net.get_active_id(), picture.get_active_id(), *missing]
 """
             )
             assert chosen[0] == "scribble" and chosen[1].startswith("layer:")
+            assert chosen[2] == "Openpose (missing)" and "impasto models pull pose" in chosen[3]
         gimp.start("inpaint", "a cat")
         assert gimp.finish() in ("", SCALED)
         name = gimp.layers()[0]

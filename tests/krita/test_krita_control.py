@@ -31,7 +31,7 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_a_scribble_guides_a_picture(painter: Painter) -> None:
-    made, recipe, notice, gone = painter.run(
+    made, recipe, notice, gone, missing = painter.run(
         """
 def drawn(doc, node):
     return bytes(node.pixelData(0, 0, doc.width(), doc.height())).hex()
@@ -68,6 +68,9 @@ def gen():
     yield 0.2
     net, picture = widget("control_0_model"), widget("control_0_image")
     assert net.currentData() == "scribble", net.currentData()
+    how = widget("control_0_preprocessor")
+    row = how.findData("openpose")
+    missing = [how.itemText(row), how.itemData(row, Qt.ItemDataRole.ToolTipRole)]
     picture.fill("")
     picture.setCurrentIndex(picture.findText("my scribble"))
     yield 0.2
@@ -87,13 +90,14 @@ def gen():
     docker().panel.advanced.set_open(False)
     docker().panel.seed.set_seed(-1)
     docker().set_way("auto")
-    return [made, recipe, notice, gone]
+    return [made, recipe, notice, gone, missing]
 """,
         timeout=300,
     )
     plain, guided, again = (np.frombuffer(bytes.fromhex(pixels), np.uint8).reshape(64, 64, 4) for pixels in made)
     assert (guided == again).all(), "the same scribble, the same seed: the same picture"
     assert abs(guided.astype(int) - plain).mean() > 0.5, "the scribble guides it"
+    assert missing[0] == "Openpose (missing)" and "impasto models pull pose" in missing[1]
     kept = json.loads(recipe)
     assert list(kept["pictures"]) == ["control_1"] and kept["params"]["control"][0]["model"] == "scribble"
     assert gone and "layer that is chosen in the settings is gone" in notice
