@@ -191,7 +191,9 @@ def annotate(job: Job, params: Annotate, report: Report, hints: Hints) -> Result
     if hint.hole is not None:
         pixels[..., 3], alpha = np.where(hint.hole, 0, 255), "soft"
     report.emit(Layer(0, "annotate", name, pixels, job.box, alpha, 0, info))
-    ran = {"device": "cpu", "preprocessor": params.preprocessor, **unit.annotators_told}
+    on_device = params.preprocessor in WITH_NETWORKS and params.preprocessor not in POSE_PREPROCESSORS
+    device = str(hints.annotators.device) if on_device else "cpu"
+    ran = {"device": device, "preprocessor": params.preprocessor, **unit.annotators_told}
     return Result((), dict(report.timings), ran)
 
 
