@@ -113,8 +113,9 @@ def test_zero_terminal_snr():
 def test_exact_steps(strength, total):
     params = Txt2Img(exact_steps=True)
     assert run_steps(params, strength) == 20 and scheduled_steps(20, strength) == total
-    levels = run_levels(TABLE, params, strength)
-    assert torch.equal(levels, sigmas(TABLE, "karras", "dpmpp_2m", total)[-21:])
+    levels, highest = run_levels(TABLE, params, strength)
+    whole = sigmas(TABLE, "karras", "dpmpp_2m", total)
+    assert torch.equal(levels, whole[-21:]) and highest == whole.max()
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpm2", "plms", "ddim"])
@@ -124,7 +125,8 @@ def test_plans_count_the_steps_that_run(sampler, schedule, exact):
     for steps in (1, 7, 30, 150):
         params = Txt2Img(sampler=sampler, schedule=schedule, steps=steps, exact_steps=exact)
         for strength in (0.0, 0.01, 0.3, 0.75, 1.0):
-            levels = run_levels(TABLE, params, strength)
+            levels, highest = run_levels(TABLE, params, strength)
+            assert highest >= levels.max()
             assert len(levels) - 1 == run_steps(params, strength)
             assert (levels[1:] < levels[:-1]).all()
 

@@ -32,7 +32,7 @@ from .infotext_text import Infotext, read_pairs, split_infotext
 from .modes import MODES, Inpaint
 from .params_common import SAMPLERS, SCHEDULES
 from .prompt_styles import Style, pull_styles, styles_text
-from .sampler_names import split_sampler
+from .sampler_names import SAMPLER_INFO, split_sampler
 
 __all__ = ["MAX_NOTES", "Match", "Names", "Note", "Understood", "missing_guides", "mode_of", "read_infotext"]
 
@@ -317,9 +317,16 @@ class _Reader:
             self.params.setdefault(name, param.default)
         self.notes += missing_guides(self.params)
 
+    def _samplers(self) -> list[str]:
+        """Those of the passes."""
+        used = (self.params.get(name, "") for name in ("sampler", "hires_sampler"))
+        return [name for name in used if name in SAMPLER_INFO]
+
     def _assume(self) -> None:
         """What A1111 leaves out because it is at its own default."""
         assumed: dict[str, Any] = {"clip_skip": 1, "noise": "philox", "schedule": "automatic"}
+        if any(SAMPLER_INFO[used].brownian for used in self._samplers()):
+            assumed["sde_noise"] = "tree"
         if issubclass(MODES[self.mode][0], Inpaint):
             assumed |= {"area": "whole", "masked_content": "original", "invert": False}
             assumed |= {"grow": 0.0, "feather": 0.0, "blend": 0.0}  # a mask without blur
@@ -329,7 +336,7 @@ class _Reader:
         for name, value in assumed.items():
             if name in self.schema and name not in self.params:
                 self.params[name] = value
-                if name not in ("clip_skip", "noise", "schedule", "invert"):
+                if name not in ("clip_skip", "noise", "schedule", "sde_noise", "invert"):
                     told.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
         if told:
             self._note("assumed", "", ", ".join(told), "The text does not say it; A1111 leaves out its own defaults.")

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from .params_sampling import Sampled, Started
 
-__all__ = ["Noise", "NoiseSource", "noise_for_batch", "noise_sources", "philox_normal", "slerp", "with_noise"]
+__all__ = [
+    "Noise",
+    "NoiseSource",
+    "noise_at",
+    "noise_for_batch",
+    "noise_sources",
+    "philox_normal",
+    "slerp",
+    "with_noise",
+]
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -170,6 +179,11 @@ def philox_normal(seed: int, offset: int, count: int) -> NDArray[np.float32]:
     angle = c1 * _TO_ANGLE + _TO_ANGLE / 2
     normal: NDArray[np.float32] = (np.sqrt(-2.0 * np.log(unit)) * np.sin(angle)).astype(np.float32)
     return normal
+
+
+def noise_at(kind: str, seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """The first noise of the stream of a seed, float32 of that shape on the host."""
+    return _source(kind, seed)(shape)
 
 
 def _source(kind: str, seed: int) -> Callable[[tuple[int, ...]], torch.Tensor]:

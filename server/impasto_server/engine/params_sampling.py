@@ -9,9 +9,10 @@ from impasto_protocol.schema import AUTO
 from .fields import Number, param
 from .sampler_names import SAMPLERS, SCHEDULES
 
-__all__ = ["NOISE_SOURCES", "Sampled", "Started"]
+__all__ = ["NOISE_SOURCES", "SDE_NOISES", "Sampled", "Started"]
 
 NOISE_SOURCES = ("philox", "torch-cpu")
+SDE_NOISES = ("stream", "tree")
 
 _NOISE = {"group": "noise", "advanced": True}
 _SOLVER = {"group": "solver", "advanced": True}
@@ -159,6 +160,14 @@ class Sampled:
         maximum=1.1,
         step=0.001,
         ui=_SOLVER,
+    )
+    sde_noise: str = param(
+        "stream",
+        "Noise of the SDE samplers",
+        "stream draws it anew step by step; tree is AUTOMATIC1111's Brownian tree, which gives its old pictures again "
+        "and keeps the same course with any number of steps, but takes longer.",
+        enum=SDE_NOISES,
+        ui={"widget": "choice", **_SOLVER},
     )
     ngms: float = param(
         0.0,

@@ -25,10 +25,10 @@ class SamplerInfo:
 
     `schedule` is what "automatic" means; `eta` what "auto" means, None where it takes none; `two_calls` where it looks
     at the network twice in a step, by which A1111 counts the calls of prompts that change; `discards` where it leaves
-    out the last level but one; `churn` where it takes `s_churn`; `draws` where it draws noise without being asked;
-    `unguided` where it wants the prediction of the negative side by itself; `carries` where slopes from before, or
-    within a long step, go on to count, so that a pixel whose prediction jumps is led astray; `rests` where it ends at
-    the lowest level, not at 0.
+    out the last level but one; `brownian` where its noise is that of a motion, see `Sampled.sde_noise`; `churn` where
+    it takes `s_churn`; `draws` where it draws noise without being asked; `unguided` where it wants the prediction of
+    the negative side by itself; `carries` where slopes from before, or within a long step, go on to count, so that a
+    pixel whose prediction jumps is led astray; `rests` where it ends at the lowest level, not at 0.
     """
 
     title: str
@@ -37,6 +37,7 @@ class SamplerInfo:
     eta: float | None = None
     two_calls: bool = False
     discards: bool = False
+    brownian: bool = False
     churn: bool = False
     draws: bool = False
     unguided: bool = False
@@ -50,17 +51,19 @@ SAMPLER_INFO: Mapping[str, SamplerInfo] = {
     "heun": SamplerInfo("Heun", "Karras et al. 2022, algorithm 2", two_calls=True, churn=True),
     "dpmpp_2m": SamplerInfo("DPM++ 2M", "Lu et al. 2022 (DPM-Solver++), algorithm 2", "karras"),
     "dpmpp_sde": SamplerInfo(
-        "DPM++ SDE", "Lu et al. 2022, sections 4 and 5", "karras", eta=1.0, two_calls=True, draws=True
+        "DPM++ SDE", "Lu et al. 2022, sections 4 and 5", "karras", eta=1.0, two_calls=True, brownian=True, draws=True
     ),
-    "dpmpp_2m_sde": SamplerInfo("DPM++ 2M SDE", "Lu et al. 2022, section 5", "exponential", eta=1.0, draws=True),
+    "dpmpp_2m_sde": SamplerInfo(
+        "DPM++ 2M SDE", "Lu et al. 2022, section 5", "exponential", eta=1.0, brownian=True, draws=True
+    ),
     "dpmpp_2m_sde_heun": SamplerInfo(
-        "DPM++ 2M SDE Heun", "Lu et al. 2022, section 5", "exponential", eta=1.0, draws=True
+        "DPM++ 2M SDE Heun", "Lu et al. 2022, section 5", "exponential", eta=1.0, brownian=True, draws=True
     ),
     "dpmpp_2s_a": SamplerInfo(
         "DPM++ 2S a", "Lu et al. 2022, algorithm 1", "karras", eta=1.0, two_calls=True, draws=True
     ),
     "dpmpp_3m_sde": SamplerInfo(
-        "DPM++ 3M SDE", "Lu et al. 2022, section 5", "exponential", eta=1.0, discards=True, draws=True
+        "DPM++ 3M SDE", "Lu et al. 2022, section 5", "exponential", eta=1.0, discards=True, brownian=True, draws=True
     ),
     "lms": SamplerInfo("LMS", "Adams and Bashforth, order 4", carries=True),
     "dpm2": SamplerInfo(

@@ -3,8 +3,8 @@
 Where the noise comes from: a solver of the reverse SDE needs the increments of a Brownian motion in sigma. Over
 intervals that do not overlap they are independent normal numbers, so they are drawn one after the other from each
 picture's own stream, like the noise of Euler a; where two increments overlap (DPM++ SDE) the longer one is put together
-from the parts. That is exact and the same at any batch size, and needs no tree. A tree (torchsde, which A1111 uses)
-would also keep one path for all numbers of steps; A1111's pictures of these samplers cannot be had without its tree.
+from the parts. That is exact and the same at any batch size, and needs no tree. Where a picture of A1111 is to come
+out again they are taken from its tree (`brownian`), which also keeps one path for all numbers of steps.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import torch
 
+from .brownian import BrownianPath
 from .noise import Noise
 from .sampling import Denoise, OnStep, ancestral
 
@@ -45,14 +46,13 @@ def sample_dpmpp_sde(
         if after == 0:
             return denoised
         middle = (now * after) ** 0.5
-        first, second = noise(x), noise(x)
+        first, whole = _two_increments(noise, x, now, middle, after)
         down, up = ancestral(now, middle, eta)
         ratio = down / now
         half_way = ratio * x + (1 - ratio) * denoised + s_noise * up * first
         denoised = denoise(half_way, middle)
         down, up = ancestral(now, after, eta)
         ratio = down / now
-        whole = ((now - middle) ** 0.5 * first + (middle - after) ** 0.5 * second) / (now - after) ** 0.5
         x = ratio * x + (1 - ratio) * denoised + s_noise * up * whole
     return x
 
@@ -87,7 +87,7 @@ def sample_dpmpp_2m_sde(
             weight = share / 2 if variant == "midpoint" else 1 - share / (h * (1 + eta))
             x = x + weight * (denoised - previous) * (h / previous_h)
         if eta > 0:
-            x = x + noise(x) * (s_noise * after * (-torch.expm1(-2 * eta * h)) ** 0.5)
+            x = x + _increment(noise, x, now, after) * (s_noise * after * (-torch.expm1(-2 * eta * h)) ** 0.5)
         previous, previous_h = denoised, h
     return x
 
@@ -129,9 +129,27 @@ def sample_dpmpp_3m_sde(
                 x = x - (linear / z - 0.5) * bend
             x = x + linear * slope
         if eta > 0:
-            x = x + noise(x) * (s_noise * after * (-torch.expm1(-2 * eta * h)) ** 0.5)
+            x = x + _increment(noise, x, now, after) * (s_noise * after * (-torch.expm1(-2 * eta * h)) ** 0.5)
         past = [(denoised, h), *past[:1]]
     return x
+
+
+def _increment(noise: Noise, x: torch.Tensor, now: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """The motion from a level to a lower one, over the root of its length."""
+    return noise.between(x, now, after) if isinstance(noise, BrownianPath) else noise(x)
+
+
+def _two_increments(
+    noise: Noise, x: torch.Tensor, now: torch.Tensor, middle: torch.Tensor, after: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """That to the middle, and that over the whole."""
+    if isinstance(noise, BrownianPath):
+        # k-diffusion asks at levels that went through their logarithms, and what is rounded counts in the tree.
+        start, end = -now.log(), -after.log()
+        first, half, last = (-start).exp(), (-(start + (end - start) * 0.5)).exp(), (-end).exp()
+        return noise.between(x, first, half), noise.between(x, first, last)
+    first, second = noise(x), noise(x)
+    return first, ((now - middle) ** 0.5 * first + (middle - after) ** 0.5 * second) / (now - after) ** 0.5
 
 
 def sample_dpmpp_2s_ancestral(

@@ -139,11 +139,17 @@ def sigmas(table: NoiseTable, schedule: str, sampler: str, steps: int) -> torch.
     return torch.cat([levels[:-2], levels[-1:]])
 
 
-def run_levels(table: NoiseTable, params: Sampled, strength: float) -> torch.Tensor:
-    """The levels that a job runs over, float32 [steps + 1]: those of the schedule from where its strength begins."""
-    if params.exact_steps and strength > 0:
-        return exact_sigmas(table, params.schedule, params.sampler, params.steps, strength)
-    return trim(sigmas(table, params.schedule, params.sampler, params.steps), strength)
+def run_levels(
+    table: NoiseTable, params: Sampled, strength: float, *, exact: bool = False
+) -> tuple[torch.Tensor, float]:
+    """The levels that a pass runs over, float32 [steps + 1]: those of the schedule from where its strength begins.
+
+    And the highest level of that schedule. `exact` as in the hires pass, whatever the parameters say.
+    """
+    exact = exact or (params.exact_steps and strength > 0)
+    steps = scheduled_steps(params.steps, strength) if exact else params.steps
+    whole = sigmas(table, params.schedule, params.sampler, steps)
+    return whole[-params.steps - 1 :] if exact else trim(whole, strength), float(whole[0])
 
 
 def _levels(table: NoiseTable, name: str, steps: int) -> torch.Tensor:

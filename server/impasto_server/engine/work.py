@@ -16,6 +16,7 @@ from impasto_protocol.geometry import Box, Size
 from . import vae
 from .adapters import Adapter
 from .addons import UsedLora, UsedVae
+from .brownian import step_noise
 from .controlnet import ControlModel
 from .coverage import coverage
 from .denoise import Denoiser
@@ -50,7 +51,7 @@ from .regions import Region, guided_by_regions
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
-from .schedule import exact_sigmas, known_timesteps, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
+from .schedule import known_timesteps, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
 from .seeds import picture_seeds
 from .shaped import ColorFix, KeepAround, Shaped, Shaper, pasted
 from .text import Guidance, TextCache, guidance
@@ -112,6 +113,7 @@ class Work:
     whole: Size | None = None
     tiling: str = ""
     steps: int = 0
+    highest: float = 0.0  # level of the schedule, also where the run begins further down
     vae_dtype: str = ""
     params: DiffusionParams = field(init=False)
     """Those of this pass; its prompts are in `words`."""
@@ -166,7 +168,7 @@ class Work:
         for box in tile_boxes(Size(width, height), side // factor, overlap // factor):
             part = self.part(Box(*(value * factor for value in box)))
             parts.append((box, part.denoiser(strength, adapters_of(part, box))))
-            self.steps = part.steps
+            self.steps, self.highest = part.steps, part.highest
         keeps = SAMPLER_INFO[self.params.sampler].unguided
         return TiledDenoiser(tuple(parts), tiles.tile_weights, self.report.check, keeps)
 
@@ -317,10 +319,7 @@ class Work:
         table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
         if params.zero_terminal_snr:
             table = zero_terminal_snr(table)
-        if self.first is None:
-            levels = run_levels(table, params, strength)
-        else:
-            levels = exact_sigmas(table, params.schedule, params.sampler, params.steps, strength)
+        levels, self.highest = run_levels(table, params, strength, exact=self.first is not None)
         self.steps = len(levels) - 1
         return Denoiser(
             network=self.components.unet,
@@ -399,6 +398,7 @@ class Work:
         sampler = bound(self.params, denoiser.unguided)
         steps, wish = self.steps, self.job.preview
         done, all_steps = (0, steps) if turn is None else (turn[0] * steps, turn[1] * steps)
+        noise = step_noise(self.params, self.sources, x, denoiser.sigmas, self.highest)
         stage = "denoise" if self.first is None else "hires"
         last_preview = -float("inf")
 
@@ -415,7 +415,7 @@ class Work:
             return denoise(x, sigma)
 
         with self.report.stage(stage, steps) if turn is None else nullcontext(), denoiser.attached():
-            return sampler(checked, x, denoiser.sigmas, noise_for_batch(self.sources), on_step)
+            return sampler(checked, x, denoiser.sigmas, noise, on_step)
 
     def _preview(
         self, denoised: torch.Tensor, colors: LatentColors | torch.nn.Module, wish: PreviewRequest, step: int
