@@ -43,6 +43,16 @@ ACTIONS: Tuple[Action, ...] = (
         "With a selection, the rectangle around it is made. The existing layers are not changed.",
     ),
     Action(
+        "refine",
+        "plug-in-impasto-refine",
+        "_Refine Image in Tiles...",
+        "Refine",
+        "Refine image in tiles",
+        "Repaint the whole image a little at its full size, as a new layer.",
+        "Sends what is seen of the image to the Impasto server, which repaints it by the strength in tiles, "
+        "and adds the picture as a new layer on top. The existing layers are not changed.",
+    ),
+    Action(
         "upscale",
         "plug-in-impasto-upscale",
         "_Upscale Image...",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from impasto_client.ways import CHOICES, WAYS, Action, family_of
+from impasto_client.ways import CHOICES, WAYS, Action, choice_of
 from impasto_client.wishes import strength_tip
 
 from .colors import ink_on_highlight
@@ -91,15 +91,15 @@ class Panel(QWidget):
 
     def show_action(self, action: Action, way: str) -> None:
         """Show what the action needs, and nothing else."""
-        family = family_of(action.mode)
-        self.choices[family].setChecked(True)
+        choice, _ = choice_of(action.mode)
+        self.choices[choice].setChecked(True)
         self.way.setCurrentIndex(self.way.findData(way))
         self.button.setText(action.button)
         self.button.setToolTip(action.tip)
         paints = action.mode != "upscale"
         for widget in (self.model, self.prompt, self.negative_fold, self.seed_row):
             widget.setVisible(paints)
-        self.way.setVisible(family == "paint")
+        self.way.setVisible(choice == "paint")
         self.strength.setVisible(paints and way != "txt2img")
         self.scale.setVisible(not paints)
         self.strength.setToolTip(strength_tip(action.mode))

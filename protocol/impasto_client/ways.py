@@ -20,8 +20,11 @@ WAYS: Tuple[Tuple[str, str], ...] = (
     ("txt2img", "Generate a new picture"),
     ("img2img", "Refine the whole picture"),
     ("inpaint", "Inpaint the selection"),
+    ("refine", "Refine in tiles, at any size"),
 )
 """What "paint" can mean: (mode, in words)."""
+
+TILED = "refine"
 
 _FULL = 0.999
 """From this strength on nothing of what is there is kept."""
@@ -41,6 +44,7 @@ def actions(word: str) -> Dict[str, Action]:
     every = (
         Action("txt2img", "Generate picture", f"Paint a new picture over the {word}, as a new layer."),
         Action("img2img", "Refine picture", f"Repaint what the {word} shows by the strength, as a new layer."),
+        Action("refine", "Refine in tiles", f"Repaint the whole {word} a little at its full size, as a new layer."),
         Action("inpaint", "Inpaint selection", "Repaint the selected region as a new layer."),
         Action("sketch", "Sketch layer to image", "Make a picture from the active paint layer, as a new layer."),
         Action("upscale", f"Upscale {word}", f"Open the whole picture as a new, larger {word}."),
@@ -61,10 +65,11 @@ def mode_for(choice: str, way: str, selected: bool, strength: float) -> str:
 
 
 def family_of(mode: str) -> str:
-    """The choice under which a mode is found; the modes of one choice share their settings."""
-    return "paint" if mode in [way for way, _ in WAYS] else mode
+    """Whose settings a mode has: those of a choice are shared, but for refining in tiles, which has its own."""
+    return "paint" if mode in [way for way, _ in WAYS if way != TILED] else mode
 
 
 def choice_of(mode: str) -> Tuple[str, str]:
     """The choice and the way that lead to a mode whatever is there."""
-    return family_of(mode), mode if family_of(mode) == "paint" else AUTOMATIC
+    paints = mode in [way for way, _ in WAYS]
+    return ("paint", mode) if paints else (mode, AUTOMATIC)

@@ -25,7 +25,7 @@ __all__ = [
 
 OWN_FIELDS = ("prompt", "negative_prompt", "strength", "model", "seed", "scale")
 """Parameters with a place of their own in a panel; all others go into the generated group."""
-STRENGTHS = {"paint": 1.0, "sketch": 0.75}
+STRENGTHS = {"paint": 1.0, "sketch": 0.75, "refine": 0.3}
 """Where the strength begins; each choice (`ways.family_of`) keeps its own."""
 SCALE = 2.0
 

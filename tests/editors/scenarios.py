@@ -112,6 +112,21 @@ def upscale(editor: Editor) -> None:
     assert editor.layers() == ["painting"] and (editor.seen() == before).all()
 
 
+def refine(editor: Editor) -> None:
+    editor.new()
+    before, layers = editor.seen(), editor.layers()
+    editor.start("refine", "finer")
+    editor.finish()
+    assert editor.layers() == ["Impasto: finer", *layers] and editor.sizes() == [[WIDTH, HEIGHT]]
+    sent = editor.received()
+    assert str(sent["mode"]) == "refine" and (sent["image"][..., :3] == before[..., :3]).all()
+    assert json.loads(str(sent["params"]))["strength"] == 0.3
+    editor.undo()
+    assert editor.layers() == layers and (editor.seen() == before).all()
+    editor.redo()
+    assert editor.layers() == ["Impasto: finer", *layers]
+
+
 def recipe(editor: Editor) -> None:
     editor.new()
     editor.select(rectangle())
@@ -288,6 +303,7 @@ SCENARIOS: dict[str, Scenario] = {
     "border": Scenario("Selections at the border of the canvas", border),
     "sketch": Scenario("Sketch layer to image, as a layer just above the sketch", sketch),
     "upscale": Scenario("Upscale into a new document; the old one is left alone", upscale),
+    "refine": Scenario("Refine the whole picture in tiles, as a new layer; undone in one step", refine),
     "undo": Scenario("One result is one undo step", undo),
     "u16": Scenario("16-bit documents", other_kinds("u16")),
     "float": Scenario("32-bit float documents", other_kinds("float")),
