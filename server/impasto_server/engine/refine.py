@@ -307,8 +307,13 @@ def _rising(length: int, first: int, last: int) -> NDArray[np.float32]:
 def hold_colors(picture: Pixels, original: Pixels) -> Pixels:
     """`picture` with the coarse colours of `original`, both RGB of one size: what is coarser than some 64 pixels.
 
-    The difference of the means of cells, smoothed and added; band by band, so that it takes little memory.
+    The difference of the means of cells, smoothed and added; twice, since smoothing leaves some of it. Band by band, so
+    that it takes little memory.
     """
+    return _nearer(_nearer(picture, original), original)
+
+
+def _nearer(picture: Pixels, original: Pixels) -> Pixels:
     height, width = picture.shape[:2]
     down, across = math.ceil(height / _CELL), math.ceil(width / _CELL)
     apart = np.empty((down, across, 3), np.float32)
