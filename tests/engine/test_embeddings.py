@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from impasto_protocol.errors import ModelError
+from impasto_server.engine.embedding_pictures import mixing_numbers
 from impasto_server.engine.embeddings import Embedding, Vectors, embedding_of, read_embedding
+from impasto_server.engine.identify import ModelInfo, Unknown, identify_file
 from impasto_server.engine.prompt import Chunk, Placed, make_chunks, parse_attention
 from impasto_server.engine.tokenizer import load_tokenizer
 from PIL import Image, PngImagePlugin
@@ -42,6 +49,74 @@ def picture(path: Path, text: str) -> None:
 def encoded(vectors: torch.Tensor) -> str:
     content = {"string_to_param": {"*": {"TORCHTENSOR": vectors.tolist()}}, "name": "mine"}
     return base64.b64encode(json.dumps(content).encode()).decode()
+
+
+def strips(vectors: torch.Tensor, picture: Image.Image) -> Image.Image:
+    """The picture between two strips with the embedding, a black column before and behind it, as A1111 draws them."""
+    content = {"string_to_param": {"*": {"TORCHTENSOR": vectors.tolist()}}, "name": "mine"}
+    data = np.frombuffer(zlib.compress(json.dumps(content).encode(), 9), np.uint8)
+    height = picture.height
+    size = -(-len(data) // (3 * height)) * 3 * height
+    data = np.resize(data, size)
+    state, mixed = 0, []
+    for _ in range(size):
+        state = (1664525 * state + 1013904223) % 2**32
+        mixed.append(state % 255 & 0x0F)
+    # Ornament in the upper bits; never black as a whole, as A1111's circles leave no column untouched.
+    ornament = np.random.default_rng(0).integers(1, 16, size).astype(np.uint8) << 4
+    low, high = (ornament | (half ^ np.array(mixed, np.uint8)) for half in (data & 0x0F, data >> 4))
+    parts = [part.reshape(height, -1, 3) for part in (low, high)]
+    black = np.zeros((height, 1, 3), np.uint8)
+    return Image.fromarray(np.concatenate([parts[0], black, np.asarray(picture), black, parts[1]], 1))
+
+
+def test_an_embedding_in_the_pixels(tmp_path: Path) -> None:
+    drawn = strips(VECTORS, Image.new("RGB", (40, 32), (17, 99, 250)))
+    drawn.save(tmp_path / "mine.png")
+    assert torch.equal(read_embedding(tmp_path / "mine.png").vectors, VECTORS)
+    framed = Image.new("RGB", (drawn.width + 6, drawn.height + 4))
+    framed.paste(drawn, (3, 2))
+    framed.save(tmp_path / "framed.png")
+    assert torch.equal(read_embedding(tmp_path / "framed.png").vectors, VECTORS)
+    drawn.resize((drawn.width // 2, drawn.height)).save(tmp_path / "small.png")
+    refusal(tmp_path / "small.png")  # scaled: nothing of it is left
+    found = identify_file(tmp_path / "mine.png")
+    assert isinstance(found, ModelInfo) and found.kind == "embedding" and found.config == {"text": {"hidden_size": 32}}
+
+
+def test_the_numbers_that_mix_the_pixels() -> None:
+    known = [253, 242, 127, 44, 157, 27, 239, 133, 38, 79, 167, 4, 177, 95, 130, 79, 78, 14, 52, 215]
+    assert mixing_numbers(20).tolist() == known
+    state = 0
+    for found in mixing_numbers(1000).tolist():
+        state = (1664525 * state + 1013904223) % 2**32
+        assert found == state % 255
+
+
+@given(st.binary(max_size=300), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hostile_pictures_are_refused(tmp_path: Path, said: bytes, inner: bool) -> None:
+    path = tmp_path / "bad.png"
+    if inner:
+        picture(path, base64.b64encode(said).decode())
+    else:
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + said)
+    refusal(path, "model.corrupt")
+    assert isinstance(identify_file(path), Unknown)
+
+
+def test_pictures_that_unfold_are_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = b"\x89PNG\r\n\x1a\n"
+    wide = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)) + chunk(b"IEND", b"")
+    (tmp_path / "wide.png").write_bytes(head + wide)
+    refusal(tmp_path / "wide.png", "model.corrupt")
+    small = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    bomb = chunk(b"zTXt", b"sd-ti-embedding\0\0" + zlib.compress(b"0" * 50_000_000))
+    (tmp_path / "bomb.png").write_bytes(head + small + bomb + chunk(b"IDAT", zlib.compress(b"\0\0")))
+    refusal(tmp_path / "bomb.png", "model.corrupt")
 
 
 @pytest.mark.parametrize(

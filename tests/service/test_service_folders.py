@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sqlite3
@@ -17,6 +18,7 @@ from impasto_server.service.catalogue import Catalogue, Model
 from impasto_server.service.facts import Identify
 from impasto_server.service.model_folders import a1111_folders, comfyui_folders, invokeai_folders
 from impasto_server.service.server import catalogue_of
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from tests.service.fakes import settings_for
@@ -39,6 +41,16 @@ def embedding(path: Path) -> Path:
     return path
 
 
+def picture(path: Path, width: int = 768) -> Path:
+    """An embedding that travels in a picture."""
+    said = {"string_to_param": {"*": {"TORCHTENSOR": [[0.5] * width] * 2}}}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("sd-ti-embedding", base64.b64encode(json.dumps(said).encode()).decode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(path, pnginfo=info)
+    return path
+
+
 def vae(path: Path) -> Path:
     return write_vae(path, kl())
 
@@ -47,6 +59,43 @@ def scanned(folders: Any) -> dict[str, Model]:
     catalogue = Catalogue(folders, Identify())
     catalogue.scan()
     return {m.id: m for m in catalogue.models}
+
+
+def test_embeddings_in_pictures(tmp_path: Path) -> None:
+    """Only among embeddings; a picture that belongs to another file, or is nothing but a picture, is none."""
+    folder = tmp_path / "embeddings" / "styles"
+    ink, wide = picture(folder / "ink.png"), picture(folder / "wide.PNG", 1024)
+    embedding(folder / "old.pt")
+    for name in ("old.png", "ink.preview.png", "photo.png"):
+        Image.new("RGB", (8, 8), (0, 90, 0)).save(folder / name)
+    picture(folder / "broken.png").write_bytes(ink.read_bytes()[:60])
+    picture(tmp_path / "models" / "Stable-diffusion" / "elsewhere.png")
+    found = scanned(a1111_folders(tmp_path))
+    assert set(found) == {"ink", "wide", "old", "broken"}
+    assert {name: (m.facts.kind, m.facts.family) for name, m in found.items() if name != "broken"} == {
+        "ink": ("embedding", "sd1"),
+        "wide": ("embedding", "sd2"),
+        "old": ("embedding", "sd1"),
+    }
+    assert found["ink"].facts.text_width == 768 and found["wide"].path == wide
+    assert {name: Path(m.preview).name for name, m in found.items()} == {
+        "ink": "ink.preview.png",
+        "wide": "",
+        "old": "old.png",
+        "broken": "broken.png",
+    }
+    assert not found["broken"].facts.usable and found["broken"].facts.code == "model.corrupt"
+
+
+def test_a_picture_that_becomes_an_embedding(tmp_path: Path) -> None:
+    path = tmp_path / "embeddings" / "new.png"
+    path.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(path)
+    catalogue = Catalogue(a1111_folders(tmp_path), Identify())
+    catalogue.scan()
+    assert not catalogue.models
+    picture(path)
+    assert catalogue.scan() and [m.id for m in catalogue.models] == ["new"]
 
 
 def test_an_a1111_folder(tmp_path: Path) -> None:

@@ -6,10 +6,7 @@ table of tokens gives way to the vectors.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +17,9 @@ import torch
 from impasto_protocol.errors import ModelError
 from torch import nn
 
+from .embedding_pictures import embedding_in
 from .modelfile import open_model
-from .modelpath import model_name
+from .modelpath import PICTURE, model_name
 from .prompt import CHUNK, Chunk, EmbeddingNames
 
 __all__ = ["NO_VECTORS", "Embedding", "Vectors", "embedding_of", "read_embedding"]
@@ -44,12 +42,15 @@ def read_embedding(path: str | Path) -> Embedding:
     """Read an embedding in any of its formats; its word is the file's name without the ending.
 
     A1111's .pt and .bin (`string_to_param`), safetensors (`emb_params`, or one tensor of any name), diffusers'
-    learned_embeds ({"<word>": vector}), and a PNG with the text chunk `sd-ti-embedding`. Raises ModelError:
+    learned_embeds ({"<word>": vector}), and a PNG that carries one (`embedding_pictures`). Raises ModelError:
     `model.unknown`, `model.corrupt`, `model.unsafe`, and `model.unsupported` for what is no embedding, or one for SDXL.
     """
     path = Path(path)
-    if path.suffix.lower() == ".png":
-        return embedding_of(path.stem, _from_png(path))
+    if path.suffix.lower() == PICTURE:
+        held = embedding_in(path)
+        if held is None:
+            raise _unsupported(path.stem, "this picture has no embedding in its text or its pixels")
+        return embedding_of(path.stem, {name: torch.from_numpy(values) for name, values in held.items()})
     with open_model(path) as file:
         names = file.keys()
         tensors = {name: file.get_tensor(name) for name in names}
@@ -77,30 +78,6 @@ def embedding_of(name: str, tensors: Mapping[str, torch.Tensor]) -> Embedding:
         raise _unsupported(name, "some of its numbers are not finite")
     digest = hashlib.blake2b(vectors.numpy().tobytes(), digest_size=16).hexdigest()
     return Embedding(name, vectors, digest)
-
-
-def _from_png(path: Path) -> dict[str, torch.Tensor]:
-    """The embedding in a picture's text: base64 of JSON in which a tensor is {"TORCHTENSOR": nested lists}."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            text = image.info.get("sd-ti-embedding")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise ModelError(
-            "model.corrupt", f"{path.name} cannot be opened as a picture ({error}).", data={"file": path.name}
-        ) from error
-    if not isinstance(text, str):
-        raise _unsupported(path.stem, "this picture has no embedding in its text")
-    try:
-        content: Any = json.loads(base64.b64decode(text))
-        table: Any = content["string_to_param"]
-        tensors = {f"string_to_param.{key}": torch.tensor(value["TORCHTENSOR"]) for key, value in table.items()}
-    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(
-            "model.corrupt", f"The embedding in the picture {path.name} is damaged.", data={"file": path.name}
-        ) from error
-    return tensors
 
 
 def _unsupported(name: str, reason: str, **data: Any) -> ModelError:

@@ -20,7 +20,7 @@ from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config
 from .folders import read_folder
 from .layout import UNET_PREFIX, VAE_PREFIX
 from .modelfile import header_of
-from .modelpath import ONNX, is_model_folder
+from .modelpath import ONNX, PICTURE, is_model_folder
 from .modelspec import Facts, read_facts
 from .onnxfiles import read_onnx
 from .rules import RULES, Found
@@ -74,6 +74,7 @@ _KINDS = {
     "taesd": "a TAESD",
     "text-encoder": "a text encoder",
     "embedding": "an embedding",
+    "picture": "a picture without an embedding",
     "ip-adapter": "an IP-Adapter",
     "upscaler": "an upscaler",
     "transformer": "a diffusion transformer",
@@ -115,6 +116,8 @@ class Identifier:
                 return self._folder(path)
             if path.suffix.lower() == ONNX:
                 return _onnx(path)
+            if path.suffix.lower() == PICTURE:
+                return _picture(path)
             return self._identified(path, header_of(path, self._found))
         except ModelError as error:
             return Unknown(error.message, error.code, error.data)
@@ -147,6 +150,16 @@ class Identifier:
         if isinstance(found, ModelInfo) and found.kind == "taesd" and not found.family:
             found = replace(found, family=_taesd_family(path.name.lower()))
         return _titled(found, header.metadata)
+
+
+def _picture(path: Path) -> ModelInfo | Unknown:
+    """An embedding that travels in a picture, or the picture that it is."""
+    from .embedding_pictures import embedding_in
+
+    held = embedding_in(path)
+    if held is None:
+        return ModelInfo("picture", "")
+    return _by_tensors({name: values.shape for name, values in held.items()}, Facts())
 
 
 def _onnx(path: Path) -> ModelInfo | Unknown:

@@ -10,6 +10,7 @@ __all__ = [
     "INDEX",
     "ONNX",
     "PICKLES",
+    "PICTURE",
     "SIDECARS",
     "SUFFIXES",
     "beside",
@@ -26,6 +27,10 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 ONNX = ".onnx"
 SUFFIXES = (".safetensors", *PICKLES, ONNX)
 """How files with models end."""
+
+PICTURE = ".png"
+"""How pictures end that may carry an embedding."""
+_ENDINGS = (*SUFFIXES, PICTURE)
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -50,10 +55,10 @@ def model_name(path: str | PurePath) -> str:
     cache of a hub as the repository that it came from.
     """
     stem, ending = os.path.splitext(os.path.basename(path))
-    if ending.lower() in SUFFIXES and not _FOR_ALL.fullmatch(stem):
+    if ending.lower() in _ENDINGS and not _FOR_ALL.fullmatch(stem):
         return stem
     path = PurePath(path)
-    if ending.lower() in SUFFIXES:
+    if ending.lower() in _ENDINGS:
         if not path.parent.name:
             return stem
         path = path.parent
@@ -70,7 +75,7 @@ def sidecar_of(path: str | Path) -> Path:
 def beside(path: str | PurePath) -> str:
     """The path of a model without its ending: what files that belong to it begin with."""
     stem, ending = os.path.splitext(path)
-    return stem if ending.lower() in SUFFIXES else str(path)
+    return stem if ending.lower() in _ENDINGS else str(path)
 
 
 def stamp_of(path: str | Path) -> tuple[int, int]:

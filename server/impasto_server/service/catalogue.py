@@ -394,6 +394,8 @@ def _named(found: Mapping[str, Known], previews: Mapping[str, str]) -> Iterator[
     """By their places; where two names are equal the later one says its path by a few digits of a hash."""
     taken: set[str] = set()
     for path, known in found.items():
+        if known.facts.kind == "picture":
+            continue  # it lies among embeddings and is none
         name = model_name(path)
         if name in taken:
             name = f"{name}~{hashlib.blake2b(path.encode(errors='surrogateescape'), digest_size=3).hexdigest()}"

@@ -54,7 +54,7 @@ class Facts:
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 9 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 10 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.modelpath import INDEX, SIDECARS, SUFFIXES, beside, is_model_folder, stamp_of
+from ..engine.modelpath import INDEX, PICTURE, SIDECARS, SUFFIXES, beside, is_model_folder, stamp_of
 
 __all__ = ["PREVIEWS", "Found", "walk"]
 
@@ -64,8 +64,10 @@ def _within(folder: str, real: str, seen: set[str]) -> Iterator[Found]:
         yield from _alone(folder, "")
         inner = {}
     pictures = {name for name in names if name.endswith(PICTURES)}
+    carriers = _carriers(folder, names, here)
     for name in names:
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".") and name not in inner:
+        is_model = name.lower().endswith(SUFFIXES) or name in carriers
+        if is_model and not name.startswith(".") and name not in inner:
             path = os.path.join(folder, name)
             where = os.path.realpath(path) if here[name].is_symlink() else os.path.join(real, name)
             if where not in seen:
@@ -74,6 +76,22 @@ def _within(folder: str, real: str, seen: set[str]) -> Iterator[Found]:
     for name in inner:
         path = os.path.join(folder, name)
         yield from _within(path, os.path.realpath(path) if here[name].is_symlink() else os.path.join(real, name), seen)
+
+
+_OF_EMBEDDINGS = frozenset({"embeddings", "embedding"})
+"""What folders are called in which a picture may be an embedding itself."""
+
+
+def _carriers(folder: str, names: Iterable[str], here: Container[str]) -> set[str]:
+    """The pictures of a folder of embeddings that belong to no other file."""
+    if _OF_EMBEDDINGS.isdisjoint(part.lower() for part in Path(folder).parts):
+        return set()
+    stems = {name: name[: -len(PICTURE)] for name in names if name.lower().endswith(PICTURE)}
+    return {
+        name
+        for name, stem in stems.items()
+        if not stem.endswith(".preview") and not any(stem + ending in here for ending in SUFFIXES)
+    }
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
