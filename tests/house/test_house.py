@@ -79,6 +79,12 @@ def test_public_functions_have_docstrings() -> None:
     assert not missing, missing
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by their names alone: the second would stop the whole run before it begins."""
+    names = [path.name for path in tracked("tests/**/test_*.py")]
+    assert len(names) > 100 and sorted(names) == sorted(set(names))
+
+
 def test_no_file_is_over_500_lines() -> None:
     long = {
         str(p.relative_to(ROOT)): n
