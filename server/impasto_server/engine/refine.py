@@ -32,8 +32,11 @@ from .work import Work
 
 __all__ = ["hold_colors", "patches", "refine"]
 
-_CELL = 32
-"""Side in pixels of the cells whose colours are held."""
+_CELL = 16
+"""Side in pixels of the cells whose colours are compared."""
+
+_SMOOTH = 1.0
+"""Deviation in cells of what smoothes their differences: enough that no cell can be seen."""
 
 _BAND = 1024
 """Rows of a large picture that are worked on at once."""
@@ -307,10 +310,12 @@ def _rising(length: int, first: int, last: int) -> NDArray[np.float32]:
 def hold_colors(picture: Pixels, original: Pixels) -> Pixels:
     """`picture` with the coarse colours of `original`, both RGB of one size: what is coarser than some 64 pixels.
 
-    The difference of the means of cells, smoothed and added; twice, since smoothing leaves some of it. Band by band, so
-    that it takes little memory.
+    The difference of the means of cells, smoothed and added; three times, since smoothing leaves some of it. Band by
+    band, so that it takes little memory.
     """
-    return _nearer(_nearer(picture, original), original)
+    for _ in range(3):
+        picture = _nearer(picture, original)
+    return picture
 
 
 def _nearer(picture: Pixels, original: Pixels) -> Pixels:
@@ -324,6 +329,7 @@ def _nearer(picture: Pixels, original: Pixels) -> Pixels:
         counts = np.diff(np.append(starts, width)) * (band.stop - band.start)
         apart[row] = np.add.reduceat(change, starts, axis=0) / counts[:, None]
     result = picture_room(height, width, 3)
+    apart = _smoothed(_smoothed(apart, 0), 1)
     maps = [Image.fromarray(np.pad(apart[..., c], 1, mode="edge")) for c in range(3)]
     for first in range(0, height, _BAND):
         last = min(first + _BAND, height)
@@ -335,3 +341,15 @@ def _nearer(picture: Pixels, original: Pixels) -> Pixels:
         moved = picture[first:last] + np.stack(planes, axis=-1)
         result[first:last] = np.rint(np.clip(moved, 0, 255)).astype(np.uint8)
     return result
+
+
+def _smoothed(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Along an axis by a Gaussian of _SMOOTH cells, the rim repeated outwards."""
+    reach = math.ceil(3 * _SMOOTH)
+    places = np.arange(-reach, reach + 1)
+    weights = np.exp(-(places**2) / (2 * _SMOOTH**2))
+    weights /= weights.sum()
+    pads = [(reach, reach) if index == axis else (0, 0) for index in range(values.ndim)]
+    padded, length = np.pad(values, pads, mode="edge"), values.shape[axis]
+    parts = (w * np.take(padded, range(at, at + length), axis) for at, w in enumerate(weights))
+    return np.asarray(sum(parts), np.float32)
