@@ -14,13 +14,13 @@ from impasto_protocol.home import kit_folder, models_folder
 
 from ..engine.kit.runtime import installed
 from ..engine.modelpath import is_model_folder
-from ..service.catalogue import STARTER, Catalogue
+from ..service.catalogue import Catalogue
 from ..service.facts import Facts, identify
 from ..service.home import ensure_home
 from ..service.kit_files import KitFile, kit_files
 from ..service.server import catalogue_of
 from ..service.settings import Settings
-from ..service.starter_model import install_starter
+from ..service.starter_model import install_starter, remove_starter
 from . import pull, pull_kit
 from .server import add_folder_options, folders_of
 
@@ -179,7 +179,7 @@ def _starter(repair: bool) -> int:
     home = Settings().home
     ensure_home(home)
     if repair:
-        (models_folder(home) / f"{STARTER}.safetensors").unlink(missing_ok=True)
+        remove_starter(models_folder(home))
     print(install_starter(models_folder(home)))
     return 0
 

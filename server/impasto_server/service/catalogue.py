@@ -244,9 +244,12 @@ class Catalogue:
         ]
         return min(named, key=lambda m: m.path.parent != model.path.parent, default=None)
 
-    def preview_decoder(self, family: str) -> Model | None:
-        """A TAESD decoder for the latents of a family, where there is one."""
-        return next((m for m in self.models if m.facts.variant == "taesd" and m.facts.family == family), None)
+    def preview_decoder(self, model: Model) -> Model | None:
+        """A TAESD decoder for the latents of a model, where there is one. The starter model's latents are its own: it
+        is served by the decoder that came with it alone, and that one serves no other."""
+        ours = STARTER in model.path.stem
+        decoders = (m for m in self.models if m.facts.variant == "taesd" and m.facts.family == model.facts.family)
+        return next((m for m in decoders if (STARTER in m.path.stem) == ours), None)
 
     def lora(self, name: str, path: str, family: str) -> Model:
         """The LoRA of that name, file or alias, the latter where it means one, for a checkpoint of `family`.
@@ -368,12 +371,13 @@ def _ordinary(model: Model) -> tuple[bool, bool, bool]:
     return model.facts.variant == EDITS, model.id.startswith(STARTER), model.facts.variant == "inpaint"
 
 
-def _rank(model: Model) -> int:
+def _rank(model: Model) -> tuple[int, bool]:
     if not model.facts.usable:
-        return 3
+        return 3, False
     if model.facts.kind != "checkpoint":
-        return 2
-    return 1 if model.id.startswith(STARTER) else 0
+        return 2, False
+    ours = model.id.startswith(STARTER)
+    return int(ours), ours and model.facts.variant == "inpaint"
 
 
 def _usable(model: Model, kinds: tuple[str, ...], path: str) -> Model:

@@ -64,7 +64,7 @@ def choose_vaes(catalogue: Catalogue, params: ModeParams, model: Model | None, h
         vae, parts = _for_unet(model, text, vae)
     elif text is not None:
         parts["text"] = str(text.path)
-    preview = catalogue.preview_decoder(model.facts.family)
+    preview = catalogue.preview_decoder(model)
     return Vaes(vae, _chosen(catalogue, params.vae, hires) if hires is not None else None, parts, preview)
 
 

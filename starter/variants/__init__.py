@@ -1,0 +1,1 @@
+"""What goes with the starter model: inpainting checkpoint, ControlNets, LoRA, embedding, preview decoder."""
