@@ -238,11 +238,7 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
     print("demo: a sketch becomes a picture, and that a larger one", file=sys.stderr)
     began = time.monotonic()
     sketch = drawn_sketch(native)
-    sketched: dict[str, object] = {"prompt": "red apple", "seed": 2, "strength": 0.6}
-    if any(m["id"] == "impasto-starter-scribble" for m in (catalog.models if catalog else ())) and native < 256:
-        # The sketch's own lines lead, through the ControlNet that comes with the starter model.
-        sketched["control"] = [{"model": "impasto-starter-scribble", "preprocessor": "scribble"}]
-    made = transform(client, follower, "sketch", sketch, sketched)
+    made = transform(client, follower, "sketch", sketch, {"prompt": "red apple", "seed": 2, "strength": 0.6})
     timings["sketch"] = time.monotonic() - began
     began = time.monotonic()
     larger = transform(client, follower, "upscale", made, {"scale": 2})
