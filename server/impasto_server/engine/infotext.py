@@ -293,9 +293,14 @@ class _Reader:
         prompt, negative, styles = pull_styles(self.text.prompt, self.text.negative_prompt, self.names.styles)
         for name, value in (("prompt", prompt), ("negative_prompt", negative), ("styles", styles_text(styles))):
             self._set(self.schema[name].title, value, name, value)
+        hashes = dict(read_pairs(self.text.values.get("Lora hashes", ""))[0])
         for name in lora_names(self.text.prompt)[:_MOST_LORAS]:
             found = self.names.find("lora", name)
-            if "{" not in name and not found.id:
+            by_hash = "" if found.id or "{" in name else self.names.find("lora", "", hashes.get(name, "")).id
+            if by_hash and "prompt" in self.params:
+                self.params["prompt"] = self.params["prompt"].replace(f"<lora:{name}:", f"<lora:{by_hash}:")
+                self._note("changed", "Prompt", f"<lora:{name}>", f"Here it is {by_hash!r}.")
+            elif "{" not in name and not found.id:
                 near = f" The nearest is {found.nearest!r}." if found.nearest else ""
                 self._note("missing", "Prompt", f"<lora:{name}>", f"There is no such LoRA here.{near}")
 

@@ -23,6 +23,7 @@ from ..engine.lora_check import check_lora
 from ..engine.modelpath import ONNX, model_name
 from ..engine.modes import describe, needs_checkpoint
 from .facts import Facts, index_version
+from .file_hashes import FileHashes
 from .model_index import Known, load_index, save_index
 from .model_walk import walk
 from .partners import partners
@@ -84,6 +85,7 @@ class Catalogue:
     index_file: Path | None = None
     kit: Path | None = None
     """The folder of the kit's networks; None where it is not known."""
+    hashes: FileHashes = field(default_factory=FileHashes)
     models: tuple[Model, ...] = ()
     """In the order of the list: checkpoints that can be used, the starter model last of them, then what else can be
     used, then all others."""
@@ -170,6 +172,11 @@ class Catalogue:
             path="params.model",
             data={"nearest": near},
         )
+
+    def hash_files(self, busy: Callable[[], bool]) -> None:
+        """Work out the hashes that old pictures name files by; see `FileHashes.look`. Small files come first."""
+        named = [m for m in self.models if m.facts.kind in ("checkpoint", "unet", "lora", "vae")]
+        self.hashes.look(((m.path, m.facts.kind == "lora") for m in sorted(named, key=_size)), busy)
 
     def partner_of(self, model: Model) -> Model | None:
         """The inpainting checkpoint that inpaints in place of this one, if there is one that can be used."""
@@ -392,6 +399,13 @@ def _usable(model: Model, kinds: tuple[str, ...], path: str) -> Model:
             path=path,
         )
     return model
+
+
+def _size(model: Model) -> int:
+    try:
+        return model.path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _named(found: Mapping[str, Known], previews: Mapping[str, str]) -> Iterator[Model]:

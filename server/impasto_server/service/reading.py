@@ -22,6 +22,7 @@ from ..engine.modes import MODES
 from ..engine.prompt_styles import Style, read_styles
 from ..engine.prompt_words import WordSources
 from .catalogue import Catalogue, Model
+from .file_hashes import FileHashes
 from .picture_texts import PictureTexts, picture_texts
 
 __all__ = ["CatalogueNames", "old_hash", "read_parameters"]
@@ -185,7 +186,7 @@ class CatalogueNames:
             return {}
 
     def find(self, kind: str, name: str, digits: str = "") -> Match:
-        """By id, by file name, by a LoRA's alias, upper and lower case being the same; then by A1111's old hash."""
+        """By id, by file name, by a LoRA's alias, upper and lower case being the same; then by A1111's hashes."""
         models = [m for m in self._catalogue.models if m.facts.kind == kind]
         wanted = _plain(name)
         if wanted:
@@ -194,7 +195,7 @@ class CatalogueNames:
             named = named or [m for m in models if m.facts.alias and _plain(m.facts.alias) == wanted]
             if named:
                 return Match(named[0].id)
-        hashed = next((m for m in models if _has_hash(m, digits)), None)
+        hashed = next((m for m in models if _has_hash(m, digits, self._catalogue.hashes)), None)
         if hashed is not None:
             return Match(hashed.id)
         near = _nearest(wanted, [m.id for m in models])
@@ -219,14 +220,14 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 _OLD_HASH_AT, _OLD_HASH_BYTES = 0x100000, 0x10000
 
 
-def _has_hash(model: Model, digits: str) -> bool:
-    """Whether the file has this hash of A1111's: one that is noted beside it, or the old one of 8 digits, over 64 KiB
-    from 1 MiB on. To hash whole files would take minutes for a folder of checkpoints."""
+def _has_hash(model: Model, digits: str, known: FileHashes) -> bool:
+    """Whether the file has this hash of A1111's: one that is noted beside it, one that was worked out while nothing
+    else was to do, or the old one of 8 digits, over 64 KiB from 1 MiB on."""
     digits = digits.lower()
     if not 8 <= len(digits) <= 64:
         return False
     # The later ones are the first 10 or 12 digits of the sha256.
-    if any(noted.startswith(digits) for noted in noted_hashes(model.path)):
+    if any(whole.startswith(digits) for whole in (*noted_hashes(model.path), *known.of(model.path))):
         return True
     return len(digits) == 8 and model.path.is_file() and old_hash(model.path) == digits
 

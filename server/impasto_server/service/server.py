@@ -39,6 +39,7 @@ from .catalogue import NO_CHECKPOINT, Catalogue
 from .diagnosis import Diagnosis
 from .doors import Door, check_host, doors_of, is_loopback, open_door, warning_of
 from .estimates import Estimates, needs_of
+from .file_hashes import FileHashes
 from .idle import LOOK_SECONDS, IdleWatch
 from .journal import Journal
 from .kit_files import checking, install_upscalers
@@ -87,7 +88,8 @@ def catalogue_of(settings: Settings, identify: Callable[[Path], facts.Facts] | N
         if not root.exists():
             log.warning("there is no %s: its models are missing until it is there", root)
     known = checking(identify or facts.Identify(), settings.home)
-    return Catalogue(folders, known, settings.home / "models.json", kit_folder(settings.home))
+    hashes = FileHashes(settings.home / "hashes.json")
+    return Catalogue(folders, known, settings.home / "models.json", kit_folder(settings.home), hashes)
 
 
 def word_sources_of(settings: Settings) -> WordSources:
@@ -186,6 +188,8 @@ class Server:
             ]
             if settings.free_after:
                 background.append(asyncio.create_task(self._free_when_idle(settings.free_after), name="impasto-free"))
+            if settings.hash_after:
+                background.append(asyncio.create_task(self._hash_when_idle(settings.hash_after), name="impasto-hash"))
             if self._idle is not None:
                 background.append(asyncio.create_task(self._stop_when_idle(self._idle), name="impasto-idle"))
             try:
@@ -198,6 +202,7 @@ class Server:
                     if task.done() and not task.cancelled():
                         task.result()
             finally:
+                self.catalogue.hashes.stop()
                 for task in background:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
@@ -229,6 +234,15 @@ class Server:
             if idle.over and self.worker.runs != runs:
                 runs = self.worker.runs
                 await self.free()
+
+    async def _hash_when_idle(self, after: float) -> None:
+        """After an idle time, and again when models have come; it waits while a job runs."""
+        idle, told = IdleWatch(after, lambda: self.jobs.busy), ""
+        while True:
+            await asyncio.sleep(min(LOOK_SECONDS, max(0.01, after / 10)))
+            if idle.over and self.catalogue.rev != told:
+                told = self.catalogue.rev
+                await asyncio.to_thread(self.catalogue.hash_files, lambda: self.jobs.busy)
 
     async def _stop_when_idle(self, idle: IdleWatch) -> None:
         idle.used()  # the time begins when clients can come

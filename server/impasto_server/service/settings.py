@@ -82,6 +82,10 @@ class Settings:
     rescan: float = 10.0
     """Seconds between two looks at the model folders."""
 
+    hash_after: float | None = 60.0
+    """Seconds without a job after which the hashes of model files are worked out, by which old pictures name them; None
+    or 0 is never."""
+
     free_after: float | None = 600.0
     """Seconds without a job after which the memory of loaded models is given back; None or 0 is never."""
 
