@@ -20,7 +20,7 @@ __all__ = ["OURS", "PICTURES", "add_arguments", "run"]
 
 OURS = (
     *("endpoint.json", "launch.json", "folders.json", "token", "server.lock", "server.log", "server.log.1"),
-    *("models.json", "spool", "kit", "pairings.json", "paired.json", "tls.pem"),
+    *("models.json", "hashes.json", "spool", "kit", "pairings.json", "paired.json", "tls.pem"),
 )
 """What the server and the set-up keep in the user's folder, apart from pictures and models."""
 PICTURES = ("history", "first-picture.png")
