@@ -223,7 +223,8 @@ result = [answer[0], [larger.get_width(), larger.get_height(), resolution.xresol
     assert new == [3 * WIDTH, 3 * HEIGHT, 144.0, 72.0, "u8-non-linear", ["Upscaled"], True]
     small = painter.picture("small", HEIGHT, WIDTH)
     assert (painter.picture("larger", 3 * HEIGHT, 3 * WIDTH) == small.repeat(3, 0).repeat(3, 1)).all()
-    assert params_of(painter) == {"scale": 3.0, "upscaler": ""}
+    unset = {"second_upscaler": "", "second_share": 0.0, "width": 0, "height": 0}
+    assert params_of(painter) == {"scale": 3.0, "upscaler": "", **unset}
 
 
 def test_only_what_was_asked_for_is_sent(painter: Painter) -> None:

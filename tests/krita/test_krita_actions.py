@@ -125,7 +125,7 @@ def gen():
     assert names == ["background"] and sent == {"scale": 3.0}
     kept = json.loads(saved)
     assert kept["choice"] == "sketch" and kept["more"]["paint"] == {"steps": 7, "exact": True}
-    assert kept["strengths"] == {"paint": 0.9, "sketch": 0.75} and kept["scale"] == 3
+    assert kept["strengths"] == {"paint": 0.9, "sketch": 0.75, "refine": 0.3} and kept["scale"] == 3
 
 
 def test_a_sketch_becomes_a_layer_above_it(painter: Painter) -> None:
@@ -428,7 +428,9 @@ def gen():
     small = picture(before[0])
     assert (picture(data, 3 * WIDTH, 3 * HEIGHT) == small.repeat(3, 0).repeat(3, 1)).all()
     sent = received(painter)
-    assert str(sent["mode"]) == "upscale" and json.loads(str(sent["params"])) == {"scale": 3.0, "upscaler": ""}
+    unset = {"second_upscaler": "", "second_share": 0.0, "width": 0, "height": 0}
+    assert str(sent["mode"]) == "upscale"
+    assert json.loads(str(sent["params"])) == {"scale": 3.0, "upscaler": "", **unset}
 
 
 @pytest.mark.parametrize("way", ["cancel", "refused", "too large"])
