@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ROOT / "starter" / "work" / "kit" / "mediapipe" / "mediapipe" / "modules"
+MODULES = ROOT / "starter" / "state" / "kit" / "mediapipe" / "mediapipe" / "modules"
 TFLITE = {
     "face-short-range": "face_detection/face_detection_short_range.tflite",
     "face-full-range": "face_detection/face_detection_full_range_sparse.tflite",

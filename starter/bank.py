@@ -1,6 +1,6 @@
 """The latent bank: composed pictures, encoded once by the frozen encoder, in shards that training picks up.
 
-    python -m starter.bank --shards 8        # starter/work/bank/0000.npz ... with 1,000 pictures each
+    python -m starter.bank --shards 8        # starter/state/bank/0000.npz ... with 1,000 pictures each
 
 A shard holds mean and logvar float16 [n, 4, 16, 16] (not yet scaled) and what each picture shows. The first
 shard also fixes `scale.json`: the vae_scaling_factor that brings the latents to unit mean square."""

@@ -1,6 +1,6 @@
 """The training pictures: one archive of captioned sprites in two styles.
 
-    python -m starter.data               # writes starter/work/sprites.zip (at most 12 MB)
+    python -m starter.data               # writes starter/state/sprites.zip (at most 12 MB)
 
 A sprite is a 128 x 128 RGBA picture of one concept. The archive carries every concept without a skin tone
 that has a picture in at least the 3d style, as WebP, and `concepts.json` with label, tags, group and the

@@ -1,6 +1,6 @@
 """Packs what `starter.train_variants` made for the repository.
 
-    python -m starter.pack_variants              # work/variants/*.pt -> weights/*.pack and variants.json
+    python -m starter.pack_variants              # state/variants/*.pt -> weights/*.pack and variants.json
 
 What was begun from the base is stored as the difference to it: a few steps a value, each a share of the row's root mean
 square, which zstd brings to two or three bits. The rest is int8 with a factor a row, small tensors are fp16.

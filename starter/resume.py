@@ -1,4 +1,4 @@
-"""Lays out `starter/work/` from the packed weights, so that training goes on where the shipped version stopped.
+"""Lays out `starter/state/` from the packed weights, so that training goes on where the shipped version stopped.
 
     python -m starter.resume          # then starter.bank and starter.train_unet
 

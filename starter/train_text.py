@@ -1,6 +1,6 @@
 """Trains the text encoder: it learns to say what a sentence encoder says about words and captions.
 
-    python -m starter.train_text --minutes 5          # writes starter/work/text.pt
+    python -m starter.train_text --minutes 5          # writes starter/state/text.pt
 
 Token vectors start from the sentence encoder's view of single words (principal components); then the whole
 encoder is trained so that a linear map of its state at the end mark, and at the padding after it, points

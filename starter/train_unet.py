@@ -1,6 +1,6 @@
 """Trains the UNet on the latent bank under the text encoder's states: v-prediction, soft min-SNR weights, EMA.
 
-    python -m starter.train_unet --minutes 60      # resumes starter/work/unet.pt if it is there
+    python -m starter.train_unet --minutes 60      # resumes starter/state/unet.pt if it is there
 
 Matrices and convolutions are trained by Muon (Jordan et al. 2024), the rest by AdamW. The learning rate falls to
 nearly nothing over the run; a run that resumes starts again at `--rate`.

@@ -1,6 +1,6 @@
 """Trains the VAE: L1, gradient L1, a perceptual term and a very small KL, on crops and whole pictures.
 
-python -m starter.train_vae --minutes 25                 # resumes starter/work/vae.pt if it is there
+python -m starter.train_vae --minutes 25                 # resumes starter/state/vae.pt if it is there
 python -m starter.train_vae --minutes 10 --decoder       # only the decoder: latents stay what they are
 
 What the denoiser gives is never quite a latent of the encoder. The decoder alone is therefore trained on latents with

@@ -1,7 +1,7 @@
 """Trains everything that goes with the starter model, on a GPU if there is one: minutes on a large one.
 
     python -m starter.variants.gallery                # the pictures, once
-    python -m starter.train_variants --minutes 4.5    # -> starter/work/variants/NAME.pt
+    python -m starter.train_variants --minutes 4.5    # -> starter/state/variants/NAME.pt
     python -m starter.train_variants --part lora --minutes 1      # one alone, in this process
 
 The small networks leave a GPU idle between their kernels, so the parts run beside each other as processes: each in a

@@ -33,7 +33,7 @@ def build_wheel(target: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         source, built = Path(scratch) / "source", Path(scratch) / "built"
         source.mkdir()
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "_vendor", "work", SHIPPED.name)
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", "_vendor", "state", SHIPPED.name)
         for name in FOLDERS:
             shutil.copytree(ROOT / name, source / name, ignore=ignored)
         for name in FILES:

