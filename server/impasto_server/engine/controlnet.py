@@ -20,6 +20,7 @@ from torch import nn
 from .adapters import Adapter, NetworkCall, Step
 from .control_layout import control_prefix, control_to_file, hint_widths
 from .control_lora import fill_control_lora, is_control_lora
+from .control_union import TYPE_NUMBERS, is_union, type_number, union_config
 from .coverage import masked
 from .jobs import ControlUnit, Job
 from .load import Components, Filler, open_pristine
@@ -38,7 +39,8 @@ SOFT = 0.825
 class ControlModel:
     """A loaded ControlNet, or with `t2i` a T2I-Adapter.
 
-    `pooled`: what it says is the same everywhere, and said with the prompt only (shuffle).
+    `pooled`: what it says is the same everywhere, and said with the prompt only (shuffle). `types` is how many kinds of
+    hints a union ControlNet tells apart, 0 for others.
     """
 
     network: Any
@@ -46,6 +48,7 @@ class ControlModel:
     pooled: bool = False
     t2i: bool = False
     kind: str = "controlnet"
+    types: int = 0
 
     def adapter(self, unit: ControlUnit, hint: torch.Tensor, mask: torch.Tensor | None = None) -> Adapter:
         """The network at work for one unit; `hint` and `mask` as `ControlAdapter` takes them."""
@@ -55,6 +58,13 @@ class ControlModel:
     def told(self) -> dict[str, Any]:
         """What it is, as plain values."""
         return {"kind": "t2i" if self.t2i else self.kind, **({"pooled": True} if self.pooled else {})}
+
+    def told_of(self, unit: ControlUnit) -> dict[str, Any]:
+        """What it is and, of a union one, as what it took the unit's hint."""
+        if not self.types:
+            return self.told
+        number = type_number(unit, self.types)
+        return {**self.told, "control_type": next(name for name, row in TYPE_NUMBERS.items() if row == number)}
 
     @property
     def size_bytes(self) -> int:
@@ -69,21 +79,24 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
     checkpoint's. Raises ModelError `model.unsupported` where it was made for another network, with `need` and `got`,
     and `model.corrupt`, `model.unknown`, `model.unsafe` as `load_checkpoint` does.
     """
-    from diffusers import ControlNetModel
+    from diffusers import ControlNetModel, ControlNetUnionModel
 
     path = Path(path)
     base, header = components.unet.config, header_of(path)
     shapes = {name: tuple(entry.shape) for name, entry in header.tensors.items()}
     if is_t2i(shapes):
         return ControlModel(load_t2i(path, shapes, components), path, t2i=True)
-    prefix, thin = control_prefix(shapes), is_control_lora(shapes)
+    prefix, thin, union = control_prefix(shapes), is_control_lora(shapes), is_union(shapes)
+    if union and base.addition_embed_type != "text_time":
+        raise _misfit(path, "a ControlNet for SD 1.x", "a union one for SDXL")
     try:
         channels, widths = hint_widths(shapes, prefix)
+        more = union_config(shapes) if union else {}
     except KeyError as error:
         raise _misfit(path, "a hint block as ControlNets have it", f"none ({error.args[0]} is missing)") from error
     _check_width(path, shapes, prefix, int(base.cross_attention_dim), int(base.block_out_channels[0]))
     with torch.device("meta"):
-        network = ControlNetModel(
+        network = (ControlNetUnionModel if union else ControlNetModel)(
             in_channels=base.out_channels,
             conditioning_channels=channels,
             conditioning_embedding_out_channels=widths,
@@ -98,6 +111,7 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
             addition_embed_type=base.addition_embed_type,
             addition_time_embed_dim=base.addition_time_embed_dim,
             projection_class_embeddings_input_dim=base.projection_class_embeddings_input_dim,
+            **more,
         )
     attention = tuple("CrossAttn" in name for name in base.down_block_types)
     blocks = len(network.controlnet_cond_embedding.blocks)
@@ -118,8 +132,9 @@ def load_controlnet(path: str | Path, components: Components, device: torch.devi
             filler.fill(network, prefix or "", name_of, components.dtype)
     if marker:
         _add_base(network, components)
-    kind = "control-lora" if thin else "controlnet"
-    return ControlModel(network, path, pooled="shuffle" in path.stem.casefold(), kind=kind)
+    kind = "control-lora" if thin else "union" if union else "controlnet"
+    pooled = "shuffle" in path.stem.casefold()
+    return ControlModel(network, path, pooled=pooled, kind=kind, types=more.get("num_control_type", 0))
 
 
 def _check_width(path: Path, shapes: Mapping[str, tuple[int, ...]], prefix: str | None, text: int, first: int) -> None:
@@ -174,6 +189,7 @@ class ControlAdapter:
         self, model: ControlModel, unit: ControlUnit, hint: torch.Tensor, mask: torch.Tensor | None = None
     ) -> None:
         self.model, self.unit, self.hint, self.mask = model, unit, hint, mask
+        self._type = type_number(unit, model.types) if model.types else None
 
     def attach(self, network: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
@@ -199,12 +215,19 @@ class ControlAdapter:
         network, pooled = self.model.network, self.model.pooled
         device, dtype = call.sample.device, placed(network)[1]
         pick: Callable[[torch.Tensor], torch.Tensor] = lambda t: t if len(rows) == len(call.rows) else t[rows]  # noqa: E731
+        hint: Any = self.hint.to(device, dtype).expand(len(rows), -1, -1, -1)
+        told: dict[str, Any] = {}
+        if self._type is not None:
+            marks = torch.zeros(len(rows), self.model.types, device=device, dtype=dtype)
+            marks[:, self._type] = 1
+            hint, told = [hint], {"control_type": marks, "control_type_idx": [self._type]}
         with _brought(network, device):
             down, mid = network(
                 pick(call.sample).to(device, dtype),
                 call.timestep.to(device),
                 pick(call.encoder_hidden_states).to(device, dtype),
-                self.hint.to(device, dtype).expand(len(rows), -1, -1, -1),
+                hint,
+                **told,
                 added_cond_kwargs={name: pick(value).to(device, dtype) for name, value in call.added.items()} or None,
                 return_dict=False,
             )

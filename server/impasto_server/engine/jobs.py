@@ -63,7 +63,8 @@ class ControlUnit:
     0..1. The thresholds are those of the preprocessor, None for its own; `annotators` are the files of its networks
     where they are the user's. `pose` holds joints as OpenPose's JSON, which are drawn in place of those of a picture.
     `mask` RGBA says where it counts (`coverage`), None everywhere; with `low_memory` its network waits in the
-    computer's memory and is on the device for each call only.
+    computer's memory and is on the device for each call only. `control_type` tells a union ControlNet what the hint
+    shows, "auto" what the preprocessor makes.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ControlUnit:
     annotators: tuple[str, ...] = ()
     mask: Pixels | None = None
     low_memory: bool = False
+    control_type: str = "auto"
 
     @property
     def told(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ __all__ = [
     "COLOR_FIXES",
     "CONTROL",
     "CONTROL_MODES",
+    "CONTROL_TYPES",
     "INPAINTS",
     "KEEPS_AROUND",
     "MASK",
@@ -89,6 +90,8 @@ POSE_PREPROCESSORS = (*POSES, "dwpose")
 
 CONTROL_MODES = ("balanced", "prompt", "control")
 RESIZE_MODES = ("crop", "fill", "stretch")
+CONTROL_TYPES = ("openpose", "depth", "softedge", "lines", "normal", "segmentation", "tile", "inpaint")
+"""Kinds of hints that union ControlNets tell apart; "lines" are canny, line art and straight lines."""
 
 _LOW = (
     "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32); mlsd: "
@@ -200,6 +203,15 @@ CONTROL = (
         ui={"advanced": True},
     ),
     Param("pose", "string", "", "Joints", _POSE, maximum=_POSE_LENGTH, ui={"advanced": True}),
+    Param(
+        "control_type",
+        "string",
+        AUTO,
+        "Control type",
+        "What the hint shows, for a union ControlNet; auto takes what the preprocessor makes. Others do not ask.",
+        enum=(AUTO, *CONTROL_TYPES),
+        ui={"widget": "choice", "advanced": True},
+    ),
     MASK,
     Param(
         "low_memory",

@@ -228,7 +228,7 @@ class Work:
 
     def _control(self, units: tuple[tuple[ControlUnit, ControlModel], ...]) -> tuple[Adapter, ...]:
         """Those units, with their hints at the size of this pass."""
-        self.kinds.update({unit.path: model.told for unit, model in units})
+        self.kinds.update({unit.path: model.told_of(unit) for unit, model in units})
         return tuple(model.adapter(unit, self._hint(unit).tensor, self._coverage(unit)) for unit, model in units)
 
     def _hint(self, unit: ControlUnit) -> Hint:

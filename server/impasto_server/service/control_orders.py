@@ -12,6 +12,7 @@ from impasto_protocol.errors import RequestError
 from impasto_protocol.messages import InputPicture
 from impasto_protocol.schema import AUTO
 
+from ..engine.control_union import TYPE_NUMBERS, UNION, type_number
 from ..engine.jobs import ControlUnit, IPUnit, Pixels, ReferenceUnit, RegionUnit
 from ..engine.modes import Common, ModeParams
 from ..engine.params_guides import IP_PICTURES
@@ -123,6 +124,8 @@ def _unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, ob
         values[end] = None if values[end] == AUTO else values[end]
     unit = ControlUnit(name=f"control unit {index + 1}", path=path, model=str(found.path), **values)  # type: ignore[arg-type]
     check_joints(unit.preprocessor, unit.pose, unit.name, path)
+    if found.facts.variant == UNION:
+        type_number(unit, len(TYPE_NUMBERS))
     return replace(unit, annotators=annotators_for(catalogue, unit.preprocessor, unit.pose, unit.name, path))
 
 
