@@ -67,6 +67,26 @@ def write_tiny_controlnet(
     return path
 
 
+def write_tiny_union(path: str | Path, *, types: int = 6, seed: int = 0, **changes: Any) -> Path:
+    """A union ControlNet for a network of SDXL's structure, whose configuration `changes` tell; nothing of it is 0."""
+    import torch
+    from diffusers import ControlNetUnionModel
+    from safetensors.torch import save_file
+
+    width = changes["block_out_channels"][0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ControlNetUnionModel(
+            conditioning_embedding_out_channels=HINT_WIDTHS, num_control_type=types, num_trans_channel=width,
+            num_proj_channel=width, num_trans_head=8, **changes,
+        )  # fmt: skip
+        silent = (*network.controlnet_down_blocks, network.controlnet_mid_block, network.spatial_ch_projs)
+        for part in (*silent, network.controlnet_cond_embedding.conv_out):
+            torch.nn.init.normal_(part.weight, 0, 0.2)
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, str(path))
+    return Path(path)
+
+
 def thin_control(base: Any, rank: int, seed: int = 0) -> tuple[Any, dict[str, tuple[Any, Any]]]:
     """A ControlNet whose shared weights are the UNet's and a product of thin matrices, and those by name."""
     import torch

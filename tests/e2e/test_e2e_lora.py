@@ -58,7 +58,7 @@ def test_on_then_off_is_bit_identical(tmp_path: Path) -> None:
             entries = {m.id: m.to_wire() for m in server.catalogue.models}
             assert (entries["ink"]["kind"], entries["ink"]["usable"]) == ("lora", True)
             assert (entries["EasyNegative"]["kind"], entries["EasyNegative"]["usable"]) == ("embedding", True)
-            assert not entries["big"]["usable"] and "sdxl" in entries["big"]["reason"]
+            assert (entries["big"]["family"], entries["big"]["usable"]) == ("sdxl", True)
             common = {"prompt": "a cat", "steps": 2, "seed": 5}
             _, plain, end = await one(peer, "plain", "txt2img", common, {}, CANVAS)
             assert "loras" not in end.ran

@@ -15,6 +15,7 @@ from .addon_names import unknown_lora
 from .embeddings import Embedding, Vectors, embedding_of, read_embedding
 from .extra_networks import LoraUse
 from .jobs import Job
+from .load import Components
 from .lora import lora_hash
 from .modelpath import stamp_of
 from .modes import Common
@@ -75,11 +76,13 @@ class Addons:
         self._embeddings: dict[Hashable, Embedding] = {}
         self._hashes: dict[Hashable, str] = {}
 
-    def vectors(self, job: Job, patcher: Patcher, width: int) -> Vectors:
+    def vectors(self, job: Job, patcher: Patcher, components: Components) -> Vectors:
         """The embeddings that the job's prompts may name: its files, then those inside the LoRAs that are on."""
         files = (self._once(self._embeddings, path, read_embedding) for path in job.embeddings.values())
         bundled = (embedding_of(name, tensors) for name, tensors in patcher.bundled().items())
-        return Vectors((*files, *bundled), width=width)
+        second = components.text_encoder_2
+        widths = [0 if part is None else part.config.hidden_size for part in (components.text_encoder, second)]
+        return Vectors((*files, *bundled), width=widths[0], second_width=widths[1])
 
     def used_loras(self, job: Job, uses: Sequence[LoraUse]) -> tuple[UsedLora, ...]:
         return tuple(UsedLora(use, self._once(self._hashes, job.loras[use.name], lora_hash)) for use in uses)

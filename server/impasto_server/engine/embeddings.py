@@ -27,23 +27,32 @@ __all__ = ["NO_VECTORS", "Embedding", "Vectors", "embedding_of", "read_embedding
 
 @dataclass(frozen=True)
 class Embedding:
-    """A word and its vectors, fp32 [n, width] on the CPU. `digest` tells vectors apart in caches."""
+    """A word and its vectors, fp32 [n, width] on the CPU; `second` those for SDXL's second text encoder, as many.
+    `digest` tells vectors apart in caches."""
 
     name: str
     vectors: torch.Tensor
     digest: str
+    second: torch.Tensor | None = None
 
     @property
     def width(self) -> int:
-        return int(self.vectors.shape[1])
+        """Numbers of a vector, of both text encoders together."""
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """For each text encoder; 0 for the second one where it has nothing for that."""
+        return int(self.vectors.shape[1]), 0 if self.second is None else int(self.second.shape[1])
 
 
 def read_embedding(path: str | Path) -> Embedding:
     """Read an embedding in any of its formats; its word is the file's name without the ending.
 
     A1111's .pt and .bin (`string_to_param`), safetensors (`emb_params`, or one tensor of any name), diffusers'
-    learned_embeds ({"<word>": vector}), and a PNG that carries one (`embedding_pictures`). Raises ModelError:
-    `model.unknown`, `model.corrupt`, `model.unsafe`, and `model.unsupported` for what is no embedding, or one for SDXL.
+    learned_embeds ({"<word>": vector}), SDXL's (`clip_l` and `clip_g`), and a PNG that carries one
+    (`embedding_pictures`). Raises ModelError: `model.unknown`, `model.corrupt`, `model.unsafe`, and `model.unsupported`
+    for what is no embedding.
     """
     path = Path(path)
     if path.suffix.lower() == PICTURE:
@@ -60,13 +69,27 @@ def read_embedding(path: str | Path) -> Embedding:
 def embedding_of(name: str, tensors: Mapping[str, torch.Tensor]) -> Embedding:
     """The embedding of that name from the tensors of its file, or of its part of a LoRA. Raises ModelError."""
     if "clip_l" in tensors and "clip_g" in tensors:
-        raise _unsupported(name, "it is for sdxl: it has vectors for two text encoders", need="sd1", got="sdxl")
+        first, second = (_vectors(name, tensors[part].detach()) for part in ("clip_l", "clip_g"))
+        if len(first) != len(second):
+            raise _unsupported(name, f"it has {len(first)} vectors for one text encoder, {len(second)} for the other")
+        return Embedding(name, first, _digest(first, second), second)
     found = [value for key, value in tensors.items() if key == "emb_params" or key.startswith("string_to_param.")]
     if not found:
         found = [value for value in tensors.values() if value.is_floating_point()]
     if len(found) != 1:
         raise _unsupported(name, f"{len(found)} tensors are in it where an embedding has one")
-    vectors = found[0].detach()
+    vectors = _vectors(name, found[0].detach())
+    return Embedding(name, vectors, _digest(vectors))
+
+
+def _digest(*vectors: torch.Tensor) -> str:
+    held = hashlib.blake2b(digest_size=16)
+    for each in vectors:
+        held.update(each.numpy().tobytes())
+    return held.hexdigest()
+
+
+def _vectors(name: str, vectors: torch.Tensor) -> torch.Tensor:
     if vectors.dim() == 1:
         vectors = vectors[None]
     if vectors.dim() != 2 or not vectors.is_floating_point() or 0 in vectors.shape:
@@ -76,8 +99,7 @@ def embedding_of(name: str, tensors: Mapping[str, torch.Tensor]) -> Embedding:
     vectors = vectors.to("cpu", torch.float32, copy=True).contiguous()
     if not torch.isfinite(vectors).all():
         raise _unsupported(name, "some of its numbers are not finite")
-    digest = hashlib.blake2b(vectors.numpy().tobytes(), digest_size=16).hexdigest()
-    return Embedding(name, vectors, digest)
+    return vectors
 
 
 def _unsupported(name: str, reason: str, **data: Any) -> ModelError:
@@ -87,11 +109,12 @@ def _unsupported(name: str, reason: str, **data: Any) -> ModelError:
 
 
 class Vectors:
-    """The embeddings that a job's prompts may name, for a text encoder of `width`."""
+    """The embeddings that a job's prompts may name, for a text encoder of `width` and a second one of `second_width`, 0
+    for none."""
 
-    def __init__(self, embeddings: Iterable[Embedding] = (), *, width: int = 0) -> None:
+    def __init__(self, embeddings: Iterable[Embedding] = (), *, width: int = 0, second_width: int = 0) -> None:
         """Of two embeddings of one name (in any case of letters) the first counts."""
-        self._width = width
+        self._widths = (width, second_width)
         self.stood: dict[str, None] = {}
         """Names of those that stood in a text that was encoded, in order."""
         self._held: dict[str, Embedding] = {}
@@ -113,13 +136,14 @@ class Vectors:
         names = dict.fromkeys(placed.name.casefold() for chunk in chunks for placed in chunk.embeddings)
         found = tuple(self._held[name] for name in names)
         for embedding in found:
-            if embedding.width != self._width:
+            if embedding.widths != self._widths:
+                got, need = embedding.width, sum(self._widths)
                 raise _unsupported(
                     embedding.name,
-                    f"its vectors have {embedding.width} numbers where the text encoder of this checkpoint has "
-                    f"{self._width}: it was made for another family",
-                    need=self._width,
-                    got=embedding.width,
+                    f"its vectors have {got} numbers where the text encoder of this checkpoint has {need}: it was made "
+                    "for another family",
+                    need=need,
+                    got=got,
                 )
             self.stood[embedding.name] = None
         return found
@@ -129,8 +153,9 @@ class Vectors:
         return tuple((self._held[placed.name.casefold()].digest, placed.place) for placed in chunk.embeddings)
 
     @contextmanager
-    def placed(self, table: nn.Module, chunk: Chunk) -> Iterator[None]:
-        """Put the vectors of the chunk into what the text encoder's `table` of tokens gives for its ids, [1, 77]."""
+    def placed(self, table: nn.Module, chunk: Chunk, *, second: bool = False) -> Iterator[None]:
+        """Put the vectors of the chunk into what the text encoder's `table` of tokens gives for its ids, [1, 77]; those
+        for the second encoder with `second`."""
         if not chunk.embeddings:
             yield
             return
@@ -138,7 +163,8 @@ class Vectors:
         def put(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             output = output.clone()
             for placed in chunk.embeddings:
-                vectors = self._held[placed.name.casefold()].vectors
+                held = self._held[placed.name.casefold()]
+                vectors = held.second if second and held.second is not None else held.vectors
                 output[0, placed.place : placed.place + placed.count] = vectors.to(output)
             return output
 

@@ -16,9 +16,20 @@ from typing import Any
 from impasto_protocol.errors import ModelError
 
 from .checkpoint import Header
-from .families import SD1, Misfit, Shapes, text_config, text_prefix, unet_config, vae_config
+from .families import (
+    SD1,
+    SDXL,
+    Family,
+    Misfit,
+    Shapes,
+    second_text_config,
+    text_config,
+    text_prefix,
+    unet_config,
+    vae_config,
+)
 from .folders import read_folder
-from .layout import UNET_PREFIX, VAE_PREFIX
+from .layout import UNET_PREFIX, VAE_PREFIX, XL_TEXT_2_PREFIX, XL_TEXT_PREFIX
 from .modelfile import header_of
 from .modelpath import ONNX, PICTURE, is_model_folder
 from .modelspec import Facts, read_facts
@@ -124,7 +135,7 @@ class Identifier:
 
     def _folder(self, path: Path) -> ModelInfo | Unknown:
         folder = read_folder(path)
-        if (folder.found.kind, folder.found.family) not in _DETAILS:
+        if not folder.sources:  # of a family that is not read from folders
             return _plain(folder.found, Facts())
         info = self._identified(path, folder.header)
         return replace(info, layout=folder.found.layout) if isinstance(info, ModelInfo) else info
@@ -208,7 +219,10 @@ def _by_tensors(shapes: Shapes, facts: Facts) -> ModelInfo | Unknown:
     if detail is not None:
         return detail(shapes, facts, matches[0])
     info = _plain(matches[0], facts)
-    if info.kind == "embedding" and info.family != "sdxl":
+    if info.kind == "embedding" and info.family == SDXL.id:
+        widths = {part: {"hidden_size": shapes[name][-1]} for part, name in (("text", "clip_l"), ("text_2", "clip_g"))}
+        return replace(info, config=widths)
+    if info.kind == "embedding":
         width = next((shape[-1] for shape in shapes.values() if len(shape) in (1, 2)), 0)
         return replace(info, config={"text": {"hidden_size": width}})
     return info
@@ -244,21 +258,43 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
     """A whole SD 1.x checkpoint, with everything that loading needs."""
     if text_prefix(shapes) is None or VAE_PREFIX + "decoder.conv_in.weight" not in shapes:
         return _unet(shapes, facts, Found("unet", found.family, found.variant, found.layout))
-    family = SD1
+    return _whole(SD1, shapes, facts, found, text_prefix(shapes))
+
+
+def _sdxl(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
+    """A whole SDXL checkpoint with both text encoders and a VAE, that paints or inpaints; others are named only."""
+    prefix, second = XL_TEXT_PREFIX + "text_model.", XL_TEXT_2_PREFIX
+    whole = prefix + "embeddings.token_embedding.weight" in shapes and any(name.startswith(second) for name in shapes)
+    if not whole or VAE_PREFIX + "decoder.conv_in.weight" not in shapes or found.variant not in ("normal", "inpaint"):
+        return _plain(found, facts)
+    if any(name.startswith(("edm_", "edm_vpred.")) for name in shapes):
+        return Unknown("It is an SDXL checkpoint with EDM's noise levels, which Impasto cannot use.")
+    if "v_pred" in shapes and facts.prediction_type is None:
+        facts = replace(facts, prediction_type="v_prediction")
+    return _whole(SDXL, shapes, facts, found, prefix)
+
+
+def _whole(family: Family, shapes: Shapes, facts: Facts, found: Found, prefix: str | None) -> ModelInfo | Unknown:
+    """A checkpoint of a family that can be loaded; its text encoder (the first) begins with `prefix`."""
+    second = family.second_text
     try:
         unet = unet_config(shapes, heads=1, norm_groups=1)
         vae = vae_config(shapes, norm_groups=1, scaling_factor=0.0)
-        text = text_config(shapes, heads=1, activation="")
+        text = text_config(shapes, heads=1, activation="", prefix=prefix)
+        text_2 = second_text_config(shapes, heads=1, activation="") if second is not None else {}
+        heads = "unet_head_width" if family.unet_head_width else "unet_heads"
         missing = []
         if unet["block_out_channels"] != family.unet_widths:
-            missing += [name for name in ("unet_heads", "native_size") if getattr(facts, name) is None]
+            missing += [name for name in (heads, "native_size") if getattr(facts, name) is None]
         if vae["block_out_channels"] != family.vae_widths and facts.vae_scaling_factor is None:
             missing.append("vae_scaling_factor")
         if text["hidden_size"] != family.text_width and facts.text_heads is None:
             missing.append("text_heads")
+        if second is not None and text_2["hidden_size"] != second.width and facts.text_2_heads is None:
+            missing.append("text_2_heads")
         if missing:
             return Unknown(
-                "It has the structure of Stable Diffusion 1.x in another size, and its metadata do not say "
+                f"It has the structure of {family.title} in another size, and its metadata do not say "
                 f"{', '.join(missing)} (impasto.config)."
             )
         scaling_factor = facts.vae_scaling_factor or family.vae_scaling_factor
@@ -267,6 +303,7 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
                 shapes,
                 heads=facts.unet_heads or family.unet_heads,
                 norm_groups=facts.unet_norm_groups or family.unet_norm_groups,
+                head_width=(facts.unet_head_width or family.unet_head_width) if family.unet_head_width else 0,
             ),
             "vae": vae_config(
                 shapes,
@@ -277,16 +314,23 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
                 shapes,
                 heads=facts.text_heads or family.text_heads,
                 activation=facts.text_activation or family.text_activation,
+                prefix=prefix,
             ),
         }
-        if unet["cross_attention_dim"] != text["hidden_size"]:
-            raise Misfit(
-                f"a UNet that reads text of width {unet['cross_attention_dim']} and an encoder of {text['hidden_size']}"
+        if second is not None:
+            config["text_2"] = second_text_config(
+                shapes,
+                heads=facts.text_2_heads or second.heads,
+                activation=facts.text_2_activation or second.activation,
             )
+            _add_sizes(config["unet"], config["text_2"])
+        width = text["hidden_size"] + text_2.get("hidden_size", 0)
+        if unet["cross_attention_dim"] != width:
+            raise Misfit(f"a UNet that reads text of width {unet['cross_attention_dim']} and an encoder of {width}")
         if vae["latent_channels"] != 4 or unet["out_channels"] != 4:
             raise Misfit("latents that are not of 4 channels")
     except Misfit as error:
-        return Unknown(f"It looks like Stable Diffusion 1.x, but it has {error}.")
+        return Unknown(f"It looks like {family.title}, but it has {error}.")
     return ModelInfo(
         found.kind,
         found.family,
@@ -299,6 +343,18 @@ def _sd1(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
         layout=found.layout,
         inpaint_partner=facts.inpaint_partner,
     )
+
+
+_SIZES = 6
+"""Numbers that SDXL is told of the picture: its size, the corner of the crop, the size that is wanted."""
+
+
+def _add_sizes(unet: dict[str, Any], text: dict[str, Any]) -> None:
+    """How wide each of the sizes is written, from what the network takes beside the pooled text."""
+    width, left = divmod(unet.get("projection_class_embeddings_input_dim", 0) - text["projection_dim"], _SIZES)
+    if left or width < 2:
+        raise Misfit("a UNet that does not take the pooled text and six sizes")
+    unet["addition_time_embed_dim"] = width
 
 
 def _unet(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
@@ -346,6 +402,7 @@ def _vae(shapes: Shapes, facts: Facts, found: Found) -> ModelInfo | Unknown:
 _Detail = Callable[[Shapes, Facts, Found], ModelInfo | Unknown]
 _DETAILS: Mapping[tuple[str, str], _Detail] = {
     ("checkpoint", SD1.id): _sd1,
+    ("checkpoint", SDXL.id): _sdxl,
     ("unet", SD1.id): _unet,
     ("vae", ""): _vae,
 }

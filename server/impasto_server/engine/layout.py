@@ -14,6 +14,8 @@ __all__ = [
     "TEXT_PREFIX",
     "UNET_PREFIX",
     "VAE_PREFIX",
+    "XL_TEXT_2_PREFIX",
+    "XL_TEXT_PREFIX",
     "is_squeezed",
     "text_to_file",
     "unet_to_file",
@@ -23,6 +25,8 @@ __all__ = [
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
+XL_TEXT_PREFIX = "conditioner.embedders.0.transformer."
+XL_TEXT_2_PREFIX = "conditioner.embedders.1.model."
 
 LEFT_BEHIND = ("model_ema.", "loss.", "position_ids", "text_projection", "logit_scale")
 """Parts of names under a module's prefix that trainers leave behind and inference has no use for."""

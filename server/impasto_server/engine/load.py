@@ -6,7 +6,7 @@ diffusers and transformers are imported when the first checkpoint is loaded, not
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .identify import ModelInfo, Unknown, identify_file, identify_header
 from .joined import Parts, join
 from .modelfile import open_model, open_sources
 from .modelpath import stamp_of
+from .openclip import OpenClip
 from .tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["Components", "Filler", "Source", "load_checkpoint", "open_pristine", "refused"]
@@ -29,27 +30,32 @@ __all__ = ["Components", "Filler", "Source", "load_checkpoint", "open_pristine",
 
 @dataclass(frozen=True)
 class Source:
-    """Where components came from: the file or folder, the states then of all files, and for the names "unet" and
-    "text_encoder" of the parts what their parameters are called in the single-file layout, with its prefix. `sources`
-    say in which file a name lies and what it is called there, where the parts come from several."""
+    """Where components came from: the file or folder, the states then of all files, and for the names "unet",
+    "text_encoder" and "text_encoder_2" of the parts what their parameters are called in the single-file layout, with
+    its prefix. `sources` say in which file a name lies and what it is called there, where the parts come from several.
+    """
 
     path: Path
     stamps: Mapping[Path, tuple[int, int]]
     to_file: Mapping[str, Callable[[str], str]]
     sources: Mapping[str, tuple[Path, str]] | None = None
 
-    def open(self) -> AbstractContextManager[Tensors]:
-        """The tensors by the names of the single-file layout."""
-        return open_model(self.path) if self.sources is None else open_sources(self.sources)
+    @contextmanager
+    def open(self) -> Iterator[Tensors]:
+        """The tensors by the names of the single-file layout, those of a second text encoder by transformers'."""
+        with open_model(self.path) if self.sources is None else open_sources(self.sources) as tensors:
+            yield OpenClip(tensors) if "text_encoder_2" in self.to_file else tensors
 
 
 @dataclass(frozen=True, eq=False)
 class Components:
     """A loaded checkpoint: diffusers' UNet and autoencoder, transformers' CLIP text encoder, all in eval mode.
 
-    `unet` is on `device` in `dtype`; so is the VAE; the text encoder is, too, except on the CPU, where it stays fp32
-    (it runs once a prompt). Parameters on the CPU may be views of the mapped file: replace them, never write to them.
-    `identity` is equal for components of the same file in the same precision on the same device.
+    `unet` is on `device` in `dtype`; so is the VAE, except in fp32 where its family's gives no numbers in fp16; the
+    text encoders are, too, except on the CPU, where they stay fp32 (they run once a prompt). `text_encoder_2` is
+    SDXL's second one, with the projection of the pooled text; None for others. Parameters on the CPU may be views of
+    the mapped file: replace them, never write to them. `identity` is equal for components of the same file in the same
+    precision on the same device.
     """
 
     info: ModelInfo
@@ -62,6 +68,7 @@ class Components:
     device: torch.device
     dtype: torch.dtype
     source: Source
+    text_encoder_2: Any = None
     decoder: Any = None
     """What makes pictures of latents where that is not the VAE: TAESD's (`vae_files`)."""
 
@@ -73,7 +80,8 @@ class Components:
     @property
     def size_bytes(self) -> int:
         """Bytes of all parameters and buffers."""
-        modules: tuple[nn.Module, ...] = (self.unet, self.vae, self.text_encoder)
+        second = () if self.text_encoder_2 is None else (self.text_encoder_2,)
+        modules: tuple[nn.Module, ...] = (self.unet, self.vae, self.text_encoder, *second)
         return sum(
             tensor.numel() * tensor.element_size()
             for module in modules
@@ -108,39 +116,53 @@ def load_checkpoint(
         raise refused(path, info)
     family = FAMILIES.get(info.family)
     if info.kind != "checkpoint" or family is None or info.config is None:
+        named = info.kind == "checkpoint" and family is not None
+        how = " in a single file that has all of it" if named else ""
         raise ModelError(
             "model.unsupported",
-            f"{path.name} is {info.described}; a checkpoint of {_supported()} is needed here.",
+            f"{path.name} is {info.described}; a checkpoint of {_supported()}{how} is needed here.",
             data={"file": path.name, "kind": info.kind, "family": info.family},
         )
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    config = info.config
+    config, second = info.config, None
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config["unet"])
         autoencoder = AutoencoderKL(**config["vae"])
         text_encoder = CLIPTextModel(CLIPTextConfig(**config["text"]))
+        if "text_2" in config:
+            second = CLIPTextModelWithProjection(CLIPTextConfig(**config["text_2"]))
     attention = tuple("CrossAttn" in name for name in config["unet"]["down_block_types"])
     layers, levels = config["unet"]["layers_per_block"], len(config["vae"]["block_out_channels"])
 
-    with open_model(path) if sources is None else open_sources(sources) as tensors:
+    def unet_name(name: str) -> str:
+        return layout.UNET_PREFIX + layout.unet_to_file(name, layers_per_block=layers, attention=attention)
+
+    def text_name(name: str) -> str:
+        return text_prefix + layout.text_to_file(name, nested=nested)
+
+    def text_2_name(name: str) -> str:
+        return layout.XL_TEXT_2_PREFIX + name
+
+    def vae_name(name: str) -> str:
+        return layout.VAE_PREFIX + layout.vae_to_file(name, levels=levels)
+
+    to_file: dict[str, Callable[[str], str]] = {"unet": unet_name, "text_encoder": text_name}
+    if second is not None:
+        to_file["text_encoder_2"] = text_2_name
+    source = Source(path, stamps, to_file, sources)
+    text_prefix = layout.TEXT_PREFIX if second is None else layout.XL_TEXT_PREFIX
+    with source.open() as tensors:
         filler = Filler(path, tensors, device)
-        nested = f"{layout.TEXT_PREFIX}text_model.final_layer_norm.weight" in filler.names
-
-        def unet_name(name: str) -> str:
-            return layout.UNET_PREFIX + layout.unet_to_file(name, layers_per_block=layers, attention=attention)
-
-        def text_name(name: str) -> str:
-            return layout.TEXT_PREFIX + layout.text_to_file(name, nested=nested)
-
-        def vae_name(name: str) -> str:
-            return layout.VAE_PREFIX + layout.vae_to_file(name, levels=levels)
-
+        nested = f"{text_prefix}text_model.final_layer_norm.weight" in filler.names
         filler.fill(unet, layout.UNET_PREFIX, unet_name, dtype)
-        filler.fill(autoencoder, layout.VAE_PREFIX, vae_name, dtype)
+        vae_dtype = torch.float32 if family.vae_overflows and dtype == torch.float16 else dtype
+        filler.fill(autoencoder, layout.VAE_PREFIX, vae_name, vae_dtype)
         text_dtype = torch.float32 if device.type == "cpu" else dtype
-        filler.fill(text_encoder, layout.TEXT_PREFIX, text_name, text_dtype)
+        filler.fill(text_encoder, text_prefix, text_name, text_dtype)
+        if second is not None:
+            filler.fill(second, layout.XL_TEXT_2_PREFIX, text_2_name, text_dtype)
     return Components(
         info,
         family,
@@ -151,13 +173,15 @@ def load_checkpoint(
         identity=(*((str(file.resolve()), *stamp) for file, stamp in stamps.items()), str(device), str(dtype)),
         device=device,
         dtype=dtype,
-        source=Source(path, stamps, {"unet": unet_name, "text_encoder": text_name}, sources),
+        source=source,
+        text_encoder_2=second,
     )
 
 
 @contextmanager
 def open_pristine(components: Components) -> Iterator[Callable[[str, str, bool], torch.Tensor]]:
-    """Open the file again: `read(part, name, cast)` gives the parameter `name` of "unet" or "text_encoder".
+    """Open the file again: `read(part, name, cast)` gives the parameter `name` of "unet", "text_encoder" or
+    "text_encoder_2".
 
     With `cast` to the last bit what `load_checkpoint` put there, on the CPU again a view of the mapping where it was
     one; without, in the format of the file, never to be written to. Raises ModelError `model.unknown` where the file

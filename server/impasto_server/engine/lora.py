@@ -21,14 +21,14 @@ from torch import nn
 
 from .layout import UNET_PREFIX
 from .lora_kinds import Misfit, Parts, check, kind_of
-from .lora_names import BUNDLED, split_key, text_names, unet_names
+from .lora_names import BUNDLED, second_text_names, split_key, text_names, unet_names
 from .modelfile import header_of, open_model
 from .modelpath import PICKLES, model_name, stamp_of
 from .rules import lora as lora_rule
 
 __all__ = ["Change", "LayerNames", "LoraFile", "fit", "lora_hash", "read_lora"]
 
-TEXT, UNET = "text_encoder", "unet"
+TEXT, TEXT_2, UNET = "text_encoder", "text_encoder_2", "unet"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LoraFile:
 
 @dataclass(frozen=True)
 class Change:
-    """What a file does to one layer: `part` is "unet" or "text_encoder", `layer` the module's name in it.
+    """What a file does to one layer: `part` is "unet", "text_encoder" or "text_encoder_2", `layer` the module's name.
 
     `channels` is how many input channels of the layer it knows, 0 for all.
     """
@@ -145,9 +145,15 @@ def _peft_alpha(layer: str, rank: int, said: Mapping[str, Any]) -> float | None:
 
 
 class LayerNames:
-    """All names by which files mean the layers of a UNet and of a CLIP text encoder."""
+    """All names by which files mean the layers of a UNet and of CLIP's text encoders, one or two."""
 
-    def __init__(self, unet: nn.Module, text_encoder: nn.Module, to_file: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        text_encoder: nn.Module,
+        to_file: Callable[[str], str],
+        text_encoder_2: nn.Module | None = None,
+    ) -> None:
         """`to_file` gives for a parameter's name in the UNet that in the single-file layout."""
         self._names: dict[str, tuple[str, str]] = {}
         for layer in _layers(unet):
@@ -156,9 +162,12 @@ class LayerNames:
         for layer in _layers(text_encoder):
             for name in text_names(layer.removeprefix("text_model.")):
                 self._names[name] = (TEXT, layer)
+        for layer in _layers(text_encoder_2) if text_encoder_2 is not None else ():
+            for name in second_text_names(layer.removeprefix("text_model.")):
+                self._names[name] = (TEXT_2, layer)
 
     def get(self, name: str) -> tuple[str, str] | None:
-        """("unet" or "text_encoder", the module's name in it)."""
+        """("unet", "text_encoder" or "text_encoder_2", the module's name in it)."""
         return self._names.get(name)
 
 
@@ -174,7 +183,7 @@ def _in_file(layer: str, unet: nn.Module, to_file: Callable[[str], str]) -> str:
 def fit(
     file: LoraFile, names: LayerNames, parts: Mapping[str, nn.Module], *, checkpoint: str, family: str
 ) -> tuple[Change, ...]:
-    """What the file does to the layers of a checkpoint; `parts` are its modules, "unet" and "text_encoder".
+    """What the file does to the layers of a checkpoint; `parts` are its modules, "unet" and its text encoders.
 
     Raises ModelError `model.unsupported` with `data["need"]` and `data["got"]` for a file of another family, a name
     that means no layer, and a shape that fits none.

@@ -14,8 +14,9 @@ from impasto_protocol.errors import ModelError
 
 from . import layout
 from .families import Misfit, Shapes, text_prefix, unet_config
-from .lora_names import BUNDLED, split_key, text_names, unet_names
+from .lora_names import BUNDLED, second_text_names, split_key, text_names, unet_names
 from .modelfile import header_of
+from .openclip import openclip_shapes
 
 __all__ = ["check_lora", "layer_shapes", "unet_layers"]
 
@@ -81,29 +82,36 @@ def layer_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
         if prefix + in_file in shapes:
             for name in unet_names(layer, in_file.rpartition(".")[0]):
                 found[name] = shapes[prefix + in_file]
-    start = text_prefix(shapes)
+    second = openclip_shapes(shapes)
+    start = layout.XL_TEXT_PREFIX + "text_model." if second else text_prefix(shapes)
     if start is None:
         raise Misfit("no text encoder")
     for key, shape in shapes.items():
         if key.startswith(start) and key.endswith(".weight"):
             for name in text_names(key[len(start) : -len(".weight")]):
                 found[name] = shape
+    for key, shape in second.items():
+        if key.endswith(".weight"):
+            for name in second_text_names(key.removesuffix(".weight").removeprefix("text_model.")):
+                found[name] = shape
     return found
 
 
-def unet_layers(layers: int, attention: tuple[bool, ...], depth: int) -> Iterator[str]:
-    """diffusers' names of all layers with a weight that a UNet of that build may have."""
+def unet_layers(layers: int, attention: tuple[bool, ...], depth: int | tuple[int, ...]) -> Iterator[str]:
+    """diffusers' names of all layers with a weight that a UNet of that build may have; `depth` by level, or one."""
     yield from ("conv_in", "conv_norm_out", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+    yield from ("add_embedding.linear_1", "add_embedding.linear_2")
     last = len(attention) - 1
+    depths = (depth,) * len(attention) if isinstance(depth, int) else depth
     for level, has in enumerate(attention):
-        yield from _block(f"down_blocks.{level}", layers, has, depth)
+        yield from _block(f"down_blocks.{level}", layers, has, depths[level])
         if level < last:
             yield f"down_blocks.{level}.downsamplers.0.conv"
-        yield from _block(f"up_blocks.{level}", layers + 1, attention[last - level], depth)
+        yield from _block(f"up_blocks.{level}", layers + 1, attention[last - level], depths[last - level])
         if level < last:
             yield f"up_blocks.{level}.upsamplers.0.conv"
-    yield from _block("mid_block", 2, False, depth)
-    yield from _attention("mid_block.attentions.0", depth)
+    yield from _block("mid_block", 2, False, depths[-1])
+    yield from _attention("mid_block.attentions.0", depths[-1])
 
 
 def _block(stem: str, count: int, attention: bool, depth: int) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["BUNDLED", "split_key", "text_names", "unet_names"]
+__all__ = ["BUNDLED", "second_text_names", "split_key", "text_names", "unet_names"]
 
 _ROLES = (
     (r"[._]lora_down\.weight|\.lora_A(?:\.\w+)?\.weight|[._]lora(?:_linear_layer)?\.down\.weight", "down"),
@@ -56,13 +56,30 @@ def unet_names(layer: str, in_file: str) -> Iterable[str]:
 
 def text_names(layer: str) -> Iterable[str]:
     """How files call a layer of the text encoder, named without `text_model.`."""
-    spelled = [layer]
-    for end, old in _TEXT_PROCESSED.items():
-        if layer.endswith(".self_attn." + end):
-            spelled.append(layer[: -len(end)] + old)
-    for one in spelled:
+    for one in _spelled(layer):
         for prefix in ("text_encoder.", "base_model.model.", "text_encoders.clip_l.transformer.", ""):
             yield f"{prefix}text_model.{one}"
         yield from (f"text_encoder.{one}", f"base_model.model.{one}")
     for prefix in ("lora_te_", "lora_te1_", "lycoris_"):
         yield f"{prefix}text_model_{layer}".replace(".", "_")
+
+
+def second_text_names(layer: str) -> Iterable[str]:
+    """How files call a layer of SDXL's second text encoder, named without `text_model.`."""
+    if layer == "text_projection":
+        yield from ("text_encoder_2.text_projection", "text_encoders.clip_g.transformer.text_projection")
+        yield "lora_te2_text_projection"
+        return
+    for one in _spelled(layer):
+        yield from (f"text_encoder_2.text_model.{one}", f"text_encoders.clip_g.transformer.text_model.{one}")
+        yield f"text_encoder_2.{one}"
+    yield f"lora_te2_text_model_{layer}".replace(".", "_")
+
+
+def _spelled(layer: str) -> list[str]:
+    """The layer as it is called now, and as older versions of diffusers did."""
+    spelled = [layer]
+    for end, old in _TEXT_PROCESSED.items():
+        if layer.endswith(".self_attn." + end):
+            spelled.append(layer[: -len(end)] + old)
+    return spelled

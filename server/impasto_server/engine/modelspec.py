@@ -36,7 +36,10 @@ MAX_SIDECAR = 1_000_000
 
 @dataclass(frozen=True)
 class Facts:
-    """The stated facts; None where the file says nothing. `native_size` is in pixels, a multiple of 8."""
+    """The stated facts; None where the file says nothing. `native_size` is in pixels, a multiple of 8.
+
+    `unet_head_width` and those of `text_2` are of SDXL only: the numbers of each head, and the second text encoder.
+    """
 
     unet_heads: int | None = None
     unet_norm_groups: int | None = None
@@ -46,6 +49,9 @@ class Facts:
     native_size: int | None = None
     vae_scaling_factor: float | None = None
     prediction_type: str | None = None
+    unet_head_width: int | None = None
+    text_2_heads: int | None = None
+    text_2_activation: str | None = None
     hints: Mapping[str, Any] = field(default_factory=dict)
     inpaint_partner: str | None = None
 
@@ -99,12 +105,20 @@ def _object(text: Any, where: str) -> dict[str, Any]:
 
 def _checked(stated: Mapping[str, Any]) -> Facts:
     known: dict[str, Any] = {}
-    for name in ("unet_heads", "unet_norm_groups", "vae_norm_groups", "text_heads"):
+    for name in (
+        "unet_heads",
+        "unet_head_width",
+        "unet_norm_groups",
+        "vae_norm_groups",
+        "text_heads",
+        "text_2_heads",
+    ):
         known[name] = _integer(stated, name, 1, 4096)
     known["native_size"] = _integer(stated, "native_size", 8, 8192, multiple=8)
     known["vae_scaling_factor"] = _number(stated, "vae_scaling_factor", 1e-6, 1e6)
     known["prediction_type"] = _one_of(stated, "prediction_type", ("epsilon", "v_prediction"))
-    known["text_activation"] = _one_of(stated, "text_activation", ("quick_gelu", "gelu"))
+    for name in ("text_activation", "text_2_activation"):
+        known[name] = _one_of(stated, name, ("quick_gelu", "gelu"))
     partner = stated.get("inpaint_partner")
     if partner is not None and (not isinstance(partner, str) or len(partner) > 500):
         raise ValueError(f"{KEY}: inpaint_partner must be the name of a checkpoint")

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .load import Components, open_pristine
-from .lora import TEXT, UNET, Change, LayerNames, LoraFile, fit, read_lora
+from .lora import TEXT, TEXT_2, UNET, Change, LayerNames, LoraFile, fit, read_lora
 from .lora_kinds import add_delta, bias_delta, needs_weight
 from .modelpath import model_name, stamp_of
 
@@ -30,7 +30,7 @@ class LoraSource:
     text: float = 1.0
 
     def strength(self, part: str) -> float:
-        """On "unet" or "text_encoder"."""
+        """On "unet", "text_encoder" or "text_encoder_2"."""
         return self.unet if part == UNET else self.text
 
 
@@ -101,7 +101,7 @@ class Patcher:
                     self.replaced += 1
             self._scratch = None
         self._open = {opened.file.identity: opened for opened, _ in used}
-        on_text = frozenset(key for (part, _), key in keys.items() if part == TEXT)
+        on_text = frozenset(key for (part, _), key in keys.items() if part in (TEXT, TEXT_2))
         patched = self._components
         if on_text:
             patched = replace(patched, identity=(patched.identity, on_text))
@@ -136,11 +136,16 @@ class Patcher:
         file = read_lora(path)
         components = self._components
         if self._names is None:
-            self._names = LayerNames(components.unet, components.text_encoder, components.source.to_file[UNET])
+            self._names = LayerNames(
+                components.unet, components.text_encoder, components.source.to_file[UNET], components.text_encoder_2
+            )
+        parts = {UNET: components.unet, TEXT: components.text_encoder}
+        if components.text_encoder_2 is not None:
+            parts[TEXT_2] = components.text_encoder_2
         changes = fit(
             file,
             self._names,
-            {UNET: components.unet, TEXT: components.text_encoder},
+            parts,
             checkpoint=model_name(components.source.path),
             family=components.family.id,
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .families import Shapes
-from .layout import UNET_PREFIX
+from .layout import UNET_PREFIX, XL_TEXT_2_PREFIX, XL_TEXT_PREFIX
 from .vae_layout import taesd_decoder, vae_prefix
 from .vision_shapes import tower_of
 
@@ -34,7 +34,8 @@ CONTEXT = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 
 def ldm_unet(shapes: Shapes) -> Found | None:
-    """UNets in the single-file layout: label embedding -> SDXL; conv projections -> SD 1.x; linear ones -> SD 2.x."""
+    """UNets in the single-file layout: label embedding -> SDXL, of any size where both text encoders are there; conv
+    projections -> SD 1.x; linear ones -> SD 2.x."""
     for prefix in (UNET_PREFIX, ""):
         first = shapes.get(prefix + "input_blocks.0.0.weight")
         if first is None or len(first) != 4 or prefix + "out.2.weight" not in shapes:
@@ -45,7 +46,10 @@ def ldm_unet(shapes: Shapes) -> Found | None:
             len(shape) for name, shape in shapes.items() if name.startswith(prefix) and name.endswith("proj_in.weight")
         }
         if label is not None:
-            family = {2816: "sdxl", 2560: "sdxl-refiner"}.get(label[-1])
+            whole = any(name.startswith(XL_TEXT_PREFIX) for name in shapes) and any(
+                name.startswith(XL_TEXT_2_PREFIX) for name in shapes
+            )
+            family = "sdxl" if whole else {2816: "sdxl", 2560: "sdxl-refiner"}.get(label[-1])
         else:
             family = "sd1" if projections == {4} else "sd2" if projections == {2} else None
         if family == "sd1" and variant not in ("normal", "inpaint", "instruct-pix2pix"):
@@ -225,7 +229,7 @@ def text_encoder(shapes: Shapes) -> Found | None:
 
 def embedding(shapes: Shapes) -> Found | None:
     """Textual inversion embeddings."""
-    if set(shapes) >= {"clip_l", "clip_g"} and len(shapes) <= 4:
+    if set(shapes) >= {"clip_l", "clip_g"} and len(shapes) <= 4 and shapes["clip_l"] and shapes["clip_g"]:
         return Found("embedding", "sdxl")
     names = [name for name in shapes if name == "emb_params" or name.startswith("string_to_param.")]
     if not names and len(shapes) == 1:  # diffusers': one vector or a few, called as the word

@@ -225,7 +225,7 @@ class Engine:
         patcher = self._components.get(path, device=self.device, dtype=self.dtype, parts=parts)
         uses = asked_loras(job, words, hires=hires)
         components = patcher.apply(named_loras(job, uses))
-        vectors = self._addons.vectors(job, patcher, components.text_encoder.config.hidden_size)
+        vectors = self._addons.vectors(job, patcher, components)
         identity: Hashable = patcher.components.identity
         if vae:
             identity = (vae, stamp_of(vae), str(self.device), str(self.dtype))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from .denoise import Denoiser
 from .edit import PictureChannels, shown_picture
 from .embeddings import NO_VECTORS, Vectors
 from .fitting import fitted
+from .guided import guided_denoiser
 from .guides import guides_told
 from .hints import Hint, Hints, with_hole
 from .inpaint import InpaintChannels, latent_mask
@@ -37,7 +37,6 @@ from .params_control import COLOR_FIXES, KEEPS_AROUND, SHARP
 from .params_hires import Hires, second_pass
 from .params_inpaint import Inpaint
 from .params_refine import Tiled
-from .params_sampling import Started
 from .pictures import flattened, resize
 from .planning import HiresPlan, Plan
 from .preview import LatentColors, preview_jpeg
@@ -47,14 +46,13 @@ from .prompt_words import Words
 from .recipe import RanPass, addons_told, layer_name, recipe, vae_told
 from .recolor import INTENSITY, LUMINANCE, recolored
 from .reference import Reference
-from .regions import Region, guided_by_regions
 from .report import Report
 from .sampler_names import SAMPLER_INFO
 from .samplers import SAMPLERS, Denoise, bound, guidance_scale
-from .schedule import known_timesteps, resolve_schedule, run_levels, scaled_linear, zero_terminal_snr
+from .schedule import resolve_schedule
 from .seeds import picture_seeds
 from .shaped import ColorFix, KeepAround, Shaped, Shaper, pasted
-from .text import Guidance, TextCache, guidance
+from .text import TextCache
 from .tiled import Guided, TiledDenoiser, tile_boxes
 
 __all__ = ["Loaded", "Work", "dtype_name"]
@@ -311,57 +309,9 @@ class Work:
         return tuple(made)
 
     def _denoiser(self, words: Words, strength: float, adapters: tuple[Adapter, ...]) -> Denoiser:
-        params, info, family = self.params, self.components.info, self.components.family
-        calls = total_calls(params.sampler, params.steps)
-        guided = self._guidance(words, calls)
-        if self.job.regions:
-            guided = guided_by_regions(guided, self._regions(words, calls))
-        table = scaled_linear(family.beta_start, family.beta_end, family.train_steps)
-        if params.zero_terminal_snr:
-            table = zero_terminal_snr(table)
-        levels, self.highest = run_levels(table, params, strength, exact=self.first is not None)
-        self.steps = len(levels) - 1
-        return Denoiser(
-            network=self.components.unet,
-            prediction=info.prediction_type or family.prediction_type,
-            positive=guided.positive,
-            negative=guided.negative,
-            cfg=guidance_scale(params),
-            cfg_rescale=params.cfg_rescale,
-            image_cfg=params.image_cfg if self.edits and isinstance(params, Started) else 1.0,
-            ngms=params.ngms,
-            ngms_all=params.ngms_all,
-            keep_unguided=SAMPLER_INFO[params.sampler].unguided or self._sharpens,
-            sigmas=levels,
-            timestep_of=known_timesteps(table, levels, self.components.device),
-            adapters=adapters,
-            sequential=self.sequential,
-            fractions=(call / guided.calls for call in itertools.count()) if guided.calls else None,
-        )
-
-    def _guidance(self, words: Words, calls: int) -> Guidance:
-        return guidance(
-            self.components,
-            words,
-            calls,
-            cache=self.texts,
-            clip_skip=self.params.clip_skip,
-            vectors=self.vectors,
-            before=None if self.first is None else self.first.calls,
-        )
-
-    def _regions(self, words: Words, calls: int) -> list[Region]:
-        found = []
-        for unit, said in zip(self.job.regions, words.regions, strict=True):
-            mask = self._coverage(unit)
-            assert mask is not None, "the service asks for a mask"
-            if bool(mask.any()):  # in a tile there may be nothing of it
-                found.append(Region(unit, self._guidance(said, calls), mask))
-        return found
-
-    @property
-    def _sharpens(self) -> bool:
-        return any(unit.preprocessor == SHARP for unit in self.job.control)
+        made, self.highest = guided_denoiser(self, words, strength, adapters, self._coverage)
+        self.steps = len(made.sigmas) - 1
+        return made
 
     def whole_channels(self) -> tuple[InpaintChannels | PictureChannels, ...]:
         """What a checkpoint with further inputs sees where everything is repainted; nothing for the others."""

@@ -54,7 +54,7 @@ class Facts:
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 10 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 11 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -153,4 +153,6 @@ def _latents(found: ModelInfo) -> tuple[int, int, float]:
 
 
 def _text_width(found: ModelInfo) -> int:
-    return int((found.config or {}).get("text", {}).get("hidden_size", 0))
+    """Of both text encoders together where there are two."""
+    config = found.config or {}
+    return sum(int(config.get(part, {}).get("hidden_size", 0)) for part in ("text", "text_2"))
