@@ -23,7 +23,9 @@ from safetensors.torch import save_file
 
 from tests.control import write_tiny_controlnet, write_tiny_union
 from tests.engine.device import DEVICE
+from tests.engine.test_refine import refine_job
 from tests.engine.test_run import image_job, picture, run, selection_job, text_job
+from tests.engine.test_sketch import sketch_job
 from tests.tiny_xl import FACTS, POOLED, UNET, tiny_xl_modules, tiny_xl_tensors, write_tiny_xl
 
 CPU = torch.device("cpu")
@@ -232,6 +234,14 @@ def test_every_mode_runs(engine, checkpoint, folder):
         job = selection_job(path)
         found, _, _ = run(engine, job)
         assert found.alpha == "soft" and found.pixels[..., 3].max() == 255
+
+
+@pytest.mark.parametrize("tiling", ["latent", "pixel"])
+def test_refining_in_tiles_and_sketching_run(engine, checkpoint, tiling):
+    refined, result, _ = run(engine, refine_job(checkpoint, tiling=tiling))
+    assert refined.pixels[..., :3].std() > 1 and result.ran["tiling"]
+    sketched, _, _ = run(engine, sketch_job(checkpoint))
+    assert sketched.pixels[..., :3].std() > 1
 
 
 def test_hires_and_what_prompts_can_do_run(engine, checkpoint):
