@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 from gi.repository import GObject
+from impasto_client.enlarging import with_own
 from impasto_protocol.errors import RequestError
 from impasto_protocol.schema import AUTO, Mode, Param, validate
 
@@ -25,7 +26,8 @@ _AUTOMATIC = -1.0
 
 def built_in_modes() -> Dict[str, Mode]:
     """The modes as they were when the plug-in was built, by name."""
-    return {mode["name"]: Mode.from_wire(mode) for mode in json.loads(SCHEMA.read_text(encoding="utf-8"))}
+    modes = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return {mode["name"]: with_own(Mode.from_wire(mode)) for mode in modes}
 
 
 def _arguments(mode: Mode) -> List[Param]:

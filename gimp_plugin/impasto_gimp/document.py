@@ -12,12 +12,13 @@ from typing import Any, List, Optional, Sequence, Tuple
 from gi.repository import Gegl, Gimp
 from impasto_client.document import ResultLayer
 from impasto_client.editor import Region
-from impasto_protocol.geometry import Box
+from impasto_protocol.geometry import Box, Size
 
 __all__ = [
     "FORMAT",
     "all_layers",
     "canvas_of",
+    "enlarge",
     "is_empty",
     "is_indexed",
     "is_open",
@@ -221,6 +222,37 @@ def open_new(result: ResultLayer, recipe: bytes, resolution: Tuple[float, float]
         Gimp.Display.new(image)
         Gimp.displays_flush()
     return image
+
+
+def enlarge(
+    image: Any, result: ResultLayer, recipe: bytes, size: Size, copy: bool, show: bool
+) -> Tuple[Any, List[Any]]:
+    """Scale an image, or with `copy` a copy of it, to `size` and add a result on top, all in one undo step.
+
+    Gives that image and its new layer. GIMP scales layers, masks, channels, paths, guides and the selection, and keeps
+    the resolution.
+    """
+    changed = image.duplicate() if copy else image
+    if copy:
+        changed.undo_disable()
+        changed.detach_parasite(IDENTITY)  # a copy is another image
+    else:
+        changed.undo_group_start()
+    Gimp.context_push()
+    try:
+        Gimp.context_set_interpolation(Gimp.InterpolationType.CUBIC)
+        changed.scale(size.width, size.height)
+        layers = paste(changed, [result], [recipe])
+    finally:
+        Gimp.context_pop()
+        if copy:
+            changed.undo_enable()
+        else:
+            changed.undo_group_end()
+    if copy and show:
+        Gimp.Display.new(changed)
+    Gimp.displays_flush()
+    return changed, layers
 
 
 def keep_identity(image: Any, identity: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from impasto_client.document import ResultLayer
 from impasto_client.editor import Host, Region
-from impasto_protocol.geometry import Box
+from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
 
 from . import document as pixels
@@ -25,7 +25,7 @@ class GimpHost(Host):
         self.pasted: List[Any] = []
         """The layers of the last `paste`."""
         self.opened: Optional[Any] = None
-        """The image of the last `open_new`."""
+        """The image of the last `open_new` or `enlarge`."""
         self.show_new = True
         self.thumbnailer: Callable[[bytes, int, int, int], Any] = lambda data, width, height, longest: None
         """Needs the toolkit, which a process without a display does not load."""
@@ -61,7 +61,7 @@ class GimpHost(Host):
         return list(image.get_selected_drawables()) if self._drawables is None else self._drawables
 
     def active_layer(self, document: Any) -> Optional[Any]:
-        layers = document.get_selected_layers()
+        layers = document.get_selected_layers() if self._drawables is None else self._drawables
         return layers[0] if len(layers) == 1 else None
 
     def key_of(self, document: Any) -> int:
@@ -121,6 +121,18 @@ class GimpHost(Host):
 
     def open_new(self, result: ResultLayer, recipe: bytes, resolution: Any) -> None:
         self.opened = pixels.open_new(result, recipe, resolution or (72.0, 72.0), self.show_new)
+
+    def enlarge(self, document: Any, result: ResultLayer, recipe: bytes, size: Size, copy: bool) -> str:
+        if document.get_floating_sel() is not None:
+            # GIMP scales no image with one.
+            self.open_new(result, recipe, self.resolution_of(document))
+            return (
+                "There is a floating selection, with which nothing can be scaled; the picture is an image of its own."
+            )
+        self.opened, self.pasted = pixels.enlarge(document, result, recipe, size, copy, self.show_new)
+        if pixels.is_indexed(self.opened):
+            return "This image has a palette: the layer took its colours. Convert the image to RGB for all."
+        return ""
 
 
 _NO_SKETCHES: Dict[str, str] = {

@@ -58,8 +58,9 @@ ACTIONS: Tuple[Action, ...] = (
         "_Upscale Image...",
         "Upscale",
         "Upscale image",
-        "Open the whole picture as a new, larger image.",
-        "Sends what is seen of the image to the Impasto server and opens the larger picture as a new image.",
+        "Open a larger picture as a new image, or resize this one with it.",
+        "Sends what is seen of the image, a layer or the selection to the Impasto server and opens the larger picture "
+        "as a new image; or scales the image or a copy of it with all its layers, and adds the picture on top.",
     ),
 )
 AGAIN = "plug-in-impasto-again"

@@ -48,7 +48,9 @@ class Impasto(Gimp.PlugIn):
         add_arguments(procedure, built_in_modes()[action.mode])
         if action.mode == "upscale":
             flags = GObject.ParamFlags.READWRITE
-            procedure.add_image_return_value("new-image", "New image", "The larger image", True, flags)
+            procedure.add_image_return_value(
+                "new-image", "New image", "The larger image; the given one where that was resized", True, flags
+            )
         else:
             self._returns_layers(procedure)
         return procedure

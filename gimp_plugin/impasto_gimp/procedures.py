@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any, Callable, Dict, List, Optional
 
 from gi.repository import Gimp, GLib, GObject
 from impasto_client.document import ResultLayer
 from impasto_client.editor import Obstacle, Target
+from impasto_client.enlarging import COPY, NEW, enlarged
 from impasto_client.recipes import Packed, written_recipe
 from impasto_client.targets import NEW_DOCUMENT, again, aim
 from impasto_protocol.errors import ImpastoError, RequestError
@@ -104,7 +106,15 @@ def _paste(procedure: Any, host: GimpHost, target: Target, results: List[ResultL
 
 
 def _open(procedure: Any, host: GimpHost, target: Target, results: List[ResultLayer]) -> Any:
-    host.open_new(results[0], written_recipe(results[0]), target.resolution)
+    result = results[0]
+    if target.into == NEW:
+        host.open_new(result, written_recipe(result), target.resolution)
+    else:
+        if not host.is_open(target.document) or host.canvas_of(target.document) != target.canvas:
+            raise Obstacle("The image was closed or scaled meanwhile; the picture is kept in the server's history.")
+        size, box = enlarged(target, result.box.size)
+        placed = dataclasses.replace(result, box=box)
+        host.enlarge(target.document, placed, written_recipe(placed), size, target.into == COPY)
     values = end(procedure, Gimp.PDBStatusType.SUCCESS)
     values.remove(1)
     values.insert(1, GObject.Value(Gimp.Image, host.opened))

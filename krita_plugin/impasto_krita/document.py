@@ -17,6 +17,7 @@ from .qt import QByteArray, QImage, QTimer
 __all__ = [
     "active_document",
     "canvas_of",
+    "forget_identity",
     "is_blank",
     "is_empty",
     "is_open",
@@ -240,6 +241,11 @@ def keep_identity(document: Any, identity: str) -> None:
 def read_identity(document: Any) -> str:
     """The name that was stored, or ""."""
     return bytes(document.annotation(IDENTITY)).decode("ascii", "replace")
+
+
+def forget_identity(document: Any) -> None:
+    """Take the name away: a copy is another document."""
+    document.removeAnnotation(IDENTITY)
 
 
 def recipe_key(node_id: str) -> str:

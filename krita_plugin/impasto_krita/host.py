@@ -6,10 +6,11 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from impasto_client.document import ResultLayer
 from impasto_client.editor import Host, Region
-from impasto_protocol.geometry import Box
+from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
 
 from . import document as pixels
+from .enlarge import Enlarger
 from .results import scaled_image
 
 __all__ = ["KritaHost"]
@@ -30,6 +31,9 @@ class KritaHost(Host):
 
     word = "document"
     format = "bgra8"
+
+    def __init__(self) -> None:
+        self._enlarger = Enlarger()
 
     def is_open(self, document: Any) -> bool:
         return pixels.is_open(document)
@@ -113,6 +117,13 @@ class KritaHost(Host):
     def open_new(self, result: ResultLayer, recipe: bytes, resolution: Any) -> None:
         document, node_id = pixels.open_new(result.name, result.box, result.pixels, resolution or 72.0)
         pixels.keep_recipe(document, node_id, recipe)
+
+    def enlarge(self, document: Any, result: ResultLayer, recipe: bytes, size: Size, copy: bool) -> str:
+        picture = (result.name, result.box, result.pixels)
+        told = self._enlarger.enlarge(document, size, picture, recipe, copy)
+        if told:
+            self.open_new(result, recipe, self.resolution_of(document))
+        return told
 
 
 def _no_sketch(layer: Optional[Any]) -> str:

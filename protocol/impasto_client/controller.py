@@ -16,6 +16,7 @@ from impasto_protocol.errors import ImpastoError
 
 from .document import ResultLayer
 from .editor import Host, Obstacle, Target
+from .enlarging import RESIZE, area_of, sent
 from .estimates import Estimate
 from .events import (
     TERMINAL_STATES,
@@ -39,7 +40,7 @@ from .gallery import Query, Shown
 from .jobs import JobList, JobState
 from .notice import Notice
 from .orders import Order, Orders
-from .recipes import Packed, written_recipe
+from .recipes import Packed
 from .results import PICTURE_SIZE, Results
 from .targets import LAYER, NEW_DOCUMENT, again, aim, remade, snapshot
 from .tasks import Runner
@@ -124,7 +125,9 @@ class Controller:
             self.estimate.clear()
         elif document is not None:
             area = self.host.selected_box(document) if mode in ("inpaint", "sketch") else None
-            self.estimate.ask(mode, self.host.canvas_of(document), area, params)
+            if mode == NEW_DOCUMENT:
+                area = area_of(self.host, document, params)
+            self.estimate.ask(mode, self.host.canvas_of(document), area, sent(mode, params))
 
     def layers(self, document: Optional[Any]) -> List[Tuple[str, str]]:
         """What a parameter that takes a picture can be: (value, title), the layers of the document."""
@@ -322,7 +325,9 @@ class Controller:
         self.results.received(result, order.before if order is not None else None)
         self.added(result)
         if result.stage == NEW_DOCUMENT:
-            self.host.open_new(result, written_recipe(result), order.target.resolution if order is not None else None)
+            self.results.open(result, order)
+            if order is not None and order.target.into == RESIZE and self.host.is_open(order.target.document):
+                self._keep_identity(order.target.document)
             return
         if order is None:
             return

@@ -9,7 +9,7 @@ import abc
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, List, Mapping, Optional, Sequence, Tuple
 
-from impasto_protocol.geometry import Box
+from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
 
 from .document import ResultLayer
@@ -48,7 +48,8 @@ class Target:
 
     `area` is what the plan is told of: the selection, or None for the whole canvas. `region` is the selection itself,
     `layer` the sketch, both as they were at that moment. The result goes above `above` while that is there, else on
-    top. `without` is a layer that the job must not see: its own earlier result.
+    top. `without` is a layer that the job must not see: its own earlier result. `into` says what becomes of an upscale:
+    "new", "copy" or "resize" (`enlarging.INTO`), of which `layer` may be the source.
     """
 
     mode: str
@@ -63,6 +64,7 @@ class Target:
     resolution: Any = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
     """Layers that are sent as further pictures, by the names of the inputs."""
+    into: str = "new"
 
 
 class Host(abc.ABC):
@@ -156,7 +158,7 @@ class Host(abc.ABC):
     def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
         """The layers that can be read, from top to bottom: what `name_of` gives, and what the painter calls them."""
 
-    # ---- writing: new layers and new documents only
+    # ---- writing: new layers and new documents; `enlarge` alone scales the layers that are there
 
     @abc.abstractmethod
     def keep_identity(self, document: Any, identity: str) -> None:
@@ -180,3 +182,11 @@ class Host(abc.ABC):
     @abc.abstractmethod
     def open_new(self, result: ResultLayer, recipe: bytes, resolution: Any) -> None:
         """Open a result as a new document, in front."""
+
+    @abc.abstractmethod
+    def enlarge(self, document: Any, result: ResultLayer, recipe: bytes, size: Size, copy: bool) -> str:
+        """Scale a document with all its layers, masks and its selection to `size`, and add a result on top at its box,
+        which lies in the larger one: all in one undo step. With `copy` a copy of it, opened in front.
+
+        Gives what the painter should know, or "".
+        """

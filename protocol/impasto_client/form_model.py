@@ -111,12 +111,13 @@ def choices_of(p: Param, models: Sequence[Mapping[str, Any]]) -> List[Tuple[str,
 
 def enum_choices(p: Param) -> List[Tuple[str, str, str]]:
     """What a choice of words offers: (value, title, why it cannot be used now and how to mend it, or empty)."""
-    missing = p.ui.get("unavailable")
+    missing, titles = p.ui.get("unavailable"), p.ui.get("titles")
     reasons = missing if isinstance(missing, dict) else {}
+    named = titles if isinstance(titles, dict) else {}
     offered = []
     for value in p.enum:
-        reason = str(reasons.get(value, ""))
-        offered.append((value, f"{pretty(value)} (missing)" if reason else pretty(value), reason))
+        reason, title = str(reasons.get(value, "")), str(named.get(value, pretty(value)))
+        offered.append((value, f"{title} (missing)" if reason else title, reason))
     return offered
 
 

@@ -5,17 +5,19 @@ Small pictures are in the gallery; pixels are those of the last results, or fetc
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .document import ResultLayer
 from .editor import Host
+from .enlarging import COPY, NEW, enlarged
 from .events import Done, ResultFetched
 from .gallery import Gallery, Key, Query
 from .kept import Kept
 from .notice import Notice
-from .orders import Orders
+from .orders import Order, Orders
 from .png import save_png
 from .recipes import written_recipe
 from .targets import NEW_DOCUMENT
@@ -77,6 +79,21 @@ class Results:
                 self.paste(document, list(reversed(inside)), place)
 
         self._with_pixels(keys, paste)
+
+    def open(self, result: ResultLayer, order: Optional[Order]) -> None:
+        """An upscaled picture, where its job's order says: a new document, or the old one or its copy, larger."""
+        target, word = order.target if order is not None else None, self._host.word
+        if target is not None and target.into != NEW:
+            if self._host.is_open(target.document) and self._host.canvas_of(target.document) == target.canvas:
+                size, box = enlarged(target, result.box.size)
+                placed = dataclasses.replace(result, box=box)
+                told = self._host.enlarge(target.document, placed, written_recipe(placed), size, target.into == COPY)
+                if told:
+                    self._say(Notice(told))
+                return
+            what = "changed its size" if self._host.is_open(target.document) else "was closed"
+            self._say(Notice(f"The {word} {what} meanwhile; the picture is a {word} of its own."))
+        self._host.open_new(result, written_recipe(result), target.resolution if target is not None else None)
 
     def save(self, key: Key, path: Path) -> None:
         """Write a result as a PNG file that says how it was made."""

@@ -10,12 +10,12 @@ from impasto_protocol.images import Buffer
 
 from .document import Part, Snapshot
 from .editor import Host, Obstacle, Region, Target
+from .enlarging import MODE as NEW_DOCUMENT
+from .enlarging import aimed
 from .recipes import read_recipe, region_in
 
 __all__ = ["LAYER", "NEW_DOCUMENT", "again", "aim", "remade", "snapshot"]
 
-NEW_DOCUMENT = "upscale"
-"""The mode, and the stage, of results that are no layers but new documents."""
 LAYER = "layer:"
 """How the value of a parameter that takes a picture begins where it names a layer of the document."""
 INPUT = "control_{}"
@@ -70,6 +70,8 @@ def _aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Tar
             where = "in the selection" if area is not None else "on the canvas"
             raise Obstacle(f"The active layer is empty {where}; paint a sketch on it, or choose another layer.")
         return Target(mode, document, canvas, params, area, layer=layer, above=layer)
+    if mode == NEW_DOCUMENT:
+        return aimed(host, document, params)
     return Target(mode, document, canvas, params, resolution=host.resolution_of(document))
 
 
@@ -156,6 +158,10 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
         data = host.read_layer(document, target.layer, box)
         if target.params.get("background") == "document":
             backdrop = host.read_visible(document, box, without)
+    elif target.mode == NEW_DOCUMENT and target.layer is not None:
+        if not host.is_there(document, target.layer):
+            raise Obstacle("The layer was removed before it could be read; nothing was done.")
+        data = host.read_layer(document, target.layer, box)
     elif target.mode != WITHOUT_PICTURE:
         data = host.read_visible(document, box, without)
         if target.region is not None:

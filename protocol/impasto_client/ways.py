@@ -10,7 +10,7 @@ __all__ = ["AUTOMATIC", "CHOICES", "WAYS", "Action", "actions", "choice_of", "fa
 CHOICES: Tuple[Tuple[str, str, str], ...] = (
     ("paint", "Paint", "Paint a new picture, refine the one that is there, or repaint what is selected."),
     ("sketch", "Sketch", "Make a picture from the active paint layer, as a new layer."),
-    ("upscale", "Upscale", "Open the whole picture as a new, larger one."),
+    ("upscale", "Upscale", "Make the picture, a layer or the selection larger: a new one, or this one resized."),
 )
 """(choice, its name, what it is for)."""
 
@@ -47,7 +47,7 @@ def actions(word: str) -> Dict[str, Action]:
         Action("refine", "Refine in tiles", f"Repaint the whole {word} a little at its full size, as a new layer."),
         Action("inpaint", "Inpaint selection", "Repaint the selected region as a new layer."),
         Action("sketch", "Sketch layer to image", "Make a picture from the active paint layer, as a new layer."),
-        Action("upscale", f"Upscale {word}", f"Open the whole picture as a new, larger {word}."),
+        Action("upscale", f"Upscale {word}", f"Open a larger picture as a new {word}, or resize this one with it."),
     )
     return {action.mode: action for action in every}
 

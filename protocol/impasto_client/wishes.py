@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from impasto_protocol.schema import Mode, Param
 
+from .enlarging import with_own_params
 from .form_model import kind_of
 from .ways import family_of
 from .wording import describe_model
@@ -67,7 +68,7 @@ def hints_of(models: Sequence[Mapping[str, Any]], id: Optional[str]) -> Mapping[
 
 def settings_of(mode: Mode) -> List[Param]:
     """The parameters that have no place of their own in a panel."""
-    return [p for p in mode.params if p.name not in OWN_FIELDS]
+    return [p for p in with_own_params(mode.name, mode.params) if p.name not in OWN_FIELDS]
 
 
 def strength_tip(mode: str) -> str:

@@ -37,6 +37,7 @@ class DoubleHost(Host):
         self.opened: list[tuple[ResultLayer, bytes, Any]] = []
         self.read: list[tuple[str, Any]] = []
         self.groups: list[str] = []
+        self.enlarged: list[tuple[Any, ResultLayer, bytes, Size, bool]] = []
 
     def is_open(self, document: Any) -> bool:
         return bool(document.open)
@@ -111,6 +112,10 @@ class DoubleHost(Host):
 
     def open_new(self, result: ResultLayer, recipe: bytes, resolution: Any) -> None:
         self.opened.append((result, recipe, resolution))
+
+    def enlarge(self, document: Any, result: ResultLayer, recipe: bytes, size: Size, copy: bool) -> str:
+        self.enlarged.append((document, result, recipe, size, copy))
+        return ""
 
 
 class DoubleKept:

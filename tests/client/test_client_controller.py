@@ -426,3 +426,65 @@ def test_a_diagnosis_goes_to_the_clipboard(controller: Any) -> None:
     assert copied[-1].startswith("BAD") and "2 of its lines" in controller.notice.text and controller.notice.is_error
     controller.handle(Failed(ticket, ResourceError("resource.connection_lost", "There is no connection.")))
     assert len(copied) == 2 and controller.notice.text == "There is no connection."
+
+
+# ---- what is enlarged, and into what
+
+
+@pytest.mark.parametrize("into", ["resize", "copy"])
+def test_a_document_is_enlarged_with_its_layers_once_the_picture_is_there(controller: Any, into: str) -> None:
+    document = Document()
+    job = submitted(controller, "upscale", document, Box(0, 0, 100, 80), scale=2.0, into=into)
+    assert controller._runner.last("plan")[2] == {"scale": 2.0}  # the server knows nothing of it
+    assert controller.host.enlarged == []
+    controller.handle(result(job, Box(0, 0, 200, 160), "upscale"))
+    ((where, layer, recipe, size, copied),) = controller.host.enlarged
+    assert where is document and layer.box == Box(0, 0, 200, 160) and size == (200, 160) and copied == (into == "copy")
+    assert json.loads(recipe)["box"] == [0, 0, 200, 160] and not controller.host.opened
+    assert bool(document.identity) == (into == "resize")
+
+
+def test_the_selection_is_enlarged_alone_and_lies_where_it_lay(controller: Any) -> None:
+    document = Document(selection=rectangle(33, 21, 31, 17))
+    job = submitted(controller, "upscale", document, Box(33, 21, 31, 17), scale=1.5, source="selection", into="resize")
+    assert controller._runner.last("plan")[2:] == ({"scale": 1.5}, (100, 80), Box(33, 21, 31, 17))
+    controller.handle(result(job, Box(0, 0, 47, 26), "upscale"))
+    ((_, layer, _, size, _),) = controller.host.enlarged
+    assert size == (150, 120) and layer.box == Box(50, 32, 47, 26)
+
+
+def test_a_layer_is_enlarged_alone(controller: Any) -> None:
+    document = Document()
+    submitted(controller, "upscale", document, Box(0, 0, 100, 80), source="layer")
+    assert controller.host.read == [("layer", document.layers[0])]
+
+
+@pytest.mark.parametrize("change", ["closed", "changed its size"])
+def test_a_document_that_is_another_by_now_is_left_alone(controller: Any, change: str) -> None:
+    document = Document()
+    job = submitted(controller, "upscale", document, Box(0, 0, 100, 80), into="resize")
+    document.open, document.width = change != "closed", 120
+    controller.handle(result(job, Box(0, 0, 200, 160), "upscale"))
+    assert not controller.host.enlarged and len(controller.host.opened) == 1
+    assert f"{change} meanwhile; the picture is a document of its own" in controller.notice.text
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"source": "selection"}, "Select a region first"),
+        ({"source": "half"}, "source cannot be 'half'; choose one of picture, layer, selection."),
+        ({"into": "resize", "width": 300, "height": 100}, "leave one of them 0"),
+        ({"into": "copy", "width": 90000}, "above the limit"),
+    ],
+)
+def test_what_cannot_be_enlarged_is_told_before_anything_is_sent(
+    controller: Any, params: dict[str, Any], sentence: str
+) -> None:
+    assert not controller.ask("upscale", Document(), params)
+    assert sentence in controller.notice.text and controller.notice.is_error
+
+
+def test_an_empty_layer_is_not_enlarged(controller: Any) -> None:
+    assert not controller.ask("upscale", Document(layers=[Layer("empty", blank=True)]), {"source": "layer"})
+    assert "The active layer is empty" in controller.notice.text

@@ -124,8 +124,28 @@ class Editor(ABC):
         """The layers from top to bottom."""
 
     @abstractmethod
-    def seen(self) -> np.ndarray:
-        """What is seen of the document: RGBA."""
+    def seen(self, times: int = 1) -> np.ndarray:
+        """What is seen of the document: RGBA. `times` as wide and high as it was when it was new."""
+
+    @abstractmethod
+    def furnish(self) -> None:
+        """A group over the painting, in it a red layer of 60 x 40 pixels at (20, 30) with a mask that hides its right
+        half; 144 pixels an inch.
+        """
+
+    @abstractmethod
+    def set_more(self, mode: str, **values: Any) -> None:
+        """Choose a mode and set some of its further settings."""
+
+    @abstractmethod
+    def to_front(self, size: tuple[int, int]) -> None:
+        """Look at the open document of this size from now on."""
+
+    @abstractmethod
+    def inventory(self) -> dict[str, Any]:
+        """What the document is made of: `size`, `resolution`, `profile`, `selection` (x, y, w, h), and `layers`: of
+        each layer and mask, groups first, [name, kind, x, y, w, h].
+        """
 
     @abstractmethod
     def alpha(self, layer: str) -> np.ndarray:

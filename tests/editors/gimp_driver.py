@@ -215,9 +215,65 @@ def gen():
         # A group is [name, [children]].
         return [str(name[0] if isinstance(name, list) else name) for name in self.run("result = tree(image)")]
 
-    def seen(self) -> np.ndarray:
+    def seen(self, times: int = 1) -> np.ndarray:
         self.run("dump('seen', seen(image))")
-        return self.painter.picture("seen", HEIGHT, WIDTH).copy()
+        return self.painter.picture("seen", HEIGHT * times, WIDTH * times).copy()
+
+    def furnish(self) -> None:
+        self.run(
+            """
+group = Gimp.GroupLayer.new(image, "group")
+image.insert_layer(group, None, 0)
+inside = new_layer(image, "inside", 60, 40, 20, 30, group)
+mask = inside.create_mask(Gimp.AddMaskType.BLACK)
+inside.add_mask(mask)
+buffer = mask.get_buffer()
+buffer.set(Gegl.Rectangle.new(0, 0, 30, 40), "Y' u8", bytes([255]) * 1200)
+buffer.flush()
+mask.update(0, 0, 60, 40)
+image.set_resolution(144, 144)
+image.set_selected_layers([painting(image)])
+Gimp.displays_flush()
+"""
+        )
+
+    def set_more(self, mode: str, **values: Any) -> None:
+        self.panel.run(
+            f"mode, values = {mode!r}, {values!r}"
+            + """
+def gen():
+    panel().poll()
+    panel().modes[mode].set_active(True)
+    panel().wishes.form.set_overrides(values)
+    yield 0.3
+"""
+        )
+
+    def to_front(self, size: tuple[int, int]) -> None:
+        self.run(f"image = next(i for i in Gimp.get_images() if [i.get_width(), i.get_height()] == {list(size)})")
+
+    def inventory(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.run(
+            """
+def listed(layers):
+    found = []
+    for layer in layers:
+        kind = "group" if layer.is_group() else "layer"
+        found.append([layer.get_name(), kind, *place(layer)])
+        mask = layer.get_mask()
+        if mask is not None:
+            found.append([mask.get_name(), "mask", *place(mask)])
+        found += listed(layer.get_children()) if layer.is_group() else []
+    return found
+
+bounds, resolution = Gimp.Selection.bounds(image), image.get_resolution()
+result = {"size": [image.get_width(), image.get_height()], "resolution": resolution.xresolution,
+          "profile": image.get_effective_color_profile().get_description(),
+          "selection": [bounds.x1, bounds.y1, bounds.x2 - bounds.x1, bounds.y2 - bounds.y1],
+          "layers": listed(image.get_layers())}
+"""
+        )
+        return found
 
     def alpha(self, layer: str) -> np.ndarray:
         x, y, w, h = self.run(

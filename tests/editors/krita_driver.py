@@ -225,7 +225,63 @@ def gen():
         found = [str(name) for name in self.run("result = layers(doc)")]
         return [name for name in reversed(found) if name not in ("Background", "Selection Mask")]
 
-    def seen(self) -> np.ndarray:
+    def furnish(self) -> None:
+        self.run(
+            """
+def gen():
+    group, inside = doc.createGroupLayer("group"), doc.createNode("inside", "paintlayer")
+    doc.rootNode().addChildNode(group, None)
+    group.addChildNode(inside, None)
+    inside.setPixelData(QByteArray(bytes((30, 20, 220, 255)) * 2400), 20, 30, 60, 40)
+    doc.refreshProjection()
+    yield 0.4
+    doc.setActiveNode(inside)
+    select(doc, 20, 30, 30, 40)
+    yield 0.3
+    app.action("add_new_transparency_mask").trigger()  # of the selection; a plug-in cannot fill a mask
+    yield (lambda: inside.childNodes(), 5)
+    doc.setSelection(None)
+    doc.setResolution(144)
+    doc.refreshProjection()
+    doc.waitForDone()
+    yield 0.4
+    doc.setActiveNode(next(n for n in doc.rootNode().childNodes() if n.name() == "painting"))
+    yield 0.3
+"""
+        )
+
+    def set_more(self, mode: str, **values: Any) -> None:
+        self.run(
+            f"mode, values = {mode!r}, {values!r}"
+            "\ndef gen():\n    docker().set_mode(mode)\n    docker().panel.form.set_overrides(values)\n    yield 0.3"
+        )
+
+    def to_front(self, size: tuple[int, int]) -> None:
+        self.run(f"doc = next(d for d in app.documents() if [d.width(), d.height()] == {list(size)})")
+
+    def inventory(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.run(
+            """
+def listed(parent):
+    found = []
+    for node in reversed(parent.childNodes()):
+        if node.type() == "selectionmask" or node.name() == "Background":
+            continue
+        kind = {"paintlayer": "layer", "grouplayer": "group", "transparencymask": "mask"}[node.type()]
+        b = node.bounds()
+        found.append([node.name(), kind, b.x(), b.y(), b.width(), b.height()])
+        found += listed(node)
+    return found
+
+doc.waitForDone()
+s = doc.selection()
+result = {"size": [doc.width(), doc.height()], "resolution": doc.xRes(), "profile": doc.colorProfile(),
+          "selection": [s.x(), s.y(), s.width(), s.height()], "layers": listed(doc.rootNode())}
+"""
+        )
+        return found
+
+    def seen(self, times: int = 1) -> np.ndarray:
         data = bytes.fromhex(
             self.run(
                 "doc.waitForDone()\nimage = doc.projection(0, 0, doc.width(), doc.height())\n"
@@ -233,7 +289,7 @@ def gen():
                 "bits.setsize(image.width() * image.height() * 4)\nresult = bytes(bits).hex()"
             )
         )
-        return np.frombuffer(data, np.uint8).reshape(HEIGHT, WIDTH, 4)
+        return np.frombuffer(data, np.uint8).reshape(HEIGHT * times, WIDTH * times, 4)
 
     def _node(self, layer: str) -> str:
         return f"next(n for n in doc.rootNode().childNodes() if n.name() == {layer!r})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -110,6 +111,109 @@ def upscale(editor: Editor) -> None:
     editor.finish()
     assert editor.sizes() == [[WIDTH, HEIGHT], [2 * WIDTH, 2 * HEIGHT]]
     assert editor.layers() == ["painting"] and (editor.seen() == before).all()
+
+
+def twice(inventory: dict[str, Any]) -> dict[str, Any]:
+    """What an inventory becomes in a document of twice the size."""
+    return {
+        **inventory,
+        "size": [2 * v for v in inventory["size"]],
+        "layers": [[name, kind, *(2 * v for v in place)] for name, kind, *place in inventory["layers"]],
+    }
+
+
+def assert_twice(after: dict[str, Any], before: dict[str, Any]) -> list[Any]:
+    """All of `before` is there in twice the size, below one more layer: that layer."""
+    made, *rest = after["layers"]
+    # The selection has become soft by at most a pixel.
+    apart = np.abs(np.subtract(after["selection"], np.multiply(before["selection"], 2)))
+    assert apart.max() <= 2, (after, before)
+    assert {**after, "layers": rest} == {**twice(before), "selection": after["selection"]}, (after, before)
+    return list(made)
+
+
+def furnished(editor: Editor, **values: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """A document with a group, a mask and a selection, and the settings of an upscale; what is there before it."""
+    editor.new()
+    editor.furnish()
+    editor.select(rectangle())
+    editor.set_more("upscale", **values)
+    return editor.inventory(), editor.seen()
+
+
+def resize(editor: Editor) -> None:
+    before, seen = furnished(editor, into="resize")
+    editor.start("upscale")
+    editor.finish()
+    after = editor.inventory()
+    whole = [2 * WIDTH, 2 * HEIGHT]
+    assert assert_twice(after, before) == ["Upscaled", "layer", 0, 0, *whole] and editor.sizes() == [whole]
+    assert (editor.seen(2) == seen.repeat(2, 0).repeat(2, 1)).all()
+    assert json.loads(editor.recipe("Upscaled"))["mode"] == "upscale"
+    editor.start("refine", "finer")
+    editor.finish()
+    assert editor.layers()[0] == "Impasto: finer" and editor.received()["image"].shape == (2 * HEIGHT, 2 * WIDTH, 4)
+    editor.undo()
+    assert editor.inventory() == after
+    editor.undo()
+    assert editor.inventory() == before and (editor.seen() == seen).all()
+    editor.redo()
+    assert editor.inventory() == after
+    editor.undo()
+    assert editor.inventory() == before
+    editor.reset()
+
+
+def layered_copy(editor: Editor) -> None:
+    before, seen = furnished(editor, into="copy")
+    editor.start("upscale")
+    editor.finish()
+    assert editor.inventory() == before and (editor.seen() == seen).all()
+    assert editor.sizes() == [[WIDTH, HEIGHT], [2 * WIDTH, 2 * HEIGHT]]
+    editor.to_front((2 * WIDTH, 2 * HEIGHT))
+    assert assert_twice(editor.inventory(), before) == ["Upscaled", "layer", 0, 0, 2 * WIDTH, 2 * HEIGHT]
+    editor.set_more("upscale")
+    editor.reset()
+
+
+def upscale_parts(editor: Editor) -> None:
+    before, seen = furnished(editor, source="selection", into="resize")
+    editor.start("upscale")
+    editor.finish()
+    sent = editor.received()["image"]
+    assert (sent == seen[Y : Y + H, X : X + W]).all()
+    assert assert_twice(editor.inventory(), before) == ["Upscaled", "layer", 2 * X, 2 * Y, 2 * W, 2 * H]
+    editor.undo()
+    assert editor.inventory() == before
+    editor.activate("group")
+    editor.set_more("upscale", source="layer")
+    editor.start("upscale")
+    editor.finish()
+    sent = editor.received()["image"]
+    shown = np.zeros((HEIGHT, WIDTH), bool)
+    shown[30:70, 20:50] = True
+    assert sent.shape == (HEIGHT, WIDTH, 4) and ((sent[..., 3] == 255) == shown).all()
+    assert not sent[~shown][:, 3].any()
+    assert editor.sizes() == [[WIDTH, HEIGHT], [2 * WIDTH, 2 * HEIGHT]] and editor.inventory() == before
+    editor.reset()
+
+
+def resize_only_after(editor: Editor) -> None:
+    before, seen = furnished(editor, into="resize")
+    (editor.home / "hold").touch()
+    editor.start("upscale")
+    editor.at_step(3)
+    assert editor.inventory() == before
+    editor.cancel()
+    editor.finish()
+    (editor.home / "hold").unlink()
+    assert editor.inventory() == before and (editor.seen() == seen).all()
+    (editor.home / "no memory").touch()
+    editor.start("upscale")
+    assert editor.finish() == "There is not enough memory; choose a smaller region."
+    (editor.home / "no memory").unlink()
+    assert editor.inventory() == before and (editor.seen() == seen).all() and len(editor.sizes()) == 1
+    editor.reset()
 
 
 def refine(editor: Editor) -> None:
@@ -303,6 +407,14 @@ SCENARIOS: dict[str, Scenario] = {
     "border": Scenario("Selections at the border of the canvas", border),
     "sketch": Scenario("Sketch layer to image, as a layer just above the sketch", sketch),
     "upscale": Scenario("Upscale into a new document; the old one is left alone", upscale),
+    "resize": Scenario(
+        "Resize the document with the upscaled picture: layers, groups, masks, selection, profile and resolution kept, "
+        "one undo step; then refine it",
+        resize,
+    ),
+    "copy": Scenario("Upscale into a copy with all layers scaled", layered_copy),
+    "parts": Scenario("Upscale the selection, or a layer with its mask", upscale_parts),
+    "after": Scenario("Nothing is resized before the upscale has succeeded", resize_only_after),
     "refine": Scenario("Refine the whole picture in tiles, as a new layer; undone in one step", refine),
     "undo": Scenario("One result is one undo step", undo),
     "u16": Scenario("16-bit documents", other_kinds("u16")),

@@ -228,6 +228,53 @@ result = [answer[0], [larger.get_width(), larger.get_height(), resolution.xresol
     assert params_of(painter) == asdict(Upscale(scale=3.0))
 
 
+@pytest.mark.parametrize("into", ["resize", "copy"])
+def test_upscale_scales_all_layers_and_adds_the_picture(painter: Painter, into: str) -> None:
+    status, given, same, size, names, kept, selected = painter.run(
+        f"image, into = new_image({WIDTH}, {HEIGHT}), {into!r}"
+        + """
+group = Gimp.GroupLayer.new(image, "group")
+image.insert_layer(group, None, 0)
+new_layer(image, "inside", 20, 10, 30, 40, group)
+image.set_resolution(144, 72)
+select(image, 10, 10, 30, 20)
+answer = call("upscale", image, drawables=[painting(image)], scale=2.0, source="layer", into=into)
+larger = answer[1].index(1)
+resolution = larger.get_resolution()
+bounds = Gimp.Selection.bounds(larger)
+result = [answer[0], larger.get_id() == image.get_id(), [image.get_width(), image.get_height()],
+          [larger.get_width(), larger.get_height(), resolution.xresolution, resolution.yresolution], tree(larger),
+          place(larger.get_layers()[1].get_children()[0]), [bounds.x1, bounds.y1, bounds.x2, bounds.y2]]
+"""
+    )
+    assert status == "success" and given == (into == "resize")
+    assert same == ([2 * WIDTH, 2 * HEIGHT] if given else [WIDTH, HEIGHT]) and size == [
+        2 * WIDTH,
+        2 * HEIGHT,
+        144.0,
+        72.0,
+    ]
+    assert names == ["Upscaled", ["group", ["inside"]], "painting"] and kept == [60, 80, 40, 20]
+    assert max(abs(one - other) for one, other in zip(selected, (20, 20, 80, 60), strict=True)) <= 1
+    assert "into" not in params_of(painter)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("source='selection'", "Select a region first"),
+        ("into='smaller'", "into"),
+        ("into='copy', width=90000", "limit"),
+    ],
+)
+def test_what_cannot_be_upscaled_is_told(painter: Painter, arguments: str, sentence: str) -> None:
+    status, message, size = painter.run(
+        f"image = new_image({WIDTH}, {HEIGHT})\nanswer = call('upscale', image, {arguments})\n"
+        "result = [answer[0], answer[2], [image.get_width(), image.get_height()]]"
+    )
+    assert status == "calling-error" and sentence in message and size == [WIDTH, HEIGHT]
+
+
 def test_only_what_was_asked_for_is_sent(painter: Painter) -> None:
     """The arguments' defaults are left to the server, numbers may be automatic, and settings name the rest."""
     painter.run(
