@@ -6,13 +6,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from impasto_protocol.errors import ImpastoError, ModelError, RequestError
+from impasto_protocol.errors import ImpastoError, ModelError, RequestError, ResourceError
 from impasto_protocol.geometry import Box, Size
+from impasto_server.engine import scratch
 from impasto_server.engine.chain import CHAINABLE, next_job, picture_after
 from impasto_server.engine.further import remaining
 from impasto_server.engine.jobs import Cancelled, Chain, Job, Layer, Link, Progress
 from impasto_server.engine.modes import Refine, Upscale
 from impasto_server.engine.run import Engine
+from impasto_server.engine.upscale import Enlarger
 
 from tests.engine.test_run import NATIVE, SELECTED, run_batch, selection_job, text_job
 from tests.tiny import write_tiny_checkpoint
@@ -104,6 +106,35 @@ def test_finished_links_stay_where_a_later_one_fails(engine, checkpoint, tmp_pat
     with pytest.raises(ModelError):
         engine.run(with_links(text_job(checkpoint), gone, refined(checkpoint)), told.append, lambda: False)
     assert [e.stage for e in told if isinstance(e, Layer)] == ["generate"]
+
+
+@pytest.mark.parametrize("when", ["before it is written", "in its last tile"])
+def test_the_disk_runs_out_in_a_later_link(engine, checkpoint, tmp_path, monkeypatch, when):
+    """What was finished stays, and says what is left: with room again the chain is gone on with."""
+    upscaler = str(save(tmp_path / "x.pth", compact()))
+    job = with_links(text_job(checkpoint), link("upscale", Upscale(scale=2.0, upscaler="x"), upscaler))
+    told = []
+    with monkeypatch.context() as patched:
+        if when == "before it is written":
+            patched.setattr(scratch, "MAPPED", 1000)
+            patched.setattr(scratch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+        else:
+            write = Enlarger.rows
+
+            def rows(self, image, size, done):
+                *finished, _ = write(self, image, size, done)
+                yield from finished
+                raise ResourceError("resource.disk_full", "The disk is full; free some space.", retryable=True)
+
+            patched.setattr(Enlarger, "rows", rows)
+        with pytest.raises(ResourceError) as error:
+            engine.run(job, told.append, lambda: False)
+    assert error.value.code == "resource.disk_full" and error.value.retryable
+    kept = [event for event in told if isinstance(event, Layer)]
+    assert [layer.stage for layer in kept] == ["generate"]
+    assert remaining(kept[0].info)[0] == "upscale"
+    (larger,), _, _ = run_batch(engine, next_job(job, kept))
+    assert larger.stage == "upscale" and larger.pixels.shape[:2] == (2 * NATIVE.height, 2 * NATIVE.width)
 
 
 def test_cancelled_between_links(engine, checkpoint):

@@ -28,6 +28,7 @@ __all__ = [
     "estimate_bytes",
     "free_bytes",
     "give_back",
+    "is_out_of_memory",
     "placed",
 ]
 
@@ -257,3 +258,11 @@ def estimate_bytes(path: str | Path, dtype: torch.dtype) -> int:
     except ModelError:
         return 0  # loading it will say why
     return sum(prod(info.shape) for info in header.tensors.values()) * dtype.itemsize
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch says it on the CPU, on MPS and in older versions with a plain RuntimeError."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )

@@ -26,7 +26,7 @@ from .jobs import Emit, Job, Pixels, Result
 from .kit.runtime import Kit
 from .latents import LatentCache
 from .load import Components, load_checkpoint
-from .memory import ComponentCache, choose_device, choose_dtype, free_bytes, give_back
+from .memory import ComponentCache, choose_device, choose_dtype, free_bytes, give_back, is_out_of_memory
 from .modelpath import stamp_of
 from .modes import Annotate, Upscale
 from .params_hires import Hires
@@ -129,7 +129,7 @@ class Engine:
         try:
             return self._run(job, report, emit, seeds, words, sequential=False)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Outside the handler, so that the traceback no longer holds the tensors that were too much.
         self._components.clear()
@@ -140,7 +140,7 @@ class Engine:
         try:
             return self._run(job, report, emit, seeds, words, sequential=True)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise ResourceError(
                 "resource.out_of_memory",
@@ -183,7 +183,7 @@ class Engine:
             try:
                 return work(side)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if 0 < side <= MIN_TILE or model.whole:
                     raise ResourceError(
@@ -321,11 +321,3 @@ def _default_budget(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return 8 << 30
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch says it on the CPU, on MPS and in older versions with a plain RuntimeError."""
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from impasto_protocol.errors import ModelError
 
+from .memory import is_out_of_memory
 from .modelfile import open_model
 
 __all__ = ["UpscalerModel", "load_upscaler"]
@@ -46,17 +47,38 @@ class UpscalerModel:
     def __call__(self, picture: torch.Tensor) -> torch.Tensor:
         """RGB [1, 3, h, w] in 0..1, fp32 on the CPU -> [1, 3, h * scale, w * scale] likewise.
 
-        What half precision cannot hold is done again in fp32.
+        What half precision cannot hold is done again in fp32. Raises ModelError `model.unsupported` where the network
+        does not take pictures of this size.
         """
         picture = picture.to(self.device)
-        result: torch.Tensor = self.descriptor(picture.to(self.dtype)).float()
+        result: torch.Tensor = self._enlarged(picture.to(self.dtype)).float()
         if self.dtype != torch.float32 and not bool(result.isfinite().all()):
             self.descriptor.model.float()
             try:
-                result = self.descriptor(picture)
+                result = self._enlarged(picture)
             finally:
                 self.descriptor.model.to(self.dtype)
         return result.cpu()
+
+    def _enlarged(self, picture: torch.Tensor) -> torch.Tensor:
+        """Raises ModelError `model.unsupported` where the network does not take a picture of this size."""
+        height, width = picture.shape[-2:]
+        reason: Exception | None = None
+        try:
+            result: torch.Tensor = self.descriptor(picture)
+            if result.shape[-2:] == (height * self.scale, width * self.scale):
+                return result
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            # What the card or the memory says is not about the network.
+            if isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
+                raise
+            reason = error
+        raise ModelError(
+            "model.unsupported",
+            f"{self.name} ({self.architecture}) does not take {width} x {height} pixels; it seems to be made for "
+            "pictures of one size. Choose another upscaler.",
+            data={"file": self.name, "architecture": self.architecture, "width": width, "height": height},
+        ) from reason
 
     @contextmanager
     def checked(self, check: Callable[[], None]) -> Iterator[None]:
