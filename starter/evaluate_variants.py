@@ -9,6 +9,7 @@ painted anew by the inpainting partner, by the ordinary checkpoint, and by OpenC
 mask's rim is than in the truth (grey values), `pixels` the mean absolute error in the half, reported only.
 Control: canny edges of the result against those of the picture that the hint was made from, F1 with a tolerance of two
 pixels, with the control and without it.
+Previews: PSNR against the VAE of the preview decoder and of the linear map that stands in without one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from impasto_protocol.geometry import Box, Size
+from impasto_server.engine import vae
 from impasto_server.engine.jobs import ControlUnit, Job, Layer
+from impasto_server.engine.load import load_checkpoint
 from impasto_server.engine.modes import parse_params
+from impasto_server.engine.preview import colors_of
 from impasto_server.engine.run import Engine
+from impasto_server.engine.vae_files import load_vae
 from PIL import Image, ImageFilter
 
 from starter import lite0
@@ -159,6 +164,32 @@ def control(studio: Studio, kind: str, count: int, weight: float = 1.0) -> tuple
     return {"without": without, "with": with_it}, [row[:8] for row in rows]
 
 
+def previews(folder: Path, count: int) -> dict[str, float]:
+    """PSNR in dB of what a preview shows of a latent against what the VAE makes of it: by the preview decoder, and by
+    the linear map from latents to colours, enlarged as the previews are. The mean over `count` held-out pictures.
+    """
+    cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
+    whole = load_checkpoint(folder / NAME, **cpu)
+    tiny = load_vae(folder / PARTS["preview"], **cpu).module
+    factor = whole.info.vae_scaling_factor
+    colors, rng, found = colors_of(whole.vae, factor), np.random.default_rng(77), []
+
+    def decibels(made: torch.Tensor, wanted: torch.Tensor) -> float:
+        return float(-10 * torch.log10(((made.clamp(0, 1) - wanted) ** 2).mean()))
+
+    with torch.inference_mode():
+        for _ in range(count):
+            picture, _ = drawn(rng, held=True)
+            latent = vae.encode(whole.vae, vae.from_images(torch.from_numpy(picture[None])), factor)
+            wanted = (vae.decode(whole.vae, latent, factor).images + 1).clamp(0, 2) / 2
+            linear = (latent.permute(0, 2, 3, 1) @ colors.matrix + colors.bias).clamp(0, 1).permute(0, 3, 1, 2)
+            larger = torch.nn.functional.interpolate(linear, size=wanted.shape[-2:], mode="bicubic")
+            by_decoder = (vae.decode_tiny(tiny, latent).images + 1) / 2
+            found.append((decibels(by_decoder, wanted), decibels(larger, wanted)))
+    decoder, linear_map = np.mean(found, 0).tolist()
+    return {"decoder": decoder, "linear": linear_map}
+
+
 def sheet(rows: list[list[Picture]], path: Path) -> None:
     grid(torch.cat([_tensor(row) for row in rows]), len(rows[0])).save(path, quality=86)
 
@@ -167,7 +198,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--count", type=int, default=100, help="held-out pictures that are inpainted; half as many controls")
     p.add_argument("--steps", type=int, default=20)
-    p.add_argument("--only", choices=("inpainting", "control", "sheets"))
+    p.add_argument("--only", choices=("inpainting", "control", "previews", "sheets"))
     p.add_argument("--out", type=Path, default=DOCS)
     a = p.parse_args()
     figures: dict = {"count": a.count, "steps": a.steps}
@@ -185,6 +216,9 @@ def main() -> None:
             figures["inpainting"], rows = inpainting(studio, a.count, held=True)
             print(figures["inpainting"], flush=True)
             sheet(rows, a.out / "starter-inpaint.jpg")
+        if a.only in (None, "previews"):
+            figures["previews"] = previews(Path(folder), a.count)
+            print(figures["previews"], flush=True)
         if a.only in (None, "sheets"):
             things = ("red apple", "cat face", "rocket", "penguin", "sunflower", "house")
             rows = [[studio.painted(t + w, 3) for t in things] for w in ("", " <lora:pencil:0.5>", " <lora:pencil:1>")]

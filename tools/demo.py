@@ -80,9 +80,11 @@ class Follower:
 
 
 def inpaint(
-    client: Client, follower: Follower, picture: Image.Image, task: Task, native: int
+    client: Client, follower: Follower, picture: Image.Image, task: Task, native: int, partner: bool = True
 ) -> tuple[Image.Image, Image.Image]:
-    """The RGBA result as large as the picture, and the mask that was selected."""
+    """The RGBA result as large as the picture, and the mask that was selected. With `partner` the checkpoint's
+    inpainting partner paints, where there is one.
+    """
     mask = Image.new("L", picture.size, 0)
     ImageDraw.Draw(mask).ellipse(task.ellipse, fill=255)
     mask = mask.filter(ImageFilter.GaussianBlur(2))
@@ -91,7 +93,11 @@ def inpaint(
     if native < 256:
         params["padding"] = 4  # the starter model learned things that fill its picture
     canvas = Size(*picture.size)
+    if not partner:
+        params["use_partner"] = False
     plan = client.plan("inpaint", params, canvas, Box(left, top, right - left, bottom - top))
+    for said in plan.warnings:
+        print(f"  {said}", file=sys.stderr)
     box = plan.box
     area = (box.x, box.y, box.right, box.bottom)
     inputs = {}
@@ -224,7 +230,7 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
     native = int(models[0].get("native_size") or 512)
     photo = Image.open(ROOT / "tools" / "demo" / "coffee.jpg").convert("RGB")
     photo.save(args.out / "before.png")
-    result, masks = photo, []
+    result, ordinary, masks = photo, photo, []
     for task in TASKS:
         print(f"demo: inpainting {task.prompt!r} into the {task.name}", file=sys.stderr)
         began = time.monotonic()
@@ -232,6 +238,13 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
         timings[f"inpaint {task.name}"] = time.monotonic() - began
         layer.save(args.out / f"layer-{task.name}.png")
         masks.append(mask)
+        if task is TASKS[-1]:
+            print("demo: the same by the ordinary checkpoint", file=sys.stderr)
+            began = time.monotonic()
+            plain, _ = inpaint(client, follower, result, task, native, partner=False)
+            timings["without the partner"] = time.monotonic() - began
+            plain.save(args.out / "layer-ordinary.png")
+            ordinary = Image.alpha_composite(result.convert("RGBA"), plain).convert("RGB")
         result = Image.alpha_composite(result.convert("RGBA"), layer).convert("RGB")
     result.save(args.out / "after.png")
     both = Image.fromarray(np.maximum(*(np.asarray(m) for m in masks)))
@@ -240,6 +253,15 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
     sketch = drawn_sketch(native)
     made = transform(client, follower, "sketch", sketch, {"prompt": "red apple", "seed": 2, "strength": 0.6})
     timings["sketch"] = time.monotonic() - began
+    led, line = None, next((m["id"] for m in catalog.models if m["kind"] == "controlnet" and "canny" in m["id"]), None)
+    if line is not None:
+        print(f"demo: the same sketch, more freely and with {line}", file=sys.stderr)
+        began = time.monotonic()
+        unit = {"model": line, "preprocessor": "canny", "image": ""}
+        held = {"prompt": "red apple", "seed": 2, "strength": 0.9, "control": [unit]}
+        led = transform(client, follower, "sketch", sketch, held)
+        timings["sketch with control"] = time.monotonic() - began
+        led.save(args.out / "from-sketch-control.png")
     began = time.monotonic()
     larger = transform(client, follower, "upscale", made, {"scale": 2})
     timings["upscale"] = time.monotonic() - began
@@ -250,12 +272,21 @@ def show(client: Client, follower: Follower, args: argparse.Namespace, start: fl
     began = time.monotonic()
     drawn = [(prompt, generate(client, follower, prompt, 11 + i)) for i, prompt in enumerate(SHEET)]
     timings[f"{len(SHEET)} pictures"] = time.monotonic() - began
-    photos = [("selected", outlined(photo, both)), ("inpainted", result)]
-    enlarged = [("sketch", paper), ("from the sketch", made), (f"upscaled to {larger.width} x {larger.height}", larger)]
+    photos = [("selected", outlined(photo, both)), ("inpainted", result), ("corner: ordinary checkpoint", ordinary)]
+    enlarged = [
+        ("sketch", paper),
+        ("from the sketch, strength 0.6", made),
+        (f"upscaled to {larger.width} x {larger.height}", larger),
+    ]
+    if led is not None:
+        enlarged.insert(2, ("strength 0.9 with a canny ControlNet", led))
     sheet = contact_sheet([photos, enlarged, drawn], width=1216)
     sheet.save(args.out / "contact-sheet.png")
     print("Pictures:")
     layers = [f"layer-{task.name}.png" for task in TASKS]
+    if led is not None:
+        layers.append("from-sketch-control.png")
+    layers.append("layer-ordinary.png")
     names = ("before.png", "after.png", *layers, "sketch.png", "from-sketch.png", "upscaled.png", "contact-sheet.png")
     for name in names:
         print(f"  {args.out / name}")
