@@ -103,6 +103,10 @@ class GimpHost(Host):
     def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
         return [(layer.get_tattoo(), layer.get_name()) for layer in pixels.all_layers(document)]
 
+    def layer_box(self, document: Any, layer: Any) -> Optional[Box]:
+        _, x, y = layer.get_offsets()
+        return Box(x, y, layer.get_width(), layer.get_height()).intersect(pixels.canvas_of(document))
+
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return pixels.read_recipe(layer)
 

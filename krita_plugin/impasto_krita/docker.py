@@ -9,10 +9,13 @@ from typing import Any, Dict, Mapping, Optional
 
 from impasto_client.completion import names_of
 from impasto_client.document import ResultLayer
+from impasto_client.intents import WHOLE, Aim, intent_for, strength_key
+from impasto_client.targets import planned_area
 from impasto_client.ways import AUTOMATIC, CHOICES, WAYS, actions, choice_of, family_of, mode_for
 from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
 from impasto_client.wording import describe, describe_connection, describe_plan
 from impasto_protocol.home import home_folder, log_file
+from impasto_protocol.schema import Intent, Mode
 from krita import DockWidget, Krita
 
 from . import document as pixels
@@ -52,17 +55,21 @@ class ImpastoDocker(DockWidget):
         self.controller = controller
         self.setWindowTitle("Impasto")
         self.results = ResultBox(controller, pixels.active_document)
-        self.panel = Panel(self.results, lambda: controller.layers(pixels.active_document()))
+        front = pixels.active_document
+        self.panel = Panel(self.results, lambda: controller.layers(front()), lambda: controller.masks(front()))
         self.setWidget(self.panel)
         self.choice, self.way = CHOICES[0][0], AUTOMATIC
         self.mode = "inpaint"
         """The mode of the server that the button starts now."""
+        self.intent: Optional[Intent] = None
+        """What that mode is for now."""
         self._shown_rev = ""
         self.wishes = Wishes()
         self._shown_preview: Optional[bytes] = None
         self._restore()
         self._write()
         self.mode = self._meant()
+        self.intent = self._intended(self.mode)
         self._show_mode()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL)
@@ -91,6 +98,7 @@ class ImpastoDocker(DockWidget):
         panel.diagnose.triggered.connect(lambda *_: controller.diagnose())
         panel.copy_log.triggered.connect(lambda *_: QApplication.clipboard().setText(str(_log())))
         panel.way.activated.connect(lambda *_: self.set_way(panel.way.currentData()))
+        panel.aim.changed.connect(self._aimed)
         panel.preset.told = controller.tell
         self.results.used.connect(lambda shown: self.use_settings(shown.mode, shown.params))
         controller.signals.taken.connect(self._taken)
@@ -139,7 +147,10 @@ class ImpastoDocker(DockWidget):
         """Start a job with what the docker shows; where that cannot be, say why."""
         self._follow()
         document = pixels.active_document()
-        if not self.controller.ask(self.mode, document, self.params(), place) and not self.isVisible():
+        if (
+            not self.controller.ask(self.mode, document, self.params(), place, self.panel.aim.aim())
+            and not self.isVisible()
+        ):
             view = Krita.instance().activeWindow().activeView()
             if view is not None and self.controller.notice is not None:
                 view.showFloatingMessage(self.controller.notice.text, icon("layer", self.palette()), 3000, 1)
@@ -170,15 +181,43 @@ class ImpastoDocker(DockWidget):
         """The mode that the choice means with what is there now."""
         document = pixels.active_document()
         selected = document is not None and pixels.selected_box(document) is not None
-        return mode_for(self.choice, self.way, selected, self.panel.strength.value)
+        return mode_for(self.choice, self.way, selected or bool(self.panel.aim.aim().mask), self._plain_strength())
+
+    def _plain_strength(self) -> float:
+        """That of painting: an intent may have its own, and then that is shown."""
+        own = strength_key(family_of(self.mode), self.intent) != "paint"
+        return self.wishes.strengths["paint"] if own else float(self.panel.strength.value)
+
+    def _intended(self, mode: str) -> Optional[Intent]:
+        """What a mode is for, with what is there now."""
+        document, host = pixels.active_document(), self.controller.host
+        area = canvas = None
+        if document is not None:
+            canvas = host.canvas_of(document)
+            area = planned_area(host, mode, document, self.panel.aim.aim())
+        known = self._known(mode)
+        intents = known.intents if known is not None else ()
+        return intent_for(intents, self.panel.aim.chosen(), area, canvas, self._plain_strength())
+
+    def _known(self, mode: str) -> Optional[Mode]:
+        """The server's description of a mode."""
+        return self.controller.catalog.mode(mode) if self.controller.catalog is not None else None
+
+    def _aimed(self) -> None:
+        """The painter chose what inpainting is for, or where."""
+        self._read()
+        self._follow(read=False)
+        self.refresh()
+        self._touched()
 
     def _follow(self, read: bool = True) -> None:
         """Show the settings of another mode where what is there means that; what was set for the last one is kept."""
         mode = self._meant()
-        if mode != self.mode:
+        intent = self._intended(mode)
+        if mode != self.mode or intent != self.intent:
             if read:
                 self._read()
-            self.mode = mode
+            self.mode, self.intent = mode, intent
             self._show_mode()
 
     def use_settings(self, mode: str, params: Mapping[str, Any]) -> None:
@@ -186,15 +225,19 @@ class ImpastoDocker(DockWidget):
         if mode not in ACTIONS:
             return
         self._read()
-        catalog = self.controller.catalog
-        known = catalog.mode(mode) if catalog is not None else None
-        self.wishes.take(mode, params, known.params if known is not None else ())
+        known = self._known(mode)
+        name = self.wishes.take_for(mode, params, known)
+        if mode == "inpaint":
+            self.panel.aim.choose(name)
+            self.panel.aim.set_aim(Aim(context=WHOLE if params.get("area") == "whole" else ""))
         self.choice, way = choice_of(mode)
         if self.choice == "paint" and self.way != AUTOMATIC:
             self.way = way
         self._write()
+        self.mode, self.intent = mode, None
         self.panel.strength.set_value(self.wishes.strengths.get(family_of(mode), 1.0))
         self.mode = self._meant()
+        self.intent = self._intended(self.mode)
         self._show_mode()
         self._fill_models()
         self.refresh()
@@ -223,7 +266,9 @@ class ImpastoDocker(DockWidget):
     def params(self) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server."""
         self._read()
-        return self.wishes.params(self.mode, self.panel.model.currentData() or "", self.panel.form.overrides())
+        return self.wishes.params(
+            self.mode, self.panel.model.currentData() or "", self.panel.form.overrides(), self.intent
+        )
 
     def _read(self) -> None:
         """Note what the widgets show."""
@@ -233,9 +278,9 @@ class ImpastoDocker(DockWidget):
         wishes.advanced = panel.experts.isChecked()
         family = family_of(self.mode)
         if family in wishes.strengths:
-            wishes.strengths[family] = panel.strength.value
+            wishes.strengths[strength_key(family, self.intent)] = panel.strength.value
         if self._shown_rev:  # before the server has described them there is nothing to see
-            wishes.more[family] = panel.form.chosen()
+            wishes.keep_settings(self.mode, panel.form.chosen(), self._known(self.mode), self.intent)
 
     def _write(self) -> None:
         """Show in the widgets what is wished for, but for what depends on the mode."""
@@ -251,9 +296,10 @@ class ImpastoDocker(DockWidget):
         family = family_of(self.mode)
         self.panel.show_action(ACTIONS[self.mode], self.way)
         if family in self.wishes.strengths:
-            self.panel.strength.set_value(self.wishes.strengths[family])
+            self.panel.strength.set_value(self.wishes.strength(self.mode, self.intent))
+        self.panel.aim.show_intent(self.intent)
         # In this order: what was kept from another day is checked against the description.
-        self.panel.form.set_overrides(self.wishes.more.get(family, {}))
+        self.panel.form.set_overrides(self.wishes.settings(self.mode, self.intent))
         self._describe_settings()
         self._model_chosen(save=False)
 
@@ -262,7 +308,9 @@ class ImpastoDocker(DockWidget):
         catalog = self.controller.catalog
         mode = catalog.mode(self.mode) if catalog is not None else None
         if mode is not None:
-            self.panel.form.set_params(settings_of(mode))
+            # What the model sees when it inpaints is chosen above, with more to choose from.
+            shown = [p for p in settings_of(mode) if (mode.name, p.name) != ("inpaint", "area")]
+            self.panel.form.set_params(shown)
 
     def _add_result(self, result: ResultLayer) -> None:
         self.panel.seed.set_last(result.seed)
@@ -284,12 +332,13 @@ class ImpastoDocker(DockWidget):
 
     def _refresh_action(self) -> None:
         document = pixels.active_document()
-        obstacle = self.controller.obstacle(self.mode, document)
+        where = self.panel.aim.aim()
+        obstacle = self.controller.obstacle(self.mode, document, where)
         if self.panel.button.isEnabled() == bool(obstacle):
             self.panel.button.setEnabled(not obstacle)
             self.panel.places.setEnabled(not obstacle)
         if self.isVisible():
-            self.controller.expect(self.mode, document, {} if obstacle else self.params())
+            self.controller.expect(self.mode, document, {} if obstacle else self.params(), where)
         estimate, text = self.controller.estimate, obstacle
         if not obstacle and estimate.error is not None:
             text = estimate.error.message
@@ -342,6 +391,8 @@ class ImpastoDocker(DockWidget):
         if catalog is None or catalog.rev == self._shown_rev:
             return
         self._shown_rev = catalog.rev
+        inpaint = catalog.mode("inpaint")
+        self.panel.aim.offer(inpaint.intents if inpaint is not None else ())
         self.panel.form.set_models(catalog.models)
         self.panel.prompt.names = self.panel.negative.names = names_of(catalog.models)
         self._describe_settings()
@@ -360,7 +411,8 @@ class ImpastoDocker(DockWidget):
 
     def _model_chosen(self, *_: Any, save: bool = True) -> None:
         catalog, chosen = self.controller.catalog, self.panel.model.currentData()
-        self.panel.form.set_hints(hints_of(catalog.models if catalog is not None else (), chosen))
+        hints = hints_of(catalog.models if catalog is not None else (), chosen)
+        self.panel.form.set_hints({**hints, **(self.intent.params if self.intent is not None else {})})
         self.panel.model.setToolTip(
             self.panel.model.currentData(Qt.ItemDataRole.ToolTipRole) or "The checkpoint that paints."
         )
@@ -377,7 +429,11 @@ class ImpastoDocker(DockWidget):
     def _save(self) -> None:
         self._read()
         Krita.instance().writeSetting(
-            "impasto", "panel", json.dumps({"choice": self.choice, "way": self.way, **self.wishes.kept()})
+            "impasto",
+            "panel",
+            json.dumps(
+                {"choice": self.choice, "way": self.way, "intent": self.panel.aim.chosen(), **self.wishes.kept()}
+            ),
         )
 
     def _restore(self) -> None:
@@ -388,6 +444,7 @@ class ImpastoDocker(DockWidget):
                 self.choice = kept["choice"]
             if kept.get("way") in [way for way, _ in WAYS]:
                 self.way = kept["way"]
+            self.panel.aim.choose(str(kept.get("intent", AUTOMATIC)))
         except (ValueError, TypeError, AttributeError):
             return  # a damaged entry of kritarc: the defaults hold
 

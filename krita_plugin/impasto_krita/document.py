@@ -15,6 +15,7 @@ from krita import Krita
 from .qt import QByteArray, QImage, QTimer
 
 __all__ = [
+    "MASKS",
     "active_document",
     "canvas_of",
     "forget_identity",
@@ -24,13 +25,16 @@ __all__ = [
     "is_shown",
     "keep_identity",
     "keep_recipe",
+    "layer_box",
     "layer_named",
+    "masks",
     "open_new",
     "paint_layers",
     "paste",
     "read_box",
     "read_identity",
     "read_layer",
+    "read_mask",
     "read_recipe",
     "read_without",
     "region_of",
@@ -38,6 +42,8 @@ __all__ = [
 ]
 
 SRGB = "sRGB-elle-V2-srgbtrc.icc"
+MASKS = ("transparencymask", "selectionmask")
+"""Types of nodes that hold a selection."""
 IDENTITY = "impasto/document"
 """The annotation with a document's name."""
 RESTORE_AFTER = 50
@@ -124,6 +130,30 @@ def read_layer(document: Any, layer: Any, box: Box) -> memoryview:
         pixels = _converted(data, box.width, box.height, space)
     assert pixels.nbytes == box.width * box.height * 4
     return pixels
+
+
+def layer_box(document: Any, layer: Any) -> Optional[Box]:
+    """The bounds of what is painted on a layer, or of a mask, within the canvas; None where there is nothing."""
+    bounds = layer.bounds()
+    if bounds.width() < 1 or bounds.height() < 1:
+        return None
+    return Box(bounds.x(), bounds.y(), bounds.width(), bounds.height()).intersect(canvas_of(document))
+
+
+def masks(document: Any) -> List[Any]:
+    """The masks of layers that hold a selection, but not the selection itself, which Krita shows as a node too."""
+    return [node for node in _nodes(document.rootNode()) if node.type() in MASKS and node.parentNode().parentNode()]
+
+
+def read_mask(document: Any, mask: Any) -> Optional[Region]:
+    """A copy of such a mask, or None where it selects nothing of the canvas."""
+    document.waitForDone()
+    canvas = canvas_of(document)
+    data = bytes(mask.pixelData(canvas.x, canvas.y, canvas.width, canvas.height))
+    # A mask that was never painted has no pixels at all.
+    if len(data) != canvas.width * canvas.height or data.count(0) == len(data):
+        return None
+    return Region(canvas, data)
 
 
 def is_blank(document: Any, layer: Any, box: Box) -> bool:

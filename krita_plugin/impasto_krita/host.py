@@ -98,6 +98,18 @@ class KritaHost(Host):
     def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
         return [(self.name_of(node), str(node.name())) for node in pixels.paint_layers(document)]
 
+    def layer_box(self, document: Any, layer: Any) -> Optional[Box]:
+        return pixels.layer_box(document, layer)
+
+    def masks_of(self, document: Any) -> List[Tuple[Any, str]]:
+        masks = [(self.name_of(node), str(node.name())) for node in pixels.masks(document)]
+        return self.layers_of(document) + masks
+
+    def mask_of(self, document: Any, layer: Any) -> Optional[Region]:
+        if layer.type() in pixels.MASKS:
+            return pixels.read_mask(document, layer)
+        return super().mask_of(document, layer)
+
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return pixels.read_recipe(document, self.name_of(layer))
 

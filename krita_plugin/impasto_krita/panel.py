@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional
 from impasto_client.ways import CHOICES, WAYS, Action, choice_of
 from impasto_client.wishes import strength_tip
 
+from .aim_box import AimBox
 from .colors import ink_on_highlight
 from .form import ParamForm
 from .form_preset import PresetRow
@@ -45,9 +46,12 @@ class Panel(QWidget):
 
     dropped = pyqtSignal(object)
 
-    def __init__(self, results: Any, layers: Any, parent: Optional[Any] = None) -> None:
-        """`results` is the widget of what came of it; `layers()` are those of the document in front."""
+    def __init__(self, results: Any, layers: Any, masks: Any, parent: Optional[Any] = None) -> None:
+        """`results` is the widget of what came of it; `layers()` are those of the document in front, `masks()` those
+        that can say where to inpaint.
+        """
         super().__init__(parent)
+        self._masks = masks
         self._layers = layers
         self.results = results
         page = QWidget()
@@ -100,6 +104,7 @@ class Panel(QWidget):
         for widget in (self.model, self.prompt, self.negative_fold, self.seed_row):
             widget.setVisible(paints)
         self.way.setVisible(choice == "paint")
+        self.aim.setVisible(action.mode == "inpaint")
         self.strength.setVisible(paints and way != "txt2img")
         self.scale.setVisible(not paints)
         self.strength.setToolTip(strength_tip(action.mode))
@@ -122,6 +127,7 @@ class Panel(QWidget):
         self.negative_fold.setObjectName("impasto_negative_fold")
         self.negative_fold.inside.addWidget(self.negative)
         self.negative.textChanged.connect(self._name_negative)
+        self.aim = AimBox(self._layers, self._masks)
         self.strength = FillSlider("Strength", 0.0, 1.0, 0.01, "%")
         self.strength.setObjectName("impasto_strength")
         self.strength.set_value(1.0)
@@ -129,7 +135,7 @@ class Panel(QWidget):
         self.scale.setObjectName("impasto_scale")
         self.scale.setToolTip("How many times as wide and as high the new document is.")
         self.scale.set_value(2.0)
-        return self.way, self.model, self.prompt, self.negative_fold, self.strength, self.scale
+        return self.way, self.aim, self.model, self.prompt, self.negative_fold, self.strength, self.scale
 
     def _settings(self) -> Any:
         self.seed = SeedField()

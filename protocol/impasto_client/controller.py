@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import uuid
 from pathlib import Path
@@ -37,12 +38,24 @@ from .events import (
 )
 from .further import Further
 from .gallery import Query, Shown
+from .intents import Aim
 from .jobs import JobList, JobState
 from .notice import Notice
 from .orders import Order, Orders
 from .recipes import Packed
 from .results import PICTURE_SIZE, Results
-from .targets import LAYER, NEW_DOCUMENT, again, aim, remade, snapshot
+from .targets import (
+    LAYER,
+    NEW_DOCUMENT,
+    NOWHERE_ELSE,
+    again,
+    aim,
+    context_box,
+    obstacle,
+    planned_area,
+    remade,
+    snapshot,
+)
 from .tasks import Runner
 from .wording import describe_reading
 
@@ -109,9 +122,9 @@ class Controller:
 
     # ---- what can be done now
 
-    def obstacle(self, mode: str, document: Optional[Any]) -> str:
+    def obstacle(self, mode: str, document: Optional[Any], where: Aim = NOWHERE_ELSE) -> str:
         """Why `mode` cannot be done now, as a sentence that says what to do; empty where it can."""
-        sentence = self.host.obstacle(mode, document)
+        sentence = obstacle(self.host, mode, document, where)
         if sentence or self.catalog is None:
             return sentence
         offered = self.catalog.mode(mode)
@@ -119,12 +132,12 @@ class Controller:
             return "This server cannot do that; update it."
         return "" if offered.available else offered.reason or "The server cannot do that now."
 
-    def expect(self, mode: str, document: Optional[Any], params: Mapping[str, Any]) -> None:
+    def expect(self, mode: str, document: Optional[Any], params: Mapping[str, Any], where: Aim = NOWHERE_ELSE) -> None:
         """See what the job would take: `estimate` says it soon. Quick: it is polled."""
-        if self.connection.state != "connected" or self.catalog is None or self.obstacle(mode, document):
+        if self.connection.state != "connected" or self.catalog is None or self.obstacle(mode, document, where):
             self.estimate.clear()
         elif document is not None:
-            area = self.host.selected_box(document) if mode in ("inpaint", "sketch") else None
+            area = planned_area(self.host, mode, document, where)
             if mode == NEW_DOCUMENT:
                 area = area_of(self.host, document, params)
             self.estimate.ask(mode, self.host.canvas_of(document), area, sent(mode, params))
@@ -134,6 +147,12 @@ class Controller:
         if document is None or not self.host.is_open(document):
             return []
         return [(f"{LAYER}{name}", title) for name, title in self.host.layers_of(document)]
+
+    def masks(self, document: Optional[Any]) -> List[Tuple[str, str]]:
+        """The layers and masks that can say where to inpaint, as `layers` gives them."""
+        if document is None or not self.host.is_open(document):
+            return []
+        return [(f"{LAYER}{name}", title) for name, title in self.host.masks_of(document)]
 
     def running(self) -> Optional[JobState]:
         """The job to show: one that runs, else the oldest that has not ended."""
@@ -150,17 +169,24 @@ class Controller:
 
     # ---- deeds
 
-    def ask(self, mode: str, document: Optional[Any], params: Mapping[str, Any], place: str = "back") -> bool:
+    def ask(
+        self,
+        mode: str,
+        document: Optional[Any],
+        params: Mapping[str, Any],
+        place: str = "back",
+        where: Aim = NOWHERE_ELSE,
+    ) -> bool:
         """Plan and submit a job: at the "back" or "front" of the queue, or instead of what waits in it ("replace").
 
         False where there is an obstacle, which the notice says.
         """
 
         def target() -> Target:
-            sentence = self.obstacle(mode, document)
+            sentence = self.obstacle(mode, document, where)
             if sentence:
                 raise Obstacle(sentence)
-            return aim(self.host, mode, document, dict(params))
+            return aim(self.host, mode, document, dict(params), where)
 
         return self._try(target, place)
 
@@ -297,6 +323,9 @@ class Controller:
         if order is None or not order.unread or job is None or not job.active:
             return
         target = order.target
+        if target.context:
+            box = context_box(target, box, event.plan.reach)
+            order.target = target = dataclasses.replace(target, context=box)
         order.was_read()
         try:
             picture = snapshot(self.host, target, box)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, ClassVar, List, Mapping, Optional, Sequence, Tuple, Union
 
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
@@ -62,6 +62,8 @@ class Target:
     without: Optional[Any] = None
     above: Optional[Any] = None
     resolution: Any = None
+    context: Union[str, Box] = ""
+    """What the model sees: "" as the server plans it, "selection" for the mask and its reach alone, or a box."""
     pictures: Mapping[str, Any] = field(default_factory=dict)
     """Layers that are sent as further pictures, by the names of the inputs."""
     into: str = "new"
@@ -157,6 +159,22 @@ class Host(abc.ABC):
     @abc.abstractmethod
     def layers_of(self, document: Any) -> List[Tuple[Any, str]]:
         """The layers that can be read, from top to bottom: what `name_of` gives, and what the painter calls them."""
+
+    @abc.abstractmethod
+    def layer_box(self, document: Any, layer: Any) -> Optional[Box]:
+        """The bounds of a layer within the canvas, or None where it has nothing there. Quick: it is polled."""
+
+    def masks_of(self, document: Any) -> List[Tuple[Any, str]]:
+        """What can say where to inpaint in place of the selection: as `layers_of`, with masks."""
+        return self.layers_of(document)
+
+    def mask_of(self, document: Any, layer: Any) -> Optional[Region]:
+        """A layer as a mask, by its alpha; None where it is empty."""
+        box = self.layer_box(document, layer)
+        if box is None:
+            return None
+        alpha = bytes(memoryview(self.read_layer(document, layer, box))[3::4])
+        return Region(box, alpha) if alpha.count(0) < len(alpha) else None
 
     # ---- writing: new layers and new documents; `enlarge` alone scales the layers that are there
 

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional
 
+from impasto_protocol.geometry import Box
+
 from .document import ResultLayer
 from .editor import Target
 from .recipes import Packed, written_recipe
@@ -41,7 +43,8 @@ class Order:
 
     def recipe(self, result: ResultLayer) -> bytes:
         """What is kept with a layer of this job."""
-        return written_recipe(result, self.target.area, self.mask, self.sketch, self.pictures)
+        context = self.target.context if isinstance(self.target.context, Box) else None
+        return written_recipe(result, self.target.area, self.mask, self.sketch, self.pictures, context)
 
 
 class Orders:

@@ -1,8 +1,8 @@
 """The recipe that an editor keeps with a layer: all that is needed to make it again, also after reopening.
 
 A JSON map: what the server says of the result (mode, params, model, ...), its seed and box, and of the document the
-selection (`selection`, its bounds; `mask`, base64 of zlib), the sketch (`sketch`, as the editor names layers) and the
-layers that guided it (`pictures`, by the names of the inputs).
+selection (`selection`, its bounds; `mask`, base64 of zlib), the context where it was chosen (`context`, a box), the
+sketch (`sketch`, as the editor names layers) and the layers that guided it (`pictures`, by the names of the inputs).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from impasto_protocol.geometry import Box
 from .document import ResultLayer
 from .editor import Obstacle, Region
 
-__all__ = ["Packed", "read_recipe", "region_in", "written_recipe"]
+__all__ = ["Packed", "context_in", "read_recipe", "region_in", "written_recipe"]
 
 
 class Packed:
@@ -53,6 +53,7 @@ def written_recipe(
     mask: Optional[Packed] = None,
     sketch: Any = None,
     pictures: Optional[Mapping[str, Any]] = None,
+    context: Optional[Box] = None,
 ) -> bytes:
     """What is kept with a result's layer."""
     recipe: Dict[str, Any] = {"seed": result.seed, "box": list(result.box), **result.recipe}
@@ -62,6 +63,8 @@ def written_recipe(
         recipe["mask"] = mask.text
     if sketch is not None:
         recipe["sketch"] = sketch
+    if context is not None:
+        recipe["context"] = list(context)
     if pictures:
         recipe["pictures"] = dict(pictures)
     return json.dumps(recipe, default=str).encode()
@@ -78,6 +81,16 @@ def read_recipe(kept: bytes) -> Dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise Obstacle("The recipe of this layer is damaged; it cannot be made again.") from error
     return dict(recipe)
+
+
+def context_in(recipe: Mapping[str, Any]) -> Optional[Box]:
+    """The context that was chosen for a layer, or None where the server planned it. Raises Obstacle."""
+    if "context" not in recipe:
+        return None
+    try:
+        return Box(*(int(v) for v in recipe["context"]))
+    except (ValueError, TypeError) as error:
+        raise Obstacle("The recipe of this layer is damaged; it cannot be made again.") from error
 
 
 def region_in(recipe: Dict[str, Any]) -> Tuple[Optional[Box], Optional[Region]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
@@ -12,9 +12,22 @@ from .document import Part, Snapshot
 from .editor import Host, Obstacle, Region, Target
 from .enlarging import MODE as NEW_DOCUMENT
 from .enlarging import aimed
-from .recipes import read_recipe, region_in
+from .intents import SELECTION, Aim
+from .intents import WHOLE as WHOLE_PICTURE
+from .recipes import context_in, read_recipe, region_in
 
-__all__ = ["LAYER", "NEW_DOCUMENT", "again", "aim", "remade", "snapshot"]
+__all__ = [
+    "LAYER",
+    "NEW_DOCUMENT",
+    "NOWHERE_ELSE",
+    "again",
+    "aim",
+    "context_box",
+    "obstacle",
+    "planned_area",
+    "remade",
+    "snapshot",
+]
 
 LAYER = "layer:"
 """How the value of a parameter that takes a picture begins where it names a layer of the document."""
@@ -26,15 +39,71 @@ MASK = "mask"
 """The field that names such a mask."""
 WITHOUT_PICTURE = "txt2img"
 """The mode that is sent no pixels."""
+PLAINEST = "img2img"
+"""The mode that needs nothing but a document."""
+NOWHERE_ELSE = Aim()
+EMPTY_MASK = "The layer that is chosen as the mask is empty; paint on it what shall be repainted, or choose another."
 
 
-def aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Target:
+def aim(host: Host, mode: str, document: Any, params: Mapping[str, Any], where: Aim = NOWHERE_ELSE) -> Target:
     """The target of a job for this document. Raises Obstacle."""
-    sentence = host.obstacle(mode, document)
+    sentence = obstacle(host, mode, document, where)
     if sentence:
         raise Obstacle(sentence)
     params, pictures = _with_layers(host, document, params)
-    return dataclasses.replace(_aim(host, mode, document, params), pictures=pictures)
+    target = _aim(host, mode, document, params, where)
+    return dataclasses.replace(target, pictures=pictures, context=_context(host, target, where))
+
+
+def obstacle(host: Host, mode: str, document: Optional[Any], where: Aim = NOWHERE_ELSE) -> str:
+    """Why `mode` cannot be done with the document; empty where it can. Quick: it is polled."""
+    if mode != "inpaint" or not where.mask or document is None:
+        return host.obstacle(mode, document)
+    sentence = host.obstacle(PLAINEST, document)  # a layer says where: nothing needs to be selected
+    if sentence:
+        return sentence
+    layer = _named(host, document, where.mask)
+    if layer is None:
+        return "The layer that is chosen as the mask is gone; choose another one, or the selection."
+    return "" if host.layer_box(document, layer) is not None else EMPTY_MASK
+
+
+def planned_area(host: Host, mode: str, document: Any, where: Aim = NOWHERE_ELSE) -> Optional[Box]:
+    """The part of the document that a job would be planned for; None for all of it. Quick: it is polled."""
+    if mode == "inpaint" and where.mask:
+        layer = _named(host, document, where.mask)
+        return None if layer is None else host.layer_box(document, layer)
+    return host.selected_box(document) if mode in ("inpaint", "sketch") else None
+
+
+def context_box(target: Target, planned: Box, reach: int) -> Box:
+    """What the job sends and the model sees, where the server planned `planned`."""
+    if isinstance(target.context, Box):
+        return target.context
+    if target.context == SELECTION and target.area is not None:
+        # As far as the result may fade out, or it would end in a hard edge.
+        return target.area.grow(reach).intersect(target.canvas) or planned
+    return planned
+
+
+def _named(host: Host, document: Any, value: str) -> Optional[Any]:
+    return host.layer_named(document, value[len(LAYER) :])
+
+
+def _context(host: Host, target: Target, where: Aim) -> Union[str, Box]:
+    if target.mode != "inpaint" or target.params.get("invert") or not where.context:
+        return ""  # around the selection lies the whole picture
+    if where.context == WHOLE_PICTURE:
+        return target.canvas
+    if where.context == SELECTION:
+        return SELECTION
+    layer = _named(host, target.document, where.context)
+    if layer is None:
+        raise Obstacle("The layer that is chosen as the context is gone; choose another context.")
+    box = host.layer_box(target.document, layer)
+    if box is None or target.area is None or not box.contains(target.area):
+        raise Obstacle("The layer that is chosen as the context does not cover the whole selection; choose another.")
+    return box
 
 
 def _with_layers(host: Host, document: Any, params: Mapping[str, Any]) -> Tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -57,8 +126,17 @@ def _with_layers(host: Host, document: Any, params: Mapping[str, Any]) -> Tuple[
     return named, pictures
 
 
-def _aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Target:
+def _aim(host: Host, mode: str, document: Any, params: Mapping[str, Any], where: Aim) -> Target:
     canvas = host.canvas_of(document)
+    if mode == "inpaint" and where.mask:
+        layer = _named(host, document, where.mask)
+        region = host.mask_of(document, layer)
+        if region is None:
+            raise Obstacle(EMPTY_MASK)
+        # What is painted as a mask is no part of the picture; where the rest is painted anew it is what stays.
+        painted = any(where.mask == f"{LAYER}{name}" for name, _ in host.layers_of(document))
+        without = layer if painted and not params.get("invert") else None
+        return Target(mode, document, canvas, params, region.box, region, without=without)
     if mode == "inpaint":
         region = host.region_of(document)
         if region is None:
@@ -67,8 +145,8 @@ def _aim(host: Host, mode: str, document: Any, params: Mapping[str, Any]) -> Tar
     if mode == "sketch":
         layer, area = host.sketch_of(document), host.selected_box(document)
         if host.is_blank(document, layer, area or canvas):
-            where = "in the selection" if area is not None else "on the canvas"
-            raise Obstacle(f"The active layer is empty {where}; paint a sketch on it, or choose another layer.")
+            place = "in the selection" if area is not None else "on the canvas"
+            raise Obstacle(f"The active layer is empty {place}; paint a sketch on it, or choose another layer.")
         return Target(mode, document, canvas, params, area, layer=layer, above=layer)
     if mode == NEW_DOCUMENT:
         return aimed(host, document, params)
@@ -95,7 +173,9 @@ def again(host: Host, document: Optional[Any], layer: Any, changes: Mapping[str,
     pictures = {name: host.layer_named(document, kept) for name, kept in _pictures_of(recipe).items()}
     if None in pictures.values():
         raise Obstacle("A layer that guided this one is gone; choose another in the settings and begin anew.")
-    target = _again(host, document, layer, (mode, params, canvas), area, region, recipe.get("sketch"))
+    target = _again(
+        host, document, layer, (mode, params, canvas), area, region, recipe.get("sketch"), context_in(recipe)
+    )
     return dataclasses.replace(target, pictures=pictures)
 
 
@@ -112,12 +192,14 @@ def _again(
     area: Optional[Box],
     region: Optional[Region],
     drawn_on: Any,
+    context: Optional[Box],
 ) -> Target:
     mode, params, canvas = job
     if mode == "inpaint":
         if region is None:
             raise Obstacle("The recipe of this layer does not hold its selection; select the region and inpaint it.")
-        return Target(mode, document, canvas, params, area, region, without=layer, above=layer)
+        seen: Union[str, Box] = context if context is not None and canvas.contains(context) else ""
+        return Target(mode, document, canvas, params, area, region, without=layer, above=layer, context=seen)
     if mode == "sketch":
         sketch = host.layer_named(document, drawn_on)
         if sketch is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
-__all__ = ["AUTOMATIC", "CHOICES", "WAYS", "Action", "actions", "choice_of", "family_of", "mode_for"]
+__all__ = ["AUTOMATIC", "CHOICES", "WAYS", "Action", "actions", "choice_of", "family_of", "is_full", "mode_for"]
 
 CHOICES: Tuple[Tuple[str, str, str], ...] = (
     ("paint", "Paint", "Paint a new picture, refine the one that is there, or repaint what is selected."),
@@ -61,7 +61,12 @@ def mode_for(choice: str, way: str, selected: bool, strength: float) -> str:
         return choice
     if way != AUTOMATIC:
         return way
-    return "inpaint" if selected else "txt2img" if strength >= _FULL else "img2img"
+    return "inpaint" if selected else "txt2img" if is_full(strength) else "img2img"
+
+
+def is_full(strength: float) -> bool:
+    """Does this strength keep nothing of what is there?"""
+    return strength >= _FULL
 
 
 def family_of(mode: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from impasto_protocol.schema import Mode, Param
+from impasto_protocol.schema import Intent, Mode, Param
 
 from .enlarging import with_own_params
 from .form_model import kind_of
-from .ways import family_of
+from .intents import intent_of, split, strength_key
+from .ways import AUTOMATIC, family_of
 from .wording import describe_model
 
 __all__ = [
@@ -96,7 +97,36 @@ class Wishes:
     advanced: bool = False
     """Are the settings for experts shown?"""
 
-    def params(self, mode: str, model: str = "", more: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    def strength(self, mode: str, intent: Optional[Intent] = None) -> float:
+        """Where the strength stands for a mode that is done with this intent."""
+        key = strength_key(family_of(mode), intent)
+        begins = float(intent.params["strength"]) if intent is not None and "strength" in intent.params else 1.0
+        return self.strengths.get(key, begins)
+
+    def settings(self, mode: str, intent: Optional[Intent] = None) -> Dict[str, Any]:
+        """What was changed in the generated settings of a mode that is done with this intent."""
+        family = family_of(mode)
+        own = self.more.get(f"{family}/{intent.name}", {}) if intent is not None else {}
+        return {**self.more.get(family, {}), **own}
+
+    def keep_settings(
+        self, mode: str, values: Mapping[str, Any], known: Optional[Mode], intent: Optional[Intent]
+    ) -> None:
+        """Note them: what some intent sets is kept for each by itself."""
+        family = family_of(mode)
+        if intent is None or known is None:
+            self.more[family] = dict(values)
+            return
+        shared, self.more[f"{family}/{intent.name}"] = split(values, known.intents)
+        self.more[family] = shared
+
+    def params(
+        self,
+        mode: str,
+        model: str = "",
+        more: Optional[Mapping[str, Any]] = None,
+        intent: Optional[Intent] = None,
+    ) -> Dict[str, Any]:
         """The parameters as the painter set them; what was left alone stays with the server.
 
         `model` is the checkpoint that is shown as chosen, `more` what was changed in the mode's generated settings.
@@ -105,8 +135,10 @@ class Wishes:
         if mode == "upscale":
             return {"scale": self.scale, **more}
         params: Dict[str, Any] = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
+        if intent is not None:
+            params.update(intent.params)
         if mode != "txt2img" and family in self.strengths:
-            params["strength"] = self.strengths[family]
+            params["strength"] = self.strength(mode, intent)
         params.update(seed=self.seed, **more)
         if model:
             params["model"] = model
@@ -128,6 +160,24 @@ class Wishes:
         rest = {k: v for k, v in params.items() if k not in OWN_FIELDS and k in defaults}
         rest.update({k: _without_inputs(lists[k], v) for k, v in rest.items() if k in lists})
         self.more[family] = {k: v for k, v in rest.items() if _plain(v) != _plain(defaults[k])}
+
+    def take_for(self, mode: str, params: Mapping[str, Any], known: Optional[Mode]) -> str:
+        """As `take`, where `known` describes the mode. The name of the intent that these parameters are of."""
+        plain = dict(self.strengths)
+        self.take(mode, params, known.params if known is not None else ())
+        intent = intent_of(known.intents, params) if known is not None else None
+        if intent is None or known is None:
+            return AUTOMATIC
+        family = family_of(mode)
+        changed = {k: v for k, v in self.more[family].items() if k not in intent.params or v != intent.params[k]}
+        self.keep_settings(mode, changed, known, intent)
+        key = strength_key(family, intent)
+        if key != family:
+            self.strengths[key], self.strengths[family] = self.strengths[family], plain[family]
+        if intent.params or self.more[f"{family}/{intent.name}"]:
+            return intent.name
+        self.more[f"{family}/{known.intents[0].name}"] = {}
+        return AUTOMATIC
 
     def kept(self) -> Dict[str, Any]:
         """What is kept until another day, as JSON takes it."""

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from .errors import RequestError
 from .nearest import nearest
 
-__all__ = ["AUTO", "Mode", "ModeInput", "Param", "Value", "validate"]
+__all__ = ["AUTO", "Intent", "Mode", "ModeInput", "Param", "Value", "validate"]
 
 AUTO = "auto"
 """The value that leaves a number to the server (only where `Param.auto` is true)."""
@@ -110,8 +110,43 @@ class ModeInput:
 
 
 @dataclass(frozen=True)
+class Intent:
+    """What a mode can be for: `params` are values to begin with. With `spanning` it suits a mask that reaches from one
+    border of the canvas to the other.
+    """
+
+    name: str
+    title: str
+    description: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    spanning: bool = False
+
+    def to_wire(self) -> Dict[str, Any]:
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "params": dict(self.params),
+            "spanning": self.spanning,
+        }
+
+    @staticmethod
+    def from_wire(wire: Mapping[str, Any]) -> Intent:
+        return Intent(
+            str(wire["name"]),
+            str(wire.get("title", wire["name"])),
+            str(wire.get("description", "")),
+            dict(wire.get("params", {})),
+            bool(wire.get("spanning", False)),
+        )
+
+
+@dataclass(frozen=True)
 class Mode:
-    """One kind of job. `available` says whether it can run now; if not, `reason` says why and how to mend it."""
+    """One kind of job. `available` says whether it can run now; if not, `reason` says why and how to mend it.
+
+    `intents` are what it can be for, the plain one first; none where it is for one thing alone.
+    """
 
     name: str
     title: str
@@ -120,9 +155,10 @@ class Mode:
     params: Tuple[Param, ...]
     available: bool = True
     reason: str = ""
+    intents: Tuple[Intent, ...] = ()
 
     def to_wire(self) -> Dict[str, Any]:
-        return {
+        wire: Dict[str, Any] = {
             "name": self.name,
             "title": self.title,
             "description": self.description,
@@ -131,6 +167,9 @@ class Mode:
             "available": self.available,
             "reason": self.reason,
         }
+        if self.intents:
+            wire["intents"] = [intent.to_wire() for intent in self.intents]
+        return wire
 
     @staticmethod
     def from_wire(wire: Mapping[str, Any]) -> Mode:
@@ -142,6 +181,7 @@ class Mode:
             params=tuple(Param.from_wire(p) for p in wire.get("params", ())),
             available=bool(wire.get("available", True)),
             reason=str(wire.get("reason", "")),
+            intents=tuple(Intent.from_wire(i) for i in wire.get("intents", ())),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from impasto_client.client import Client
 from impasto_protocol.home import history_folder, models_folder, read_launch
 from impasto_server.cli import connect
 from impasto_server.cli.main import VERBS, main, parser_for
@@ -151,6 +152,26 @@ def test_inpaint_composes_over_the_input(files: tuple[str, str], capsys: Any) ->
         assert layer.getpixel((40 - x, 30 - y))[3] == 255
     # The fake returns the picture as it was, so composing changes nothing.
     assert np.array_equal(np.asarray(Image.open("o-1.png")), np.asarray(Image.open(image)))
+
+
+def test_an_intent_is_values_to_begin_with(files: tuple[str, str], capsys: Any, monkeypatch: Any) -> None:
+    """What is given goes before them."""
+    image, mask = files
+    planned: list[dict[str, Any]] = []
+    plan = Client.plan
+
+    def noted(self: Client, mode: str, params: Any, *rest: Any) -> Any:
+        planned.append(dict(params))
+        return plan(self, mode, params, *rest)
+
+    monkeypatch.setattr(Client, "plan", noted)
+    words = ["inpaint", "--image", image, "--mask", mask, "--prompt", "sand", "--intent", "remove"]
+    assert main([*words, "-o", "a.png"]) == 0
+    assert main([*words, "--strength", "0.5", "-o", "b.png"]) == 0
+    assert planned[0] == {"prompt": "sand", "strength": 0.9, "masked_content": "fill", "grow": 12}
+    assert planned[1] == {**planned[0], "strength": 0.5}
+    with pytest.raises(SystemExit):
+        main([*words[:-1], "destroy"])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ class Layer:
     name: str
     blank: bool = False
     recipe: bytes = b""
+    box: Box | None = None
 
 
 @dataclass
@@ -99,6 +100,9 @@ class DoubleHost(Host):
 
     def layers_of(self, document: Any) -> list[tuple[Any, str]]:
         return [(layer.name, layer.name.capitalize()) for layer in reversed(document.layers)]
+
+    def layer_box(self, document: Any, layer: Any) -> Box | None:
+        return None if layer.blank else layer.box or self.canvas_of(document)
 
     def recipe_of(self, document: Any, layer: Any) -> bytes:
         return bytes(layer.recipe)

@@ -23,7 +23,7 @@ from impasto_protocol.pairing import (
     code_key,
     server_proof,
 )
-from impasto_protocol.schema import Mode, ModeInput, Param
+from impasto_protocol.schema import Intent, Mode, ModeInput, Param
 from impasto_protocol.version import Limits
 
 JOB = "9f1c2e64d7a84f7db5e2c1a07b6f3d21"
@@ -32,6 +32,10 @@ FILE = "a3d41f0c99e25b78"
 DIGEST = "09ac8c5c4e6d3a9f4f1cd0d5a1ad5a09"
 
 LIMITS = Limits(2097152, 1048576, 4, 1073741824, 268435456, 16, 256)
+INTENDED = Mode(
+    *("inpaint", "Inpaint selection", "", (), ()),
+    intents=(Intent("expand", "Expand", "Paint on.", {"strength": 1.0, "masked_content": "fill"}, True),),
+)
 MODE = Mode(
     "inpaint",
     "Inpaint selection",
@@ -175,6 +179,7 @@ SERVER = (
         *(28, "a1b2", (), (), (), (), "cpu, fp32", 1),
         ({"id": "fast:lcm", "title": "Fast: LCM, 6 steps", "family": "sd1", "params": {"steps": 6, "cfg": 1.5}},),
     ),
+    m.Catalog(29, "a1b3", (INTENDED,), (), (), (), "cpu, fp32", 0),
     m.DoctorOk(24, "ok    impasto   Impasto 0.1.0\nBAD   disk      0.4 GiB free\n", 1),
     Paired("ada's laptop", PAIRED_TOKEN, server_proof(KEY, SALT, FINGERPRINT, PAIRED_TOKEN)),
     PairOpened(24, CODE, 600, ("127.0.0.1:40123", "192.168.1.20:7867"), FINGERPRINT.hex()),
@@ -242,7 +247,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.10; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.11; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "pairing": [

@@ -27,6 +27,7 @@ from impasto_protocol.messages import (
 )
 
 from .. import __version__
+from ..engine.intents import INTENTS
 from ..engine.modes import MODES, needs_checkpoint
 from ..engine.params_guides import IP_PICTURES
 from .chain import add_chain_options, links_of
@@ -57,6 +58,10 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         if "mask" in names:
             text = "white (or opaque) is repainted; as large as --image"
             parser.add_argument("--mask", type=Path, required=True, metavar="FILE", help=text)
+        if mode in INTENTS:
+            text = "values to begin with: " + "; ".join(f"{i.name}: {i.description}" for i in INTENTS[mode])
+            choices = [intent.name for intent in INTENTS[mode]]
+            parser.add_argument("--intent", choices=choices, default=None, help=text.replace("%", "%%"))
         if "backdrop" in names:
             text = "what lies under the sketch with --background document; as large as --image"
             parser.add_argument("--backdrop", type=Path, metavar="FILE", help=text)
@@ -101,6 +106,9 @@ def run(args: argparse.Namespace) -> int:
     from .connect import connection
 
     values = given_values(args)
+    for intent in INTENTS.get(args.verb, ()):
+        if intent.name == args.intent:
+            values = {**intent.params, **values}
     image, mask, backdrop = _open(args, "image"), _open(args, "mask"), _open(args, "backdrop")
     if image is not None and backdrop is not None and image.size != backdrop.size:
         raise RequestError(

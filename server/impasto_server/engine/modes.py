@@ -15,6 +15,7 @@ from impasto_protocol.nearest import nearest
 from impasto_protocol.schema import Mode, ModeInput, validate
 
 from .fields import STRENGTH, param, params_of
+from .intents import INTENTS
 from .params_common import Common
 from .params_control import Annotate
 from .params_hires import Hires, HiresSize
@@ -111,7 +112,7 @@ MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
 def describe() -> tuple[Mode, ...]:
     """All modes with their schema, for the catalogue."""
     return tuple(
-        Mode(name, title, (cls.__doc__ or "").strip(), inputs, params_of(cls))
+        Mode(name, title, (cls.__doc__ or "").strip(), inputs, params_of(cls), intents=INTENTS.get(name, ()))
         for name, (cls, title, inputs) in MODES.items()
     )
 

@@ -95,7 +95,7 @@ class Inpaint(Varied, Soft, Started, Panorama, Common):
         False,
         "Exact selection",
         "Change only what is selected, with the selection's own softness.",
-        ui={"group": "mask", "advanced": True},
+        ui={"group": "mask"},
     )
     match_color: bool = param(
         True,
