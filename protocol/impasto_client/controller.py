@@ -36,6 +36,7 @@ from .events import (
     ServerCatalog,
     ServerChosen,
 )
+from .flips import Sample
 from .further import Further
 from .gallery import Query, Shown
 from .intents import Aim
@@ -335,6 +336,8 @@ class Controller:
             return
         if target.mode != NEW_DOCUMENT and picture.pixels:
             order.before = self.host.thumbnail(picture.pixels, box.width, box.height, PICTURE_SIZE)
+            if target.layer is None and target.without is None:
+                order.sample = Sample.of(box, picture.pixels)
         if event.plan.warnings:
             self._say(Notice(" ".join(event.plan.warnings)))
         priority, replaced = self._place(event.ticket, order.place)
@@ -369,7 +372,11 @@ class Controller:
             self._say(Notice(f"The {word} was cropped meanwhile and the place is gone; the picture is kept below."))
             return
         self._keep_identity(target.document)
+        sample = order.sample if canvas == target.canvas else None
+        flipped = sample is not None and sample.was_flipped(self.host, target.document, canvas)
         self.results.paste(target.document, [result])
+        if flipped:
+            self._say(Notice(f"The {word} was flipped meanwhile; the layer lies where its region was before."))
         if canvas != target.canvas:
             self._say(Notice(f"The {word} changed its size meanwhile; the layer lies where its region was."))
 

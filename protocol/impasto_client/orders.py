@@ -10,6 +10,7 @@ from impasto_protocol.geometry import Box
 
 from .document import ResultLayer
 from .editor import Target
+from .flips import Sample
 from .recipes import Packed, written_recipe
 
 __all__ = ["Order", "Orders"]
@@ -30,6 +31,8 @@ class Order:
     sketch: Any = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
     before: Optional[Any] = None
+    sample: Optional[Sample] = None
+    """What was seen when it was read, where that was the document."""
     unread: bool = True
 
     def was_read(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
+from impasto_client.flips import Sample
 from impasto_client.intents import Aim, intent_choices, intent_for, intent_of, named_by
 from impasto_client.targets import LAYER, Obstacle, aim, context_box, obstacle
 from impasto_client.wishes import Wishes
@@ -112,3 +114,22 @@ def test_the_context() -> None:
         box(f"{LAYER}small")
     with pytest.raises(Obstacle, match="gone"):
         box(f"{LAYER}nobody")
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+def test_a_flip_is_seen(across: bool, down: bool) -> None:
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 256, (80, 100, 4), np.uint8)
+
+    class Pictured(DoubleHost):
+        def read_visible(self, document: object, box: Box, without: object = None) -> bytes:
+            return shown[box.y : box.bottom, box.x : box.right].tobytes()
+
+    box = Box(11, 7, 40, 30)
+    sample = Sample.of(box, picture[7:37, 11:51].tobytes())
+    shown = picture[:: -1 if down else 1, :: -1 if across else 1]
+    assert sample.was_flipped(Pictured(), Document(), CANVAS) == (across or down)
+    shown = picture.copy()
+    shown[10:30, 20:40] = 0  # painted over
+    assert not sample.was_flipped(Pictured(), Document(), CANVAS)

@@ -314,3 +314,38 @@ def gen():
     return [own(doc), node.locked(), bytes(node.pixelData(0, 0, 256, 192)) == before]
 """)
     assert names == ["painting", "Impasto: over a lock"] and locked and same
+
+
+@pytest.mark.parametrize("way", ["mirrorImageHorizontal", "mirrorImageVertical"])
+def test_a_document_flipped_while_its_job_runs_is_told(painter: Painter, way: str) -> None:
+    """The layer lies where the region was; one undo takes it away, and the document is as it was flipped."""
+    painter.hold.touch()
+    flipped = painter.run(f"""
+def gen():
+    global doc
+    doc = yield from fresh()
+    select(doc, 30, 40, 64, 32)
+    prompt("mirror")
+    yield (lambda: widget("inpaint").isEnabled(), 10)
+    yield from begin(lambda: press("inpaint"))
+    yield (lambda: controller().running() is not None and controller().running().step == 3, 20)
+    before = projection(doc)
+    app.action({way!r}).trigger()
+    doc.waitForDone()
+    yield 0.5
+    assert projection(doc) != before
+    return projection(doc).hex()
+""")
+    painter.hold.unlink()
+    names, message, undone = painter.run("""
+def gen():
+    yield (idle, 20)
+    yield 0.3
+    names, message = own(doc), widget("message").text()
+    assert QApplication.activeModalWidget() is None
+    app.action("edit_undo").trigger()
+    yield 0.4
+    return [names, message, projection(doc).hex()]
+""")
+    assert names == ["painting", "Impasto: mirror"]
+    assert "flipped" in message and undone == flipped

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
     values = given_values(args)
     for intent in INTENTS.get(args.verb, ()):
-        if intent.name == args.intent:
+        if intent.name == getattr(args, "intent", None):
             values = {**intent.params, **values}
     image, mask, backdrop = _open(args, "image"), _open(args, "mask"), _open(args, "backdrop")
     if image is not None and backdrop is not None and image.size != backdrop.size:
