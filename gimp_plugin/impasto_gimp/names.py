@@ -43,6 +43,26 @@ ACTIONS: Tuple[Action, ...] = (
         "With a selection, the rectangle around it is made. The existing layers are not changed.",
     ),
     Action(
+        "txt2img",
+        "plug-in-impasto-generate",
+        "_Generate Picture...",
+        "Generate",
+        "Generate picture",
+        "Paint a new picture over the whole image, as a new layer.",
+        "Has the Impasto server paint a new picture from the prompt and adds it as a new layer on top, over the whole "
+        "image. The existing layers are not changed.",
+    ),
+    Action(
+        "img2img",
+        "plug-in-impasto-img2img",
+        "Re_paint Image...",
+        "Repaint",
+        "Repaint image",
+        "Repaint what the image shows by the strength, as a new layer.",
+        "Sends what is seen of the image to the Impasto server, which repaints it by the strength, and adds the "
+        "picture as a new layer on top. The existing layers are not changed.",
+    ),
+    Action(
         "refine",
         "plug-in-impasto-refine",
         "_Refine Image in Tiles...",

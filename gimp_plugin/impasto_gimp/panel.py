@@ -41,7 +41,7 @@ class Panel(Gtk.Window):
         self._saving = 0
         self.set_name("impasto_panel")
         self.set_type_hint(Gdk.WindowTypeHint.UTILITY)
-        self.set_default_size(340, 760)
+        self.set_default_size(340, 800)
         self.wishes = Wishes(built_in_modes(), lambda: self.controller.layers(self.current_image()))
         self._build()
         self._restore()
@@ -74,19 +74,20 @@ class Panel(Gtk.Window):
     def _choice(self) -> Any:
         """Which of the actions the button starts: one of a row of buttons."""
         self.modes: Dict[str, Any] = {}
-        buttons = Gtk.Box(homogeneous=True)
-        for name in ("linked", "impasto-modes"):
-            buttons.get_style_context().add_class(name)
+        lines = [Gtk.Box(homogeneous=True) for _ in range(2)]
+        for line in lines:
+            for name in ("linked", "impasto-modes"):
+                line.get_style_context().add_class(name)
         first = None
         for action in ACTIONS:
             button = Gtk.RadioButton.new_with_label_from_widget(first, action.title)
             button.set_mode(False)
             button.set_name(f"impasto_mode_{action.mode}")
             button.set_tooltip_text(action.tip)
-            buttons.pack_start(button, True, True, 0)
+            lines[len(self.modes) * len(lines) // len(ACTIONS)].pack_start(button, True, True, 0)
             self.modes[action.mode] = button
             first = first or button
-        return buttons
+        return column(*lines, spacing=0)
 
     def _action(self) -> Any:
         self.button = Gtk.Button()
@@ -224,10 +225,9 @@ class Panel(Gtk.Window):
         self.button.set_tooltip_text(action.tip)
 
     def _use_settings(self, mode: str, params: Mapping[str, Any]) -> None:
-        """Take over how a picture was made; that of a whole picture gives its settings to inpainting."""
-        shown = mode if mode in self.modes else "inpaint" if mode in ("txt2img", "img2img") else ""
-        if shown:
-            self.modes[shown].set_active(True)
+        """Take over how a picture was made."""
+        if mode in self.modes:
+            self.modes[mode].set_active(True)
             self.wishes.set_params(params)
 
     def _dropped(self, _: Any, context: Any, x: int, y: int, data: Any, info: int, time: int) -> None:

@@ -88,6 +88,9 @@ class Wishes:
         for widget in (self.model, self.prompt, self.negative_fold, self.strength, self.seed_row):
             widget.set_visible(paints)
             widget.set_no_show_all(not paints)
+        if name == "txt2img":  # of which nothing is kept
+            self.strength.set_visible(False)
+            self.strength.set_no_show_all(True)
         self.scale.set_visible(not paints)
         self.scale.set_no_show_all(paints)
         self.strength.set_tooltip_text(state.strength_tip(name))

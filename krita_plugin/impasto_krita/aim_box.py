@@ -76,7 +76,8 @@ class AimBox(QWidget):
         )
         self.context = _LayerList("impasto_context", CONTEXTS, layers)
         self.context.setToolTip(
-            "What the model sees of the picture. More of it fits better, less of it gets finer.\n"
+            "What the model sees of the picture: by itself the selection and its surroundings.\n"
+            "More of it fits better, less of it gets finer.\n"
             "A layer stands for the rectangle around what is painted on it."
         )
         column = QVBoxLayout(self)

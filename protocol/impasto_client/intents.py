@@ -26,7 +26,7 @@ __all__ = [
 SELECTION = "selection"
 WHOLE = "whole"
 CONTEXTS: Tuple[Tuple[str, str], ...] = (
-    ("", "Automatic: the selection and its surroundings"),
+    ("", "Automatic"),
     (SELECTION, "The selection alone"),
     (WHOLE, "The whole picture"),
 )

@@ -216,6 +216,24 @@ def resize_only_after(editor: Editor) -> None:
     editor.reset()
 
 
+def whole(editor: Editor) -> None:
+    """The same for a new picture, which nothing is sent for, and for the one that is there."""
+    editor.new()
+    before, layers = editor.seen(), editor.layers()
+    for mode in ("txt2img", "img2img"):
+        editor.start(mode, "a fjord")
+        editor.finish()
+        assert editor.layers() == ["Impasto: a fjord", *layers] and editor.sizes() == [[WIDTH, HEIGHT]]
+        sent = editor.received()
+        assert str(sent["mode"]) == mode
+        if mode == "txt2img":
+            assert sent["image"].size == 0
+        else:
+            assert (sent["image"][..., :3] == before[..., :3]).all()
+        editor.undo()
+        assert editor.layers() == layers and (editor.seen() == before).all()
+
+
 def refine(editor: Editor) -> None:
     editor.new()
     before, layers = editor.seen(), editor.layers()
@@ -415,6 +433,7 @@ SCENARIOS: dict[str, Scenario] = {
     "copy": Scenario("Upscale into a copy with all layers scaled", layered_copy),
     "parts": Scenario("Upscale the selection, or a layer with its mask", upscale_parts),
     "after": Scenario("Nothing is resized before the upscale has succeeded", resize_only_after),
+    "whole": Scenario("Generate a new picture, or repaint the one that is there; undone in one step", whole),
     "refine": Scenario("Refine the whole picture in tiles, as a new layer; undone in one step", refine),
     "undo": Scenario("One result is one undo step", undo),
     "u16": Scenario("16-bit documents", other_kinds("u16")),

@@ -73,6 +73,47 @@ def gen():
     assert "a boat" in info[0]
 
 
+def test_with_exact_selection_the_alpha_is_the_selection(painter: Painter) -> None:
+    """A feathered one, bit for bit; nothing else of the picture changes."""
+    selected, layer, before, after = painter.run(
+        """
+def gen():
+    yield (connected, 60)
+    doc = yield from new_document()
+    s = Selection()
+    s.select(80, 60, 64, 48, 255)
+    s.feather(6)
+    doc.setSelection(s)
+    prompt("a boat")
+    docker().set_way("inpaint")
+    yield 0.4
+    widget("advanced").set_open(True)
+    yield 0.2
+    switch = next(b for b in docker().panel.form.findChildren(QCheckBox) if b.text() == "Exact selection")
+    assert switch.isVisibleTo(docker().panel.form)
+    switch.click()
+    docker().panel.form.model.edited("steps", 2)
+    yield (lambda: widget("inpaint").isEnabled(), 5)
+    before = [projection(doc).hex(), layers(doc)]
+    yield from begin(lambda: press("inpaint"))
+    yield (idle, 120)
+    yield 0.3
+    assert controller().notice is None or not controller().notice.is_error, controller().notice.text
+    node = next(n for n in doc.rootNode().childNodes() if n.name() not in before[1])
+    size = (0, 0, doc.width(), doc.height())
+    alpha = bytes(node.pixelData(*size))[3::4]
+    switch.click()
+    docker().set_way("auto")
+    return [bytes(doc.selection().pixelData(*size)).hex(), alpha.hex(), before[0], projection(doc).hex()]
+""",
+        timeout=200,
+    )
+    assert selected == layer
+    mask = np.frombuffer(bytes.fromhex(selected), np.uint8).reshape(HEIGHT, WIDTH)
+    assert ((mask > 0) & (mask < 255)).sum() > 0
+    assert (picture(before)[mask == 0] == picture(after)[mask == 0]).all()
+
+
 def test_a_worker_that_dies_fails_one_job_only(painter: Painter) -> None:
     painter.run(
         """
