@@ -207,7 +207,7 @@ def gen():
 
     def reset(self) -> None:
         self.panel.run(
-            "panel().wishes.form.reset()\npanel().wishes.seed.set_seed(-1)\n"
+            "panel().modes['inpaint'].set_active(True)\npanel().wishes.form.reset()\npanel().wishes.seed.set_seed(-1)\n"
             "panel().wishes.strength.write(1.0)\nwidget('search').set_text('')\nwidget('scope').set_active_id('document')"
         )
 

@@ -217,7 +217,7 @@ def gen():
 
     def reset(self) -> None:
         self.run(
-            "docker().panel.form.reset()\ndocker().panel.seed.set_seed(-1)\n"
+            "docker().set_mode('inpaint')\ndocker().panel.form.reset()\ndocker().panel.seed.set_seed(-1)\n"
             "docker().panel.strength.set_value(1.0)\nwidget('search').clear()\nscope('document')"
         )
 
