@@ -33,14 +33,20 @@ def pools() -> dict[str, np.ndarray]:
     return {name: np.array([i for i, t in enumerate(tier) if t == name]) for name in SHARES}
 
 
-def choose(rng: np.random.Generator, by_tier: dict[str, np.ndarray], sprites: dict) -> tuple[int, int, str, str]:
+def choose(
+    rng: np.random.Generator,
+    by_tier: dict[str, np.ndarray],
+    sprites: dict,
+    shares: dict[str, float] = SHARES,
+    kinds: dict[str, float] = KINDS,
+) -> tuple[int, int, str, str]:
     """First and second concept, style and kind of one picture."""
-    names = [n for n in SHARES if len(by_tier[n])]
-    odds = np.array([SHARES[n] for n in names])
+    names = [n for n in shares if len(by_tier[n])]
+    odds = np.array([shares[n] for n in names])
     while True:
         first, second = (int(rng.choice(by_tier[str(rng.choice(names, p=odds / odds.sum()))])) for _ in range(2))
         style = str(rng.choice(list(STYLE_SHARE), p=list(STYLE_SHARE.values())))
-        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        kind = str(rng.choice(list(kinds), p=list(kinds.values())))
         if (first, style) in sprites and (second, style) in sprites:
             return first, second if kind == "pair" else -1, style, kind
 

@@ -160,8 +160,7 @@ _FORMS = {
     "3d": (
         "{x}",
         "{a} {x}",
-        "{x}",
-        "{a} {x}",
+        "3d {x}",
         "3d {x}",
         "{x}, 3d",
         "a 3d {x}",
@@ -207,7 +206,7 @@ def caption(rng: np.random.Generator, concepts: list[Concept], scene: Scene, rar
             words = tags[int(rng.integers(len(tags)))]
         forms = _FORMS[scene.style]
         text = forms[int(rng.integers(len(forms)))].format(x=words, a=article(words))
-        if scene.kind == "small" and rng.random() < 0.5:
+        if scene.kind == "small" and rng.random() < 0.75:
             text = f"a small {words}, {'flat' if scene.style == 'flat' else '3d'}"
         elif concept.tags and rng.random() < 0.15:
             text += ", " + ", ".join(rng.permutation(concept.tags)[:2])

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,12 @@ NEAREST = 10
 
 
 def read_networks(path: Path, shape: models.Shape = models.SHAPE) -> Networks:
-    """The networks of a single file, float32, found by the names that `starter.export` gives."""
-    stored, _ = stfile.read(path.read_bytes())
+    """The networks of a single file, float32."""
+    return networks_of(stfile.read(path.read_bytes())[0], shape)
+
+
+def networks_of(stored: Mapping[str, np.ndarray], shape: models.Shape = models.SHAPE) -> Networks:
+    """The networks of a single file's tensors, float32, found by the names that `starter.export` gives."""
     text, unet, vae = models.make_text(shape), models.make_unet(shape), models.make_vae(shape)
     names = (
         (unet, lambda n: "model.diffusion_model." + unet_name(n, len(shape.unet_channels), shape.unet_layers)),

@@ -93,8 +93,11 @@ def fold_scale(vae: dict[str, torch.Tensor], scale: float) -> dict[str, torch.Te
     return out
 
 
-def single_file(net: Networks, shape: models.Shape, used: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-    """All tensors under their LDM names, fp16. `used` are the token ids whose vectors are kept (others zero)."""
+def single_file(
+    net: Networks, shape: models.Shape, used: torch.Tensor | None = None, exact: bool = False
+) -> dict[str, torch.Tensor]:
+    """All tensors under their LDM names, fp16 or float32 (`exact`). `used` are the token ids whose vectors are kept
+    (others zero)."""
     out = {}
     for name, value in net.unet.state_dict().items():
         out["model.diffusion_model." + unet_name(name, len(shape.unet_channels), shape.unet_layers)] = value
@@ -112,7 +115,7 @@ def single_file(net: Networks, shape: models.Shape, used: torch.Tensor | None = 
             kept[used] = value[used]
             value = kept
         out[CLIP + name] = value
-    return {k: v.detach().half().contiguous() for k, v in out.items()}
+    return {k: (v.detach().float() if exact else v.detach().half()).contiguous() for k, v in out.items()}
 
 
 def metadata(shape: models.Shape, hints: dict) -> dict[str, str]:
@@ -153,11 +156,12 @@ def export(
     shape: models.Shape = models.SHAPE,
     used: torch.Tensor | None = None,
     hints: dict | None = None,
+    exact: bool = False,
 ) -> Path:
-    """Writes the single file atomically."""
+    """Writes the single file atomically; `exact`: float32, for `starter.pack --refinement`."""
     temporary = out.with_name(out.name + ".part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.numpy() for k, v in single_file(net, shape, used).items()}
+    tensors = {k: v.numpy() for k, v in single_file(net, shape, used, exact).items()}
     write(temporary, tensors, metadata(shape, hints or HINTS))
     os.replace(temporary, out)
     return out
@@ -168,8 +172,9 @@ def main() -> None:
 
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("out", type=Path)
+    p.add_argument("--exact", action="store_true", help="float32 and all words, for starter.pack --refinement")
     a = p.parse_args()
-    export(a.out, load_networks(), used=used_tokens())
+    export(a.out, load_networks(), used=None if a.exact else used_tokens(), exact=a.exact)
     print(f"{a.out.name}: {a.out.stat().st_size / 1e6:.1f} MB")
 
 

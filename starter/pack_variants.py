@@ -2,14 +2,13 @@
 
     python -m starter.pack_variants              # state/variants/*.pt -> weights/*.pack and variants.json
 
-What was begun from the base is stored as the difference to it: a few steps a value, each a share of the row's root mean
-square, which zstd brings to two or three bits. The rest is int8 with a factor a row, small tensors are fp16.
+What was begun from the base is stored as the difference to it, as a refinement of the base is (`starter.pack`): two
+or three bits a value. The rest is int8 with a factor a row, small tensors are fp16.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -18,19 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import zstandard
 
 from starter import models, stfile
 from starter.export import HINTS, metadata, unet_name
-from starter.pack import SMALLEST, quantised
+from starter.pack import SMALLEST, compressed, keep, quantised, stepped, sums
 from starter.sources import WORK
 from starter.unpack import WEIGHTS, install
 from starter.unpack_variants import MANIFEST, PARTS, packed_name, restore
-from starter.variants.parts import CANDIDATES
+from starter.variants.parts import CANDIDATES, STEP
 
 UNET = "model.diffusion_model."
-STEP = {"inpaint": 0.6, "canny": 0.8, "scribble": 0.8}
-"""Width of a step of a difference, in root mean squares of its row."""
 LICENCE = "MIT (trained on Fluent Emoji, MIT, Microsoft Corporation)"
 Arrays = dict[str, np.ndarray]
 
@@ -151,14 +147,6 @@ def packed(part: Stored, base: Mapping[str, np.ndarray]) -> bytes:
     return stfile.encoded(out, {**part.metadata, "impasto.packed": how})
 
 
-def stepped(value: np.ndarray, step: float, most: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """int8 of the same shape, and float32 widths of a step [rows]: `step` root mean squares of the row."""
-    rows = value.reshape(len(value), -1)
-    width = np.maximum(np.sqrt((rows**2).mean(1)), 1e-8).astype(np.float32) * np.float32(step)
-    whole = np.rint(rows / width[:, None]).clip(-most, most).astype(np.int8)
-    return whole.reshape(value.shape), width
-
-
 def pack(parts: Mapping[str, Stored], base_file: Path, folder: Path = WEIGHTS) -> dict[str, dict]:
     """Packs all parts into `folder`; returns what is written into its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,19 +154,12 @@ def pack(parts: Mapping[str, Stored], base_file: Path, folder: Path = WEIGHTS) -
     facts: dict[str, dict] = {}
     for name in PARTS:
         plain = packed(parts[name], base)
-        data = zstandard.ZstdCompressor(level=19).compress(plain)
+        data = compressed(plain)
         result = folder / "result.part"
         restore(plain, base, result)
-        facts[name] = {
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "result_bytes": result.stat().st_size,
-            "result_sha256": hashlib.sha256(result.read_bytes()).hexdigest(),
-        }
+        facts[name] = sums(data, result.read_bytes())
         result.unlink()
-        temporary = folder / (packed_name(name) + ".part")
-        temporary.write_bytes(data)
-        temporary.replace(folder / packed_name(name))
+        keep(folder / packed_name(name), data)
     (folder / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 

@@ -29,6 +29,10 @@ class Networks:
     scale: float
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
 def karras(steps: int, table: torch.Tensor, rho: float = 7.0) -> torch.Tensor:
     """Sigmas [steps + 1] from the table's largest to its smallest, then 0."""
     low, high = table[0] ** (1 / rho), table[-1] ** (1 / rho)
@@ -49,21 +53,22 @@ def latents(
     sigmas = karras(steps, table)
     side = SIZE // 8
     x = torch.stack([torch.randn(4, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds])
-    x = x * sigmas[0]
-    states = net.text(encode([*prompts, *[""] * len(prompts)])).last_hidden_state
+    device = device_of(net.unet)
+    x = x.to(device) * sigmas[0].item()
+    states = net.text(encode([*prompts, *[""] * len(prompts)]).to(device)).last_hidden_state
     grid_of_logs, before, last_step = table.log().numpy(), None, 0.0
     for i in range(steps):
-        now, after = sigmas[i], sigmas[i + 1]
-        t = torch.tensor(np.interp(float(now.log()), grid_of_logs, np.arange(1000.0)), dtype=torch.float32)
-        scaled = x / (now**2 + 1).sqrt()
-        with torch.autocast("cpu", torch.bfloat16):
+        now, after = sigmas[i].item(), sigmas[i + 1].item()
+        t = torch.tensor(np.interp(math.log(now), grid_of_logs, np.arange(1000.0)), dtype=torch.float32)
+        scaled = x / math.sqrt(now**2 + 1)
+        with torch.autocast(device.type, torch.bfloat16):
             v = net.unet(scaled.repeat(2, 1, 1, 1), t, states).sample.float()
         wanted, free = v.chunk(2)
         v = free + cfg * (wanted - free)
-        x0 = x / (now**2 + 1) - v * now / (now**2 + 1).sqrt()
+        x0 = x / (now**2 + 1) - v * now / math.sqrt(now**2 + 1)
         if after == 0:
             return x0
-        step = float((now / after).log())
+        step = math.log(now / after)
         aim = x0 if before is None or not second else x0 + (x0 - before) * step / (2 * last_step)
         x = x * (after / now) - math.expm1(-step) * aim if second else x + (x - x0) / now * (after - now)
         before, last_step = x0, step
@@ -77,7 +82,7 @@ def pictures(net: Networks, prompts: list[str], seeds: list[int], **settings) ->
     for i in range(0, len(prompts), 25):
         z = latents(net, prompts[i : i + 25], seeds[i : i + 25], **settings)
         y = net.vae.decode(z / net.scale).sample.clamp(-1, 1)
-        out.append(((y + 1) * 127.5).round().byte())
+        out.append(((y + 1) * 127.5).round().byte().cpu())
     return torch.cat(out)
 
 

@@ -29,7 +29,7 @@ from starter.variants.training import Base, train
 
 OUT = WORK / "variants"
 LANES = ({"inpaint": 1.0}, {"canny": 1.0}, {"scribble": 1.0}, {"lora": 0.5, "preview": 0.3, "embedding": 0.2})
-SIZES = {"inpaint": 320, "canny": 256, "scribble": 256, "lora": 192, "embedding": 128, "preview": 96}
+SIZES = {"inpaint": 384, "canny": 384, "scribble": 384, "lora": 192, "embedding": 128, "preview": 96}
 
 
 def device_here() -> torch.device:

@@ -6,7 +6,6 @@ a difference is added to the starter model's own tensors, so that one must be th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -14,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import zstandard
 
 from starter import stfile
-from starter.unpack import WEIGHTS, StarterDamaged, _sum
+from starter.unpack import WEIGHTS, StarterDamaged, _sum, checked
 from starter.unpack import install as install_base
 
 MANIFEST = "variants.json"
@@ -111,22 +109,13 @@ def _right(path: Path, wanted: dict) -> bool:
 
 def _install(part: str, out: Path, wanted: dict, base: Arrays, weights: Path) -> None:
     source = weights / packed_name(part)
-    try:
-        data = source.read_bytes()
-    except FileNotFoundError:
-        raise StarterDamaged(source, "is missing") from None
-    except OSError as e:
-        raise StarterDamaged(source, f"cannot be read ({e.strerror})") from None
-    if len(data) != wanted["bytes"]:
-        raise StarterDamaged(source, f"has {len(data)} bytes instead of {wanted['bytes']}")
-    if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
-        raise StarterDamaged(source, "is damaged (its checksum is wrong)")
+    plain = checked(source, wanted)
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=out.name, suffix=".part", dir=out.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        restore(zstandard.ZstdDecompressor().decompress(data), base, temporary)
+        restore(plain, base, temporary)
         if _sum(temporary) != wanted["result_sha256"]:
             raise StarterDamaged(source, "did not unpack to the expected file (its checksum is wrong)")
         os.replace(temporary, out)

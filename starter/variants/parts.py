@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from starter import models
 from starter.train_vae import gradient_difference
-from starter.variants.training import Base, Noised, Part, Tensors
+from starter.variants.training import Base, Noised, Part, Tensors, fast
 from starter.vocabulary import encode
 
 HINT_WIDTHS = (16, 24, 48, 64)
@@ -27,6 +27,10 @@ VECTORS = 4
 PLACE = 49405
 """A token that no caption has; what it would say is replaced by the vectors that are learned."""
 PREVIEW_WIDTH = 16
+MASKS = 3
+"""Masks that each picture is met under."""
+STEP = {"inpaint": 1.2, "canny": 1.2, "scribble": 1.2}
+"""Width of a step of a difference as it is packed, in root mean squares of its row."""
 
 
 # --- inpainting -----------------------------------------------------------------------------------------------------
@@ -45,22 +49,42 @@ def nine_channels(unet: UNet2DConditionModel, shape: models.Shape) -> UNet2DCond
     return wide
 
 
-def inpaint(base: Base, size: int, rate: float = 5e-4) -> Part:
+@torch.no_grad()
+def masked_latents(base: Base, rows: torch.Tensor, turn: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks [n, 1, 16, 16], and latents of the pictures under them; each `turn` gives a picture another row's mask."""
+    hole = base.gallery.masks[(rows + turn * 7919) % len(base.gallery)][:, None]
+    return F.max_pool2d(hole.float(), 8), base.encoded(torch.where(hole, GREY, base.gallery.shown(rows)))
+
+
+def inpaint(base: Base, size: int, rate: float = 7e-4) -> Part:
     """The whole UNet learns on, with the masked picture beside the noisy one. What is to be painted counts most."""
     device = base.mean.device
+    start = {n: p.detach().clone() for n, p in base.net.unet.named_parameters() if not n.startswith("conv_in.weight")}
     unet = nine_channels(base.net.unet, base.shape).to(device).requires_grad_(True).train()
+    whole = torch.arange(len(base.gallery), device=device).split(250)
+    pairs = [[masked_latents(base, rows, turn) for rows in whole] for turn in range(MASKS)]
+    small, known = (torch.stack([torch.cat([p[i] for p in turn]) for turn in pairs]) for i in (0, 1))
+    run = fast(lambda x, t, states: unet(x, t, states).sample)
 
     def loss() -> torch.Tensor:
         rows = base.gallery.rows(size)
-        hole = base.gallery.masks[base.gallery.rows(size)][:, None]
-        known = base.encoded(torch.where(hole, GREY, base.gallery.shown(rows)))
-        small = F.max_pool2d(hole.float(), 8)
-        seen = Noised.of(base.latents(rows), base.table)
-        states = base.states(base.gallery.wordings(rows, 0.15))
-        said = unet(torch.cat([seen.x, small, known], 1), seen.t, states).sample
-        return seen.loss(said, 0.25 + 0.75 * small)
+        turn = torch.randint(MASKS, rows.shape, device=device)
+        hole, seen = small[turn, rows], Noised.of(base.latents(rows), base.table)
+        states = base.states(base.gallery.wordings(rows, 0.15)).to(base.dtype)
+        said = run(torch.cat([seen.x, hole, known[turn, rows]], 1).to(base.dtype), seen.t, states)
+        return seen.loss(said, 0.25 + 0.75 * hole)
 
-    return Part("inpaint", dict(unet.named_parameters()), loss, rate, lambda v: {k: t.half() for k, t in v.items()})
+    return Part(
+        "inpaint",
+        dict(unet.named_parameters()),
+        loss,
+        rate,
+        lambda v: {k: t.half() for k, t in v.items()},
+        start=start,
+        coarse=STEP["inpaint"],
+        dtype=base.dtype,
+        muon=True,
+    )
 
 
 # --- control --------------------------------------------------------------------------------------------------------
@@ -82,31 +106,39 @@ def make_control(shape: models.Shape = models.SHAPE) -> ControlNetModel:
     )
 
 
-def control(base: Base, kind: str, size: int, rate: float = 5e-4) -> Part:
+def control(base: Base, kind: str, size: int, rate: float = 1.5e-3) -> Part:
     """A ControlNet for "canny" or "scribble": a copy of the base's way down, the base itself frozen."""
     device = base.mean.device
     network = make_control(base.shape).to(device)
     network.load_state_dict(base.net.unet.state_dict(), strict=False)
     network.requires_grad_(True).train()
+    start = {n: p.detach().clone() for n, p in network.named_parameters() if not n.startswith("controlnet_")}
+    frozen = copy.deepcopy(base.net.unet).to(base.dtype)
     hints = getattr(base.gallery, kind)
+
+    @fast
+    def run(x: torch.Tensor, t: torch.Tensor, states: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+        down, middle = network(x, t, states, hint, return_dict=False)
+        return frozen(x, t, states, down_block_additional_residuals=down, mid_block_additional_residual=middle).sample
 
     def loss() -> torch.Tensor:
         rows = base.gallery.rows(size)
-        hint = hints[rows][:, None].float().expand(-1, 3, -1, -1)
+        hint = hints[rows][:, None].expand(-1, 3, -1, -1).to(base.dtype)
         seen = Noised.of(base.latents(rows), base.table)
-        states = base.states(base.gallery.wordings(rows, 0.4))
-        with torch.autocast(device.type, torch.bfloat16):
-            down, middle = network(seen.x, seen.t, states, hint, return_dict=False)
-            said = base.net.unet(
-                seen.x,
-                seen.t,
-                states,
-                down_block_additional_residuals=down,
-                mid_block_additional_residual=middle,
-            ).sample
-        return seen.loss(said)
+        states = base.states(base.gallery.wordings(rows, 0.3)).to(base.dtype)
+        return seen.loss(run(seen.x.to(base.dtype), seen.t, states, hint))
 
-    return Part(kind, dict(network.named_parameters()), loss, rate, lambda v: {k: t.half() for k, t in v.items()})
+    return Part(
+        kind,
+        dict(network.named_parameters()),
+        loss,
+        rate,
+        lambda v: {k: t.half() for k, t in v.items()},
+        start=start,
+        coarse=STEP[kind],
+        dtype=base.dtype,
+        muon=True,
+    )
 
 
 # --- style ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from starter import models
 from starter.sample import Networks, alphas
+from starter.stacks import Stacks
 from starter.train_unet import SOFT
 from starter.variants.gallery import Gallery
 
@@ -38,10 +39,11 @@ class Base:
         for module in (net.text, net.unet, net.vae):
             module.to(device).requires_grad_(False).eval()
         means, spreads = [], []
-        for rows in torch.arange(len(gallery), device=device).split(100):
-            posterior = net.vae.encode(gallery.shown(rows)).latent_dist
-            means.append(posterior.mean * net.scale)
-            spreads.append(torch.exp(0.5 * posterior.logvar) * net.scale)
+        for rows in torch.arange(len(gallery), device=device).split(250):
+            with torch.autocast(device.type, torch.bfloat16):
+                posterior = net.vae.encode(gallery.shown(rows)).latent_dist
+            means.append(posterior.mean.float() * net.scale)
+            spreads.append(torch.exp(0.5 * posterior.logvar.float()) * net.scale)
         return cls(net, shape, gallery, torch.cat(means), torch.cat(spreads), alphas().to(device))
 
     def latents(self, rows: torch.Tensor) -> torch.Tensor:
@@ -51,7 +53,14 @@ class Base:
     @torch.no_grad()
     def encoded(self, x: torch.Tensor) -> torch.Tensor:
         """Scaled latents of pictures in -1..1."""
-        return self.net.vae.encode(x).latent_dist.mean * self.net.scale
+        with torch.autocast(x.device.type, torch.bfloat16):
+            mean = self.net.vae.encode(x).latent_dist.mean
+        return mean.float() * self.net.scale
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What large networks compute with here."""
+        return torch.bfloat16 if self.mean.is_cuda else torch.float32
 
     @torch.no_grad()
     def states(self, ids: torch.Tensor) -> torch.Tensor:
@@ -91,7 +100,11 @@ class Noised:
 
 @dataclass
 class Part:
-    """One thing to be trained. `kept` makes what is saved of the averaged values of `trained`."""
+    """One thing to be trained. `kept` makes what is saved of the averaged values of `trained`.
+
+    `start` has the values that a packed difference is taken to, in steps of `coarse` (see `starter.pack.stepped`);
+    `dtype` is what the network computes with.
+    """
 
     name: str
     trained: dict[str, nn.Parameter]
@@ -99,6 +112,15 @@ class Part:
     rate: float
     kept: Callable[[Tensors], Tensors]
     decay: float = 0.998
+    start: Tensors | None = None
+    coarse: float = 0.0
+    dtype: torch.dtype = torch.float32
+    muon: bool = False
+
+
+def fast(run: Callable) -> Callable:
+    """Compiled where there is a GPU; on a CPU a short run does not earn what compiling costs."""
+    return torch.compile(run) if torch.cuda.is_available() else run
 
 
 def train(
@@ -112,41 +134,36 @@ def train(
     """Trains until the time (or the steps) are over; `out/NAME.pt` is written now and then and at the end. It
     goes on from one that is there.
 
-    AdamW; the rate rises over 100 steps and falls as half a cosine. Saved is an exponential average of the values.
-    Returns the mean loss of the last steps.
+    The rate rises over 100 steps and falls as half a cosine. Saved is an exponential average of the values. In the
+    second half what is packed as a difference is trained in view of how coarse that is (`starter.stacks`). Returns the
+    mean loss of the last steps.
     """
-    parameters = list(part.trained.values())
     if (out / f"{part.name}.pt").exists():
         saved = torch.load(out / f"{part.name}.pt", weights_only=True)
         if saved.keys() == part.trained.keys():  # what is kept under other names begins anew
             with torch.no_grad():
                 for name, parameter in part.trained.items():
                     parameter.copy_(saved[name])
-    average = [p.detach().clone() for p in parameters]
-    fused = parameters[0].is_cuda
-    optimiser = torch.optim.AdamW(parameters, lr=part.rate, betas=(0.9, 0.99), weight_decay=0.0, fused=fused or None)
+    stacks = Stacks(part.trained, part.start, part.dtype, part.muon)
+    part.loss().backward()  # compiles, which is no part of the time's shape
+    stacks.step(0.0)
+    recent = torch.zeros((), device=stacks.stacks[0].master.device)
     start = kept = time.time()
-    step, recent = 0, torch.zeros((), device=parameters[0].device)
-    last = math.nan
+    step, last = 0, math.nan
 
     def keep() -> None:
         with torch.no_grad():
-            values = part.kept(dict(zip(part.trained, average, strict=True)))
+            values = part.kept({k: v.detach() for k, v in stacks.values().items()})
         models.save(out / f"{part.name}.pt", {k: v.detach().to("cpu").contiguous().clone() for k, v in values.items()})
 
     while (done := step / steps if steps else (time.time() - start) / seconds) < 1:
         fall = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimiser.param_groups:
-            group["lr"] = part.rate * min(1, (step + 1) / 100) * fall
         loss = part.loss()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        coarse = part.coarse if done >= 0.5 else 0.0
+        stacks.step(part.rate * min(1, (step + 1) / 100) * fall, coarse, part.decay)
         step += 1
         with torch.no_grad():
-            decay = min(part.decay, step / (step + 9))
-            torch._foreach_lerp_(average, parameters, 1 - decay)
             recent += loss.detach()
         if step % 100 == 0 or step == steps:
             last = recent.item() / (step % 100 or 100)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from starter import stfile
-from starter.pack import pack
-from starter.unpack import NAME, PACKED, StarterDamaged, install
+from starter.pack import pack, pack_refinement
+from starter.unpack import NAME, PACKED, REFINEMENT, StarterDamaged, install, unpacked
 
 
 @pytest.fixture
@@ -128,3 +128,70 @@ def test_damage_leaves_a_former_checkpoint_alone(tmp_path, weights):
         install(folder, weights)
     assert (folder / NAME).read_bytes() == b"older"
     assert leftovers(folder) == [NAME]
+
+
+@pytest.fixture
+def finer(tmp_path, tensors, weights):
+    """What the tensors became, whose refinement lies beside the base in `weights`."""
+    rng = np.random.default_rng(1)
+    changed = {n: v.astype(np.float32) for n, v in unpacked(weights)[0].items()}
+    for name in changed:
+        if name.startswith("model.diffusion_model."):
+            changed[name] = changed[name] + rng.normal(size=changed[name].shape).astype(np.float32) * np.float32(0.1)
+    source = tmp_path / "finer.safetensors"
+    stfile.write(source, changed, {})
+    pack_refinement(source, weights, 0.5)
+    return changed
+
+
+def test_a_refinement_brings_what_changed_and_leaves_the_rest(tmp_path, weights, finer):
+    base, metadata = unpacked(weights, refine=False)
+    found, told = stfile.read(install(tmp_path / "models", weights).read_bytes())
+    assert told == metadata
+    for name, wanted in finer.items():
+        if name.endswith("out.2.bias"):  # small: stored whole
+            assert np.array_equal(found[name], wanted.astype(np.float16))
+        elif name.startswith("model.diffusion_model."):
+            assert np.abs(found[name] - wanted).max() < 0.6 * np.abs(base[name] - wanted).max()
+            assert np.sqrt(((found[name] - wanted) ** 2).mean()) < 0.1 * 0.5 * 0.3  # a step is half of 0.1 wide
+        else:
+            assert np.array_equal(found[name], base[name])
+
+
+def test_a_checkpoint_of_before_the_refinement_is_replaced(tmp_path, weights, tensors, finer):
+    source = tmp_path / "in.safetensors"
+    pack(source, tmp_path / "plain")
+    old = install(tmp_path / "models", tmp_path / "plain").read_bytes()
+    assert install(tmp_path / "models", weights).read_bytes() != old
+
+
+def test_a_base_that_is_packed_anew_has_no_refinement(tmp_path, weights, finer):
+    pack(tmp_path / "in.safetensors", weights)
+    assert leftovers(weights) == [PACKED, PACKED + ".json"]
+    assert install(tmp_path / "models", weights).exists()
+
+
+def test_a_refinement_of_other_tensors_is_refused(tmp_path, weights, finer):
+    source = tmp_path / "other.safetensors"
+    stfile.write(source, dict(list(finer.items())[1:]), {})
+    before = (weights / REFINEMENT).read_bytes()
+    with pytest.raises(ValueError, match="the tensors of its base"):
+        pack_refinement(source, weights)
+    assert (weights / REFINEMENT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda p: p.unlink(), "is missing"),
+        (flip, "checksum is wrong"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-10]), "bytes instead of"),
+    ],
+)
+def test_a_damaged_refinement_is_named_with_its_repair(tmp_path, weights, finer, harm, words):
+    harm(weights / REFINEMENT)
+    with pytest.raises(StarterDamaged, match=words) as caught:
+        install(tmp_path / "models", weights)
+    assert str(weights / REFINEMENT) in str(caught.value)
+    assert "impasto models starter --repair" in str(caught.value)
+    assert leftovers(tmp_path / "models") == []

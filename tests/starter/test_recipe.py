@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from starter import bank, data, lite0, models, train_text, train_unet, train_vae
+from starter import bank, data, lite0, models, refine, train_text, train_unet, train_vae
 from starter.compose import Scene, caption, compose, rare_tags
 
 
@@ -45,7 +45,7 @@ def test_the_concentrated_set_is_well_formed():
 def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     from starter.evaluate import read_networks
     from starter.export import export
-    from starter.pack import pack
+    from starter.pack import pack, pack_refinement
     from starter.resume import resume
     from starter.sample import pictures as draw
     from starter.unpack import install
@@ -77,3 +77,14 @@ def test_recipe_end_to_end(tmp_path, monkeypatch, pictures):
     packed = read_networks(install(tmp_path / "models", tmp_path / "weights"), shape)
     assert facts["result_bytes"] == out.stat().st_size
     assert draw(packed, ["red ball"], [1], steps=3).shape == (1, 3, 128, 128)
+    losses = refine.train(
+        0, shape, tmp_path / "again", tmp_path / "weights", 8, 4, steps=2, coarse_from=0, processes=1, sheets=False
+    )
+    assert all(np.isfinite(loss) for loss in losses.values())
+    again = train_unet.load_networks(tmp_path / "again", shape)
+    exact = export(tmp_path / "exact.safetensors", again, shape, exact=True)
+    pack_refinement(exact, tmp_path / "weights")
+    third = read_networks(install(tmp_path / "models", tmp_path / "weights"), shape)
+    moved = third.unet.conv_in.weight - packed.unet.conv_in.weight
+    wanted = again.unet.conv_in.weight - packed.unet.conv_in.weight
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), wanted.flatten(), dim=0) > 0.8
