@@ -1,10 +1,11 @@
-"""The list of names below the caret of a prompt, as the client's `completion` finds them."""
+"""The list of names and tags below the caret of a prompt, as the client's `vocabulary` finds them."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
-from impasto_client.completion import Completions, complete
+from impasto_client.completion import Completions
+from impasto_client.vocabulary import Vocabulary
 
 from .toolkit import Gdk, Gtk, label
 
@@ -18,10 +19,12 @@ class CompletionList:
     """Belongs to a text view, which keeps the keyboard: `key` says whether a key was the list's own."""
 
     def __init__(self, view: Any) -> None:
-        self.names: Mapping[str, Sequence[str]] = {}
+        self._vocabulary = Vocabulary()
         self._view = view
         self._offered = Completions(0)
         self._typed = False
+        self._typed_at = -1
+        """Where the caret was after the last letter that was typed; -1 where it may be elsewhere now."""
         self._rows = Gtk.ListBox(selection_mode=Gtk.SelectionMode.BROWSE)
         self._rows.connect("row-activated", lambda _, row: self._take(row.get_index()))
         self._popover = Gtk.Popover(relative_to=view, modal=False, position=Gtk.PositionType.BOTTOM)
@@ -30,6 +33,19 @@ class CompletionList:
         self._rows.show()
         view.get_buffer().connect_after("changed", lambda *_: self._changed())
         view.connect("focus-out-event", lambda *_: self.hide())
+
+    def use(self, vocabulary: Vocabulary) -> None:
+        """Complete from these words."""
+        self._vocabulary = vocabulary
+        vocabulary.listeners.append(self._heard)
+
+    def _heard(self) -> None:
+        """The server has found more; the list is for the one who still types there."""
+        buffer = self._view.get_buffer()
+        caret = buffer.get_iter_at_mark(buffer.get_insert()).get_offset()
+        if self._view.is_focus() and caret == self._typed_at:
+            self._typed = True
+            self._changed()
 
     @property
     def offered(self) -> Sequence[str]:
@@ -64,7 +80,8 @@ class CompletionList:
         buffer = self._view.get_buffer()
         caret = buffer.get_iter_at_mark(buffer.get_insert())
         text = buffer.get_text(buffer.get_start_iter(), buffer.get_end_iter(), False)
-        self._offered = complete(text, caret.get_offset(), self.names) if typed else Completions(0)
+        self._typed_at = caret.get_offset() if typed else -1
+        self._offered = self._vocabulary.offer(text, caret.get_offset()) if typed else Completions(0)
         if not self._offered.suggestions:
             self.hide()
             return

@@ -150,6 +150,8 @@ class Panel(Gtk.Window):
         self.connect("drag-data-received", self._dropped)
         self.queue.cancelled = lambda id: self.controller.cancel(id) if id else self.controller.cancel_all()
         self.wishes.submitted = self.ask
+        for prompt in (self.wishes.prompt, self.wishes.negative):
+            prompt.completions.use(self.controller.vocabulary)
         self.wishes.changed = self._touched
         for mode, button in self.modes.items():
             button.connect("toggled", functools.partial(self._mode_clicked, mode))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from impasto_client import wishes as state
-from impasto_client.completion import names_of
 from impasto_client.events import ServerCatalog
 from impasto_client.ways import family_of
 from impasto_protocol.schema import Mode
@@ -110,7 +109,6 @@ class Wishes:
         self.model.set_active(state.chosen_row(rows, self._state.model))
         self._filling = False
         self.form.set_models(catalog.models)
-        self.prompt.completions.names = self.negative.completions.names = names_of(catalog.models)
         self._describe()
 
     def _describe(self) -> None:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
-from impasto_client.completion import names_of
 from impasto_client.document import ResultLayer
 from impasto_client.intents import WHOLE, Aim, intent_for, strength_key
 from impasto_client.targets import planned_area
@@ -107,6 +106,7 @@ class ImpastoDocker(DockWidget):
         panel.other_server.triggered.connect(lambda *_: self.choose_server())
         panel.dropped.connect(controller.read_settings)
         for prompt in (panel.prompt, panel.negative):
+            prompt.use(controller.vocabulary)
             prompt.submitted.connect(lambda *_: self.ask())
             prompt.pasted.connect(controller.read_settings)
         for choice, button in panel.choices.items():
@@ -394,7 +394,6 @@ class ImpastoDocker(DockWidget):
         inpaint = catalog.mode("inpaint")
         self.panel.aim.offer(inpaint.intents if inpaint is not None else ())
         self.panel.form.set_models(catalog.models)
-        self.panel.prompt.names = self.panel.negative.names = names_of(catalog.models)
         self._describe_settings()
         self._fill_models()
 

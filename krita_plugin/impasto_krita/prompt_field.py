@@ -1,11 +1,12 @@
-"""The field for a prompt: it grows, weighs words by a key and completes the names of the catalogue."""
+"""The field for a prompt: it grows, weighs words by a key and completes names of the catalogue and tags."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Optional
 
-from impasto_client.completion import Completions, complete
+from impasto_client.completion import Completions
 from impasto_client.prompt_edit import is_settings, shift_weight
+from impasto_client.vocabulary import Vocabulary
 
 from .qt import (
     QCompleter,
@@ -29,7 +30,7 @@ FOR_THE_LIST = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Tab, Qt.Key.Key_
 
 class PromptEdit(QPlainTextEdit):
     """A text field that grows with its text. Ctrl+Return asks for the job, Ctrl+Up and Ctrl+Down weigh the words that
-    are selected or under the caret; Return makes a line. `<`, `__` and names of embeddings are completed.
+    are selected or under the caret; Return makes a line. `<`, `__`, names of embeddings and tags are completed.
     """
 
     submitted = pyqtSignal()
@@ -39,9 +40,10 @@ class PromptEdit(QPlainTextEdit):
     def __init__(self, placeholder: str, lines: int, most: int, parent: Optional[Any] = None) -> None:
         super().__init__(parent)
         self.lines, self.most = lines, most
-        self.names: Mapping[str, Sequence[str]] = {}
-        """What can be completed, by kind."""
+        self._vocabulary = Vocabulary()
         self._offered = Completions(0)
+        self._typed_at = -1
+        """Where the caret was after the last letter that was typed; -1 where it may be elsewhere now."""
         self._list = QStringListModel(self)
         self.completer = QCompleter(self._list, self)
         self.completer.setCompletionMode(QCompleter.CompletionMode.UnfilteredPopupCompletion)
@@ -55,6 +57,18 @@ class PromptEdit(QPlainTextEdit):
         self.document().documentLayout().documentSizeChanged.connect(self._fit)
         self._fit()
 
+    def use(self, vocabulary: Vocabulary) -> None:
+        """Complete from these words."""
+        self._vocabulary = vocabulary
+        heard = self._heard
+        vocabulary.listeners.append(heard)
+        self.destroyed.connect(lambda *_: vocabulary.listeners.remove(heard))
+
+    def _heard(self) -> None:
+        """The server has found more; the list is for the one who still types there."""
+        if self.hasFocus() and self.textCursor().position() == self._typed_at:
+            self._offer()
+
     def _fit(self, *_: Any) -> None:
         # A plain text document counts its height in (wrapped) lines.
         wanted = min(max(self.lines, int(self.document().size().height())), self.most)
@@ -63,11 +77,13 @@ class PromptEdit(QPlainTextEdit):
 
     def keyPressEvent(self, event: Any) -> None:
         popup = self.completer.popup()
-        if popup.isVisible() and event.key() in FOR_THE_LIST:
+        control = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
+        if popup.isVisible() and event.key() in FOR_THE_LIST and not control:
             event.ignore()  # the list's own
             return
-        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+        if control:
             if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                popup.hide()
                 self.submitted.emit()
                 return
             if event.key() in WEIGHTS:
@@ -75,8 +91,10 @@ class PromptEdit(QPlainTextEdit):
                 return
         super().keyPressEvent(event)
         if (event.text() and event.text().isprintable()) or event.key() == Qt.Key.Key_Backspace:
+            self._typed_at = self.textCursor().position()
             self._offer()
         else:
+            self._typed_at = -1
             popup.hide()
 
     def dragEnterEvent(self, event: Any) -> None:
@@ -93,7 +111,7 @@ class PromptEdit(QPlainTextEdit):
 
     def _offer(self) -> None:
         """Show what can be meant by what stands before the caret."""
-        self._offered = complete(self.toPlainText(), self.textCursor().position(), self.names)
+        self._offered = self._vocabulary.offer(self.toPlainText(), self.textCursor().position())
         if not self._offered.suggestions or self.textCursor().hasSelection():
             self.completer.popup().hide()
             return
@@ -104,7 +122,7 @@ class PromptEdit(QPlainTextEdit):
         self.completer.popup().setCurrentIndex(self._list.index(0, 0))
 
     def _take(self, index: Any) -> None:
-        suggestion = self._offered.suggestions[index.row()]
+        suggestion, self._typed_at = self._offered.suggestions[index.row()], -1
         cursor = self.textCursor()
         cursor.setPosition(self._offered.start, QTextCursor.MoveMode.KeepAnchor)
         cursor.insertText(suggestion.text)

@@ -177,6 +177,15 @@ class Client(Exchange):
             if after is None:
                 return
 
+    def words(self, kind: str, typed: str, limit: int = 12) -> Tuple[wire.Word, ...]:
+        """What `typed` may become: "tag" from the user's lists of tags, "style" from styles.csv; the best first.
+
+        A server before 1.12 knows none.
+        """
+        if tuple(self.welcome.protocol) < (1, 12):
+            return ()
+        return self.ask(lambda id: wire.WordsRequest(id, kind, typed, limit), wire.WordsOk).words
+
     def star(self, job: str, index: int, on: bool = True) -> None:
         """Keep a result beyond the quota, or no longer. JobError `job.unknown` where it is gone."""
         self.ask(lambda id: wire.Star(id, job, index, on), wire.Ok)

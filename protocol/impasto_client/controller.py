@@ -35,6 +35,7 @@ from .events import (
     ResultReady,
     ServerCatalog,
     ServerChosen,
+    WordsFound,
 )
 from .flips import Sample
 from .further import Further
@@ -58,6 +59,7 @@ from .targets import (
     snapshot,
 )
 from .tasks import Runner
+from .vocabulary import Vocabulary
 from .wording import describe_reading
 
 __all__ = ["Controller"]
@@ -104,6 +106,7 @@ class Controller:
         self.results = Results(host, self._runner.kept, self._orders, self._say)
         self.gallery = self.results.gallery
         self.estimate = Estimate(self._runner)
+        self.vocabulary = Vocabulary(self._runner)
         self.further = Further(host, self._runner, self._orders, self._say, self._try)
 
     # ---- the server
@@ -277,6 +280,8 @@ class Controller:
 
     def handle(self, event: Event) -> None:
         """Deal with an event; on the main thread."""
+        if self.vocabulary.take(event) or isinstance(event, WordsFound):
+            return  # nothing that is shown elsewhere
         if self.estimate.take(event) or self.further.take(event, self.catalog):
             pass
         elif isinstance(event, ConnectionChanged):
@@ -285,6 +290,7 @@ class Controller:
                 self.gallery.refresh()
         elif isinstance(event, CatalogChanged):
             self.catalog = event.catalog
+            self.vocabulary.learn(event.catalog.models)
             self.estimate.forget()
         elif isinstance(event, HistoryListed):
             self.gallery.listed(event.key, event.entries, event.more)

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple, Union
 
 from impasto_protocol.errors import ImpastoError
 from impasto_protocol.geometry import Box, Size
+from impasto_protocol.lists import Word
 from impasto_protocol.parts import HistoryEntry
 from impasto_protocol.reading import ParameterNote
 from impasto_protocol.schema import Mode
@@ -31,6 +32,7 @@ __all__ = [
     "ResultReady",
     "ServerCatalog",
     "ServerChosen",
+    "WordsFound",
 ]
 
 TERMINAL_STATES = frozenset(("finished", "failed", "cancelled"))
@@ -115,6 +117,14 @@ class ParametersRead:
     params: Dict[str, Any]
     notes: Tuple[ParameterNote, ...] = ()
     source: str = ""
+
+
+@dataclass(frozen=True)
+class WordsFound:
+    """The answer to `Runner.words` with this ticket."""
+
+    ticket: str
+    words: Tuple[Word, ...]
 
 
 @dataclass(frozen=True)
@@ -227,6 +237,7 @@ Event = Union[
     CatalogChanged,
     Planned,
     ParametersRead,
+    WordsFound,
     Diagnosed,
     Failed,
     JobChanged,

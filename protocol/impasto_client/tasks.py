@@ -31,6 +31,7 @@ from .events import (
     PlanResult,
     PreviewReady,
     ResultReady,
+    WordsFound,
 )
 from .kept import Kept
 from .lanes import Lane
@@ -224,6 +225,16 @@ class Runner:
 
         self._link.ask(ask, lambda error: self._emit(Failed(ticket, error)))
         self._link.nudge()
+
+    def words(self, ticket: str, kind: str, typed: str) -> None:
+        """Ask what `typed` may become (see `Client.words`): `WordsFound` or `Failed` with this ticket follows. It is no
+        reason to look for a server.
+        """
+
+        def ask(client: Client) -> None:
+            self._emit(WordsFound(ticket, client.words(kind, typed)))
+
+        self._link.ask(ask, lambda error: self._emit(Failed(ticket, error)))
 
     def doctor(self, ticket: str) -> None:
         """Ask the server to look at its installation: `Diagnosed` or `Failed` with this ticket follows, in seconds."""

@@ -1,4 +1,4 @@
-"""Messages about long lists, which come in pages: the models, and the results that the server keeps.
+"""Messages about long lists: the models and the results that the server keeps, in pages, and words for a prompt.
 
 A page holds at most `limit` entries, and perhaps fewer; `next` is the `after` of the following page and missing at the
 end. What it says is the server's business.
@@ -11,7 +11,18 @@ from typing import Any, Dict, Optional, Tuple
 
 from .parts import JOB, UINT, HistoryEntry, Message
 
-__all__ = ["PAGE", "PAGE_LIMIT", "History", "HistoryOk", "ModelsOk", "ModelsRequest", "Star"]
+__all__ = [
+    "PAGE",
+    "PAGE_LIMIT",
+    "History",
+    "HistoryOk",
+    "ModelsOk",
+    "ModelsRequest",
+    "Star",
+    "Word",
+    "WordsOk",
+    "WordsRequest",
+]
 
 PAGE = 100
 """Entries of a page where a request does not say."""
@@ -65,7 +76,38 @@ class Star(Message):
     on: bool = True
 
 
+@dataclass(frozen=True)
+class WordsRequest(Message):
+    """What `typed` may become: at most `limit` words of `kind`, "tag" (from the user's lists of tags) or "style"."""
+
+    TYPE = "words"
+    id: int = field(metadata=UINT)
+    kind: str
+    typed: str
+    limit: int = field(default=12, metadata=_AT_LEAST_ONE)
+
+
 # ---- server -> client
+
+
+@dataclass(frozen=True)
+class Word:
+    """`text` goes into the prompt; `uses` is in how many pictures it was met (0: not known), `alias` the other name by
+    which it was found.
+    """
+
+    text: str
+    uses: int = field(default=0, metadata=UINT)
+    alias: str = ""
+
+
+@dataclass(frozen=True)
+class WordsOk(Message):
+    """The words, the best first."""
+
+    TYPE = "words_ok"
+    id: int = field(metadata=UINT)
+    words: Tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)

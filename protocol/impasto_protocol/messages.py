@@ -14,7 +14,7 @@ from .assets import Data, Get, Have, HaveOk, Put, PutNew, PutNewOk, PutOk
 from .diagnosis import Doctor, DoctorOk
 from .errors import ImpastoError, ProtocolError
 from .geometry import Box, Size
-from .lists import PAGE, PAGE_LIMIT, History, HistoryOk, ModelsOk, ModelsRequest, Star
+from .lists import PAGE, PAGE_LIMIT, History, HistoryOk, ModelsOk, ModelsRequest, Star, Word, WordsOk, WordsRequest
 from .parts import (
     DIGEST,
     DIGEST_PATTERN,
@@ -109,6 +109,9 @@ __all__ = [
     "Started",
     "Submit",
     "Welcome",
+    "Word",
+    "WordsOk",
+    "WordsRequest",
     "parse",
 ]
 
@@ -428,6 +431,7 @@ def _table(*classes: Type[Message]) -> Mapping[str, Type[Message]]:
 CLIENT_MESSAGES: Mapping[str, Type[Message]] = _table(
     *(Hello, CatalogRequest, ModelsRequest, Plan, Have, Put, PutNew, Submit, Cancel, Jobs, Attach, Get),
     *(History, Star, Shutdown, Free, Share, Room, Filled, GetFile, Release, ReadParameters, Doctor, Further),
+    WordsRequest,
     *pairing.CLIENT,
 )
 SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
@@ -435,6 +439,7 @@ SERVER_MESSAGES: Mapping[str, Type[Message]] = _table(
         Welcome,
         Catalog,
         ModelsOk,
+        WordsOk,
         NotModified,
         PlanOk,
         HaveOk,

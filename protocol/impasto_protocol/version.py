@@ -10,7 +10,7 @@ __all__ = ["PROTOCOL", "SUBPROTOCOL", "VERSION", "Limits"]
 VERSION = "0.1.0"
 """The version of Impasto, the same in `pyproject.toml`."""
 
-PROTOCOL: Tuple[int, int] = (1, 11)
+PROTOCOL: Tuple[int, int] = (1, 12)
 """Major and minor version. Another major is refused; a higher minor only adds."""
 
 SUBPROTOCOL = "impasto.v1"

@@ -25,6 +25,8 @@ from tests.krita.painter import PRELUDE, SETTLED
 def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("editors") / "impasto"
     with serving(stub.launch_command(), home):
+        (home / "tags").mkdir()
+        (home / "tags" / "mine.csv").write_text("impasto_brushwork,0,4200,thick_paint\n", encoding="utf-8")
         launch_file(home).write_text(json.dumps({"argv": stub.launch_command()}))
         yield home
 

@@ -412,6 +412,8 @@ def saved(editor: Editor) -> None:
 
 def completion(editor: Editor) -> None:
     assert editor.complete("a cat, <gra") == "a cat, <lora:grain:1>"
+    assert editor.complete("a cat, impas") == "a cat, impasto brushwork", "a tag, which the server looks up"
+    assert editor.complete("thick pa") == "impasto brushwork", "by its other name"
 
 
 def weights(editor: Editor) -> None:
@@ -446,7 +448,7 @@ SCENARIOS: dict[str, Scenario] = {
     "closed": Scenario("A result outlives its closed document", closed),
     "loras": Scenario("LoRAs, and any list that the server describes, with buttons to add and to remove", loras),
     "weights": Scenario("Ctrl+Up and Ctrl+Down weigh the words under the caret", weights),
-    "completion": Scenario("Names of LoRAs and embeddings are completed while the prompt is typed", completion),
+    "completion": Scenario("LoRAs, embeddings and tags are completed while the prompt is typed", completion),
     "queue": Scenario("Jobs wait in line; each of them, or all, can be cancelled", queue),
     "own": Scenario("A document finds its own results again, by words too", own_results),
     "several": Scenario("Several results are added at once, in a group and in one undo step", several),

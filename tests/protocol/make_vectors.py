@@ -112,6 +112,7 @@ CLIENT = (
     m.Free(28),
     m.Further(26, "img2img", JOB, 2),
     m.Further(27, "hires", info={"mode": "txt2img", "params": {"seed": 42}}),
+    m.WordsRequest(29, "tag", "long ha", 8),
 )
 SERVER = (
     m.Welcome((1, 0), m.ServerInfo("impasto", "0.1.0", "cpu"), LIMITS, "a1b2"),
@@ -147,6 +148,7 @@ SERVER = (
     m.Failed(JOB, 4, m.ErrorInfo("resource.out_of_memory", "Use a smaller size.", True, None, {"needed": 4096})),
     m.Cancelled(JOB, 4),
     m.CatalogChanged("c3d4"),
+    m.WordsOk(29, (m.Word("long hair", 4350743), m.Word("very long hair", 0, "longer hair"))),
     m.ModelsOk(12, "a1b2", ({"id": "ink", "kind": "lora", "title": "Ink"},), 251, "250"),
     m.HistoryOk(
         13,
@@ -247,7 +249,7 @@ def run_lengths(data: bytes) -> str:
 
 def main() -> None:
     vectors = {
-        "about": "Frames of the Impasto wire, protocol 1.11; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
+        "about": "Frames of the Impasto wire, protocol 1.12; bytes in maps are {'hex': ...}; XX*N is a byte N times.",
         "client": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in CLIENT],
         "server": [{"map": plain(x.to_wire()), "frame": encode(x.to_wire()).hex()} for x in SERVER],
         "pairing": [

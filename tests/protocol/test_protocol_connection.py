@@ -65,7 +65,7 @@ def test_nothing_but_a_good_hello_opens(frame: Any, code: str) -> None:
 
 def test_wrong_version_names_both() -> None:
     error = error_of(server().receive(encode(m.Hello((2, 7), INFO, "right").to_wire())))
-    assert "2.7" in error.message and "1.11" in error.message
+    assert "2.7" in error.message and "1.12" in error.message
 
 
 def test_a_higher_minor_is_welcome() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from impasto_protocol.messages import Accepted, Error
+from impasto_protocol.messages import Accepted, Error, WordsRequest
 from impasto_server.engine.modes import Txt2Img
 from impasto_server.service.server import word_sources_of
 
@@ -60,5 +61,30 @@ def test_a_wrong_prompt_is_refused_before_it_is_accepted(
             assert (answer.data or {}).get("position") == position
             right = {"prompt": "a __beast__ {at night|by day}, [cat|dog] AND x :-1", "styles": "Ink", "steps": 1}
             assert isinstance(await ask_submit(peer, "right", params=right), Accepted)
+
+    asyncio.run(scenario())
+
+
+def test_tags_and_styles_are_looked_up_by_what_was_typed(a1111: Path, tmp_path: Path) -> None:
+    tags = a1111 / "extensions" / "tagcomplete" / "tags"
+    tags.mkdir(parents=True)
+    (tags / "danbooru.csv").write_text('long_hair,0,4350743,"longhair"\n', encoding="utf-8")
+    home = tmp_path / "home"
+    (home / "tags").mkdir(parents=True)
+    (home / "tags" / "mine.txt").write_text("long brush strokes\n", encoding="utf-8")
+
+    async def scenario() -> None:
+        async with running(settings_for(home, a1111=(a1111,))) as (_, endpoint), connected(endpoint) as peer:
+
+            async def words(kind: str, typed: str, limit: int = 12) -> list[tuple[str, int, str]]:
+                answer: Any = await peer.ask(WordsRequest, kind, typed, limit)
+                return [(word.text, word.uses, word.alias) for word in answer.words]
+
+            assert await words("tag", "long") == [("long hair", 4350743, ""), ("long brush strokes", 0, "")]
+            assert await words("tag", "longh") == [("long hair", 4350743, "longhair")]
+            assert await words("tag", "long", 1) == [("long hair", 4350743, "")]
+            assert await words("style", "in") == [("Ink", 0, "")] and await words("style", "z") == []
+            refused: Any = await peer.ask(WordsRequest, "verb", "paint")
+            assert (refused.code, refused.path) == ("request.invalid_param", "kind")
 
     asyncio.run(scenario())

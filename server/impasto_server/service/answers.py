@@ -18,11 +18,15 @@ from impasto_protocol.messages import (
     Parameters,
     Plan,
     PlanOk,
+    Word,
+    WordsOk,
+    WordsRequest,
 )
 
 from ..engine.further import further, remaining
 from ..engine.params_common import SAMPLERS, SCHEDULES
 from ..engine.planning import outputs_of
+from ..engine.prompt_styles import read_styles
 from .estimates import needs_of
 from .orders import plan_for
 from .preprocessors import described
@@ -31,7 +35,7 @@ from .presets import presets_of
 if TYPE_CHECKING:
     from .session import Services
 
-__all__ = ["CATALOG_MODELS", "catalog_for", "further_answer", "models_for", "plan_answer"]
+__all__ = ["CATALOG_MODELS", "catalog_for", "further_answer", "models_for", "plan_answer", "words_for"]
 
 CATALOG_MODELS = 200
 """Models in the catalogue's own message at most; the others come in pages."""
@@ -69,6 +73,24 @@ def models_for(services: Services, message: ModelsRequest) -> ModelsOk:
     shown = tuple(model.to_wire() for model in fitting[start:end])
     following = str(end) if end < len(fitting) else None
     return ModelsOk(message.id, services.catalog_rev, shown, len(fitting), following)
+
+
+def words_for(services: Services, message: WordsRequest) -> WordsOk:
+    """What may be completed. Touches the disk: keep it off the event loop. Raises RequestError."""
+    limit = min(message.limit, PAGE_LIMIT)
+    if message.kind == "tag":
+        found = services.tags.find(message.typed, limit)
+        return WordsOk(message.id, tuple(Word(tag.text, tag.uses, alias) for tag, alias in found))
+    if message.kind == "style":
+        sought = message.typed.strip().casefold()
+        names = [name for name in read_styles(services.words.styles) if sought in name.casefold()]
+        names.sort(key=lambda name: (not name.casefold().startswith(sought), name.casefold()))
+        return WordsOk(message.id, tuple(Word(name) for name in names[:limit]))
+    raise RequestError(
+        "request.invalid_param",
+        f"There are words of the kinds tag and style, none of {message.kind[:40]!r}.",
+        path="kind",
+    )
 
 
 def plan_answer(services: Services, message: Plan) -> PlanOk:

@@ -31,6 +31,7 @@ from websockets.asyncio.server import ServerConnection as Socket
 from websockets.http11 import Request, Response
 
 from .. import __version__
+from ..engine.prompt_tags import TagFiles, tag_files_of
 from ..engine.prompt_words import WordSources
 from ..engine.wildcards import WildcardFolders
 from . import facts
@@ -105,6 +106,12 @@ def word_sources_of(settings: Settings) -> WordSources:
     return WordSources(tuple(styles), WildcardFolders(tuple(wildcards)))
 
 
+def tag_files_in(settings: Settings) -> TagFiles:
+    """The lists of tags of the home and of the folders in the settings."""
+    roots = with_remembered(settings).a1111
+    return TagFiles([path for root in roots for path in tag_files_of(root)], [settings.home / "tags"])
+
+
 def make_worker(settings: Settings) -> Worker:
     """The worker that the settings ask for; not started yet."""
     spec = EngineSpec(settings.engine, settings.device, settings.precision, settings.memory_budget)
@@ -126,6 +133,7 @@ class Server:
         self.journal = Journal(history_folder(settings.home), settings.history_bytes)
         self.catalogue = catalogue_of(settings, identify)
         self.words = word_sources_of(settings)
+        self.tags = tag_files_in(settings)
         self.estimates = Estimates()
         self.diagnosis = Diagnosis(settings.home)
         self.worker = make_worker(settings)

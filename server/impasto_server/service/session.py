@@ -50,14 +50,16 @@ from impasto_protocol.messages import (
     Star,
     Submit,
     Welcome,
+    WordsRequest,
 )
 from impasto_protocol.pairing import Pair, Paired, PairOpen, PairOpened, PairRevoke
 from impasto_protocol.version import Limits
 from websockets.asyncio.server import ServerConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
+from ..engine.prompt_tags import TagFiles
 from ..engine.prompt_words import WordSources
-from .answers import catalog_for, further_answer, models_for, plan_answer
+from .answers import catalog_for, further_answer, models_for, plan_answer, words_for
 from .arrivals import Arrivals
 from .blobs import Blobs, Held, bytes_of
 from .catalogue import Catalogue
@@ -94,6 +96,7 @@ class Services(Protocol):
     journal: Journal
     catalogue: Catalogue
     words: WordSources
+    tags: TagFiles
     jobs: JobQueue
     estimates: Estimates
     diagnosis: Diagnosis
@@ -297,6 +300,8 @@ class Session:
                 return Ok(message.id)
             case ModelsRequest():
                 return models_for(self.services, message)
+            case WordsRequest():
+                return await asyncio.to_thread(words_for, self.services, message)
             case CatalogRequest():
                 return catalog_for(self.services, message)
             case Further():
