@@ -81,12 +81,12 @@ def region_of(image: Any) -> Optional[Region]:
     return None if box is None else Region(box, _read(image.get_selection(), box, _SELECTION))
 
 
-def read_visible(image: Any, box: Box, without: Optional[Any] = None) -> bytes:
+def read_visible(image: Any, box: Box, without: Sequence[Any] = ()) -> bytes:
     """What is seen within `box`: sRGB, 8 bit, RGBA with straight alpha, rows top to bottom.
 
-    With `without`, a layer of the image, as it would be seen if that layer were not there.
+    As it would be seen if the layers `without` were not there.
     """
-    if without is None:
+    if not without:
         seen = Gimp.Layer.new_from_visible(image, image, "Impasto")
         try:
             return _read(seen, box, _RGBA)
@@ -95,9 +95,10 @@ def read_visible(image: Any, box: Box, without: Optional[Any] = None) -> bytes:
     # In a copy: nothing blinks, and no undo step is left.
     copy = image.duplicate()
     try:
-        twin = _twin(image, copy, without)
-        if twin is not None:
-            copy.remove_layer(twin)
+        twins = [_twin(image, copy, layer) for layer in without]
+        for twin in twins:
+            if twin is not None:
+                copy.remove_layer(twin)
         return read_visible(copy, box)
     finally:
         copy.delete()

@@ -15,6 +15,7 @@ from impasto_client.form_model import (
     range_of,
     step_of,
 )
+from impasto_client.hint_layers import HintWish, makes_hints
 from impasto_protocol.schema import AUTO, Param
 
 from .form_list import ListEditor
@@ -44,6 +45,8 @@ class Form(Gtk.Box):
         super().__init__(orientation=Gtk.Orientation.VERTICAL, spacing=10)
         self._layers = layers
         self.changed: Callable[[], None] = lambda: None
+        self.hinted: Callable[[int, Dict[str, Any], bool], None] = lambda at, entry, keep: None
+        """As that of the list of control units."""
         self.model = FormModel()
         self.model.changed = lambda: self.changed()
         self._fields: Dict[str, Field] = {}
@@ -97,6 +100,20 @@ class Form(Gtk.Box):
         """Show what the model holds, after something else than these editors changed it."""
         self._show()
 
+    def bind_hint(self, wish: HintWish, layer: str) -> None:
+        """A hint that the painter asked for is a layer now."""
+        for editor in self._hint_lists():
+            editor.bind(wish, layer)
+
+    def show_hint(self, wish: HintWish, picture: Any) -> None:
+        """Show a hint that the painter asked for, a Pixbuf."""
+        for editor in self._hint_lists():
+            editor.show_hint(wish, picture)
+
+    def _hint_lists(self) -> List[ListEditor]:
+        widgets = [field.widget for field in self._fields.values()]
+        return [widget for widget in widgets if isinstance(widget, ListEditor) and makes_hints(widget.param)]
+
     def reset(self) -> None:
         """Back to the defaults."""
         self.model.reset()
@@ -105,6 +122,9 @@ class Form(Gtk.Box):
     def set_advanced(self, on: bool) -> None:
         """Show the settings for experts too, or no longer."""
         self.model.advanced = on
+        for field in self._fields.values():
+            if isinstance(field.widget, ListEditor):
+                field.widget.set_advanced(on)
         self._show()
 
     # ---- inside
@@ -124,6 +144,8 @@ class Form(Gtk.Box):
             field.signal(lambda *_, name=p.name: self._edited(name))
             self._fields[p.name] = field
             if isinstance(field.widget, ListEditor):
+                field.widget.hinted = lambda *wish: self.hinted(*wish)
+                field.widget.set_advanced(self.model.advanced)
                 field.widget.set_tooltip_text(None)
                 titles = [] if p.title == title else [_beside(p)]
                 whole = column(*titles, field.widget, spacing=2)

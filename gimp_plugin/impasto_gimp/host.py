@@ -82,10 +82,13 @@ class GimpHost(Host):
     def is_blank(self, document: Any, layer: Any, box: Box) -> bool:
         return pixels.is_empty(pixels.read_layer(document, layer, box))
 
+    def is_shown(self, document: Any, layer: Any) -> bool:
+        return pixels.is_shown(layer)
+
     def is_there(self, document: Any, layer: Any) -> bool:
         return bool(layer.is_valid() and layer.is_layer() and layer.get_image().get_id() == document.get_id())
 
-    def read_visible(self, document: Any, box: Box, without: Optional[Any] = None) -> Buffer:
+    def read_visible(self, document: Any, box: Box, without: Sequence[Any] = ()) -> Buffer:
         return pixels.read_visible(document, box, without)
 
     def read_layer(self, document: Any, layer: Any, box: Box) -> Buffer:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from gi.repository import Gimp
 from impasto_client.document import ResultLayer
+from impasto_client.targets import ANNOTATE
 from impasto_client.wording import describe, describe_connection, describe_plan
 
 from . import kept
@@ -149,6 +150,9 @@ class Panel(Gtk.Window):
         self.drag_dest_add_text_targets()
         self.connect("drag-data-received", self._dropped)
         self.queue.cancelled = lambda id: self.controller.cancel(id) if id else self.controller.cancel_all()
+        self.wishes.form.hinted = self._hint
+        self.controller.hints.bound = self.wishes.form.bind_hint
+        self.controller.hints.shown = self.wishes.form.show_hint
         self.wishes.submitted = self.ask
         for prompt in (self.wishes.prompt, self.wishes.negative):
             prompt.completions.use(self.controller.vocabulary)
@@ -208,6 +212,11 @@ class Panel(Gtk.Window):
         else:
             self.present()
         return False
+
+    def _hint(self, at: int, entry: Dict[str, Any], keep: bool) -> None:
+        catalog = self.controller.catalog
+        mode = catalog.mode(ANNOTATE) if catalog is not None else None
+        self.controller.hints.ask(self.current_image(), mode, at, entry, keep)
 
     def ask(self, place: str = "back") -> bool:
         """Start a job with what the panel shows; where that cannot be, say why."""

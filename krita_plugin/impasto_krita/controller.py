@@ -20,6 +20,8 @@ class _Signals(QObject):
     listed = pyqtSignal()
     taken = pyqtSignal(str, object)
     furthered = pyqtSignal(str, object)
+    hint_bound = pyqtSignal(object, str)
+    hint_shown = pyqtSignal(object, object)
     arrived = pyqtSignal(object)
 
 
@@ -35,5 +37,7 @@ class Controller(Base):
         self.added = self.signals.added.emit
         self.taken = self.signals.taken.emit
         self.further.taken = self.signals.furthered.emit
+        self.hints.bound = self.signals.hint_bound.emit
+        self.hints.shown = self.signals.hint_shown.emit
         self.diagnosed = lambda text: QApplication.clipboard().setText(text)
         self.gallery.changed = self.signals.listed.emit

@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from impasto_client.document import ResultLayer
 from impasto_client.intents import WHOLE, Aim, intent_for, strength_key
-from impasto_client.targets import planned_area
+from impasto_client.targets import ANNOTATE, planned_area
 from impasto_client.ways import AUTOMATIC, CHOICES, WAYS, actions, choice_of, family_of, mode_for
 from impasto_client.wishes import Wishes, chosen_row, hints_of, model_rows, settings_of
 from impasto_client.wording import describe, describe_connection, describe_plan
@@ -102,6 +102,9 @@ class ImpastoDocker(DockWidget):
         self.results.used.connect(lambda shown: self.use_settings(shown.mode, shown.params))
         controller.signals.taken.connect(self._taken)
         controller.signals.furthered.connect(self._go_further)
+        panel.form.hinted.connect(self._hint)
+        controller.signals.hint_bound.connect(panel.form.bind_hint)
+        controller.signals.hint_shown.connect(panel.form.show_hint)
         panel.from_file.triggered.connect(self._take_from_file)
         panel.other_server.triggered.connect(lambda *_: self.choose_server())
         panel.dropped.connect(controller.read_settings)
@@ -114,6 +117,11 @@ class ImpastoDocker(DockWidget):
         changes = (panel.prompt.textChanged, panel.negative.textChanged, panel.strength.changed, panel.scale.changed)
         for signal in (*changes, panel.seed.changed, panel.form.changed, panel.experts.toggled):
             signal.connect(self._touched)
+
+    def _hint(self, at: int, entry: Mapping[str, Any], keep: bool) -> None:
+        catalog = self.controller.catalog
+        mode = catalog.mode(ANNOTATE) if catalog is not None else None
+        self.controller.hints.ask(pixels.active_document(), mode, at, entry, keep)
 
     # ---- what Krita and Qt tell
 

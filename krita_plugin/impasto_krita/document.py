@@ -102,15 +102,16 @@ def read_box(document: Any, box: Box) -> memoryview:
     return pixels
 
 
-def read_without(document: Any, box: Box, layer: Any) -> memoryview:
-    """As `read_box`, as if `layer` were not there. From a copy: nothing blinks, and no undo step is left."""
+def read_without(document: Any, box: Box, layers: Sequence[Any]) -> memoryview:
+    """As `read_box`, as if `layers` were not there. From a copy: nothing blinks, and no undo step is left."""
     document.waitForDone()
-    path = _path(document, layer)
+    paths = [_path(document, layer) for layer in layers]
     copy = document.clone()
     try:
-        twin = _at(copy, path)
-        if twin is not None:
+        twins = [twin for twin in (_at(copy, path) for path in paths) if twin is not None]
+        for twin in twins:
             twin.remove()
+        if twins:
             copy.refreshProjection()
         return read_box(copy, box)
     finally:

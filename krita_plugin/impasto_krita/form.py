@@ -15,6 +15,7 @@ from impasto_client.form_model import (
     range_of,
     step_of,
 )
+from impasto_client.hint_layers import HintWish, makes_hints
 from impasto_protocol.schema import AUTO, Param
 
 from .form_list import ListEditor
@@ -59,6 +60,8 @@ class ParamForm(QWidget):
     """Editors for `params`, grouped; `overrides()` are the values that differ from the defaults."""
 
     changed = pyqtSignal()
+    hinted = pyqtSignal(int, object, bool)
+    """As that of the list of control units."""
 
     def __init__(self, layers: Layers = list, parent: Optional[Any] = None) -> None:
         """`layers()` are those of the document in front: (value, title)."""
@@ -119,6 +122,20 @@ class ParamForm(QWidget):
         """Show what the model holds, after something else than these editors changed it."""
         self._show()
 
+    def bind_hint(self, wish: HintWish, layer: str) -> None:
+        """A hint that the painter asked for is a layer now."""
+        for editor in self._hint_lists():
+            editor.bind(wish, layer)
+
+    def show_hint(self, wish: HintWish, picture: Any) -> None:
+        """Show a hint that the painter asked for, a QImage."""
+        for editor in self._hint_lists():
+            editor.show_hint(wish, picture)
+
+    def _hint_lists(self) -> List[ListEditor]:
+        widgets = [field.widget for field in self._fields.values()]
+        return [widget for widget in widgets if isinstance(widget, ListEditor) and makes_hints(widget.param)]
+
     def reset(self) -> None:
         """Back to the defaults."""
         self.model.reset()
@@ -127,6 +144,9 @@ class ParamForm(QWidget):
     def set_advanced(self, on: bool) -> None:
         """Show the settings for experts too, or no longer."""
         self.model.advanced = on
+        for field in self._fields.values():
+            if isinstance(field.widget, ListEditor):
+                field.widget.set_advanced(on)
         self._show()
 
     # ---- inside
@@ -151,6 +171,9 @@ class ParamForm(QWidget):
             field.signal.connect(lambda *_, name=p.name: self._edited(name))
             field.widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             self._fields[p.name] = field
+            if isinstance(field.widget, ListEditor):
+                field.widget.hinted.connect(self.hinted)
+                field.widget.set_advanced(self.model.advanced)
             label = QLabel(p.title)
             label.setToolTip(p.description)
             self._rows[p.name] = [label, field.widget]

@@ -77,11 +77,14 @@ class KritaHost(Host):
     def is_blank(self, document: Any, layer: Any, box: Box) -> bool:
         return pixels.is_blank(document, layer, box)
 
+    def is_shown(self, document: Any, layer: Any) -> bool:
+        return pixels.is_shown(layer)
+
     def is_there(self, document: Any, layer: Any) -> bool:
         return layer.parentNode() is not None
 
-    def read_visible(self, document: Any, box: Box, without: Optional[Any] = None) -> Buffer:
-        return pixels.read_box(document, box) if without is None else pixels.read_without(document, box, without)
+    def read_visible(self, document: Any, box: Box, without: Sequence[Any] = ()) -> Buffer:
+        return pixels.read_without(document, box, without) if without else pixels.read_box(document, box)
 
     def read_layer(self, document: Any, layer: Any, box: Box) -> Buffer:
         return pixels.read_layer(document, layer, box)

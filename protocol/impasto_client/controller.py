@@ -8,6 +8,7 @@ network.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import uuid
 from pathlib import Path
@@ -40,6 +41,7 @@ from .events import (
 from .flips import Sample
 from .further import Further
 from .gallery import Query, Shown
+from .hint_layers import HintLayers, HintWish
 from .intents import Aim
 from .jobs import JobList, JobState
 from .notice import Notice
@@ -108,6 +110,7 @@ class Controller:
         self.estimate = Estimate(self._runner)
         self.vocabulary = Vocabulary(self._runner)
         self.further = Further(host, self._runner, self._orders, self._say, self._try)
+        self.hints = HintLayers(host, self._say, self._try_hint)
 
     # ---- the server
 
@@ -211,19 +214,25 @@ class Controller:
                 return self._try(lambda: remade(self.host, order.whole(), params))
         return self._try(lambda: again(self.host, document, layer, changes))
 
-    def _try(self, find: Callable[[], Target], place: str = "back") -> bool:
+    def _try(self, find: Callable[[], Target], place: str = "back", hint: Optional[HintWish] = None) -> bool:
         try:
             target = find()
         except Obstacle as reason:
             self._say(Notice(str(reason), is_error=True))
             return False
-        self._begin(target, place)
+        self._begin(target, place, hint)
         return True
 
-    def _begin(self, target: Target, place: str) -> None:
+    def _try_hint(self, find: Callable[[], Target], wish: HintWish) -> bool:
+        return self._try(find, hint=wish)
+
+    def _begin(self, target: Target, place: str, hint: Optional[HintWish] = None) -> None:
         self._runner.start()
-        job_id = f"{self._identity(target.document, make=True)}-{uuid.uuid4().hex}"
-        order = Order(target, place)
+        # What is only looked at is none of the document's results.
+        looks = hint is not None and not hint.keep
+        begins = "hint" if looks else self._identity(target.document, make=True)
+        job_id = f"{begins}-{uuid.uuid4().hex}"
+        order = Order(target, place, hint=hint)
         if target.region is not None:
             order.mask = Packed(target.region)
         if target.layer is not None:
@@ -360,6 +369,9 @@ class Controller:
 
     def _receive(self, result: ResultLayer) -> None:
         order, word = self._orders.get(result.job_id), self.host.word
+        if order is not None and order.hint is not None and not order.hint.keep:
+            self.hints.receive(result, order.hint, order.target.document, lambda: None)
+            return
         self.results.received(result, order.before if order is not None else None)
         self.added(result)
         if result.stage == NEW_DOCUMENT:
@@ -380,7 +392,11 @@ class Controller:
         self._keep_identity(target.document)
         sample = order.sample if canvas == target.canvas else None
         flipped = sample is not None and sample.was_flipped(self.host, target.document, canvas)
-        self.results.paste(target.document, [result])
+        if order.hint is not None:
+            paste = functools.partial(self.results.paste, target.document, [result])
+            self.hints.receive(result, order.hint, target.document, paste)
+        else:
+            self.results.paste(target.document, [result])
         if flipped:
             self._say(Notice(f"The {word} was flipped meanwhile; the layer lies where its region was before."))
         if canvas != target.canvas:

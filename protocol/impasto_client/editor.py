@@ -67,6 +67,8 @@ class Target:
     pictures: Mapping[str, Any] = field(default_factory=dict)
     """Layers that are sent as further pictures, by the names of the inputs."""
     into: str = "new"
+    hints: Sequence[Any] = ()
+    """Layers with hints for control units, which are not part of what is seen."""
 
 
 class Host(abc.ABC):
@@ -127,12 +129,16 @@ class Host(abc.ABC):
         """Is the layer fully transparent within `box`?"""
 
     @abc.abstractmethod
+    def is_shown(self, document: Any, layer: Any) -> bool:
+        """Is the layer visible, and every group that it lies in?"""
+
+    @abc.abstractmethod
     def is_there(self, document: Any, layer: Any) -> bool:
         """Is the layer still in the document?"""
 
     @abc.abstractmethod
-    def read_visible(self, document: Any, box: Box, without: Optional[Any] = None) -> Buffer:
-        """What is seen within `box`; with `without`, as if that layer were not there."""
+    def read_visible(self, document: Any, box: Box, without: Sequence[Any] = ()) -> Buffer:
+        """What is seen within `box`, as if the layers `without` were not there."""
 
     @abc.abstractmethod
     def read_layer(self, document: Any, layer: Any, box: Box) -> Buffer:

@@ -21,6 +21,7 @@ __all__ = [
     "entry_title",
     "enum_choices",
     "grouped",
+    "is_extra",
     "is_whole",
     "kind_of",
     "lacks",
@@ -29,6 +30,8 @@ __all__ = [
     "pictures_for",
     "range_of",
     "step_of",
+    "strength_of",
+    "strengths_of",
     "takes_model",
 ]
 
@@ -135,6 +138,30 @@ def entry_params(p: Param) -> List[Param]:
 def must_be_named(p: Param) -> bool:
     """Has a parameter that takes a model no empty choice? That of a list's entry, unless the server names one."""
     return bool(p.ui.get("in_list")) and not p.default and "none" not in p.ui
+
+
+def strengths_of(p: Param) -> List[Tuple[str, Dict[str, Any]]]:
+    """How strongly an entry of a list may count, in words: (title, values that belong together)."""
+    told = p.ui.get("strengths")
+    known = {item.name for item in p.items}
+    found = []
+    for each in told if isinstance(told, (list, tuple)) else ():
+        if isinstance(each, Mapping) and isinstance(each.get("values"), Mapping) and set(each["values"]) <= known:
+            found.append((str(each.get("title", "")), dict(each["values"])))
+    return found
+
+
+def strength_of(p: Param, entry: Mapping[str, Any]) -> int:
+    """Which of `strengths_of` an entry has, or -1 where it has values of its own."""
+    for at, (_, values) in enumerate(strengths_of(p)):
+        if all(entry.get(name) == value for name, value in values.items()):
+            return at
+    return -1
+
+
+def is_extra(item: Param, entry: Mapping[str, Any]) -> bool:
+    """Is this field of an entry for experts, and left as it was?"""
+    return bool(item.ui.get("advanced")) and entry.get(item.name, item.default) == item.default
 
 
 def new_entry(p: Param, models: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:

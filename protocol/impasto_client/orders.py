@@ -11,6 +11,7 @@ from impasto_protocol.geometry import Box
 from .document import ResultLayer
 from .editor import Target
 from .flips import Sample
+from .hint_layers import HintWish
 from .recipes import Packed, written_recipe
 
 __all__ = ["Order", "Orders"]
@@ -33,6 +34,8 @@ class Order:
     before: Optional[Any] = None
     sample: Optional[Sample] = None
     """What was seen when it was read, where that was the document."""
+    hint: Optional[HintWish] = None
+    """Of a job that makes the hint of a control unit."""
     unread: bool = True
 
     def was_read(self) -> None:

@@ -18,7 +18,7 @@ from impasto_protocol.geometry import Box
 from .document import ResultLayer
 from .editor import Obstacle, Region
 
-__all__ = ["Packed", "context_in", "read_recipe", "region_in", "written_recipe"]
+__all__ = ["Packed", "context_in", "mode_of", "read_recipe", "region_in", "written_recipe"]
 
 
 class Packed:
@@ -81,6 +81,14 @@ def read_recipe(kept: bytes) -> Dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise Obstacle("The recipe of this layer is damaged; it cannot be made again.") from error
     return dict(recipe)
+
+
+def mode_of(kept: bytes) -> str:
+    """The mode of the job that made a layer; "" where there is no recipe that can be read."""
+    try:
+        return str(read_recipe(kept)["mode"])
+    except Obstacle:
+        return ""
 
 
 def context_in(recipe: Mapping[str, Any]) -> Optional[Box]:

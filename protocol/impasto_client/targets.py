@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.images import Buffer
@@ -14,12 +14,14 @@ from .enlarging import MODE as NEW_DOCUMENT
 from .enlarging import aimed
 from .intents import SELECTION, Aim
 from .intents import WHOLE as WHOLE_PICTURE
-from .recipes import context_in, read_recipe, region_in
+from .recipes import context_in, mode_of, read_recipe, region_in
 
 __all__ = [
+    "ANNOTATE",
     "LAYER",
     "NEW_DOCUMENT",
     "NOWHERE_ELSE",
+    "PLAINEST",
     "again",
     "aim",
     "context_box",
@@ -29,6 +31,8 @@ __all__ = [
     "snapshot",
 ]
 
+ANNOTATE = "annotate"
+"""The mode that makes a hint for a control unit."""
 LAYER = "layer:"
 """How the value of a parameter that takes a picture begins where it names a layer of the document."""
 INPUT = "control_{}"
@@ -52,7 +56,8 @@ def aim(host: Host, mode: str, document: Any, params: Mapping[str, Any], where: 
         raise Obstacle(sentence)
     params, pictures = _with_layers(host, document, params)
     target = _aim(host, mode, document, params, where)
-    return dataclasses.replace(target, pictures=pictures, context=_context(host, target, where))
+    hints = _hints(host, document, pictures)
+    return dataclasses.replace(target, pictures=pictures, hints=hints, context=_context(host, target, where))
 
 
 def obstacle(host: Host, mode: str, document: Optional[Any], where: Aim = NOWHERE_ELSE) -> str:
@@ -86,6 +91,15 @@ def context_box(target: Target, planned: Box, reach: int) -> Box:
     return planned
 
 
+def _hints(host: Host, document: Any, pictures: Mapping[str, Any]) -> List[Any]:
+    """Those of the layers that guide a job which are hints of Impasto's and are shown: no part of the picture."""
+    return [
+        layer
+        for layer in pictures.values()
+        if mode_of(host.recipe_of(document, layer)) == ANNOTATE and host.is_shown(document, layer)
+    ]
+
+
 def _named(host: Host, document: Any, value: str) -> Optional[Any]:
     return host.layer_named(document, value[len(LAYER) :])
 
@@ -107,7 +121,10 @@ def _context(host: Host, target: Target, where: Aim) -> Union[str, Box]:
 
 
 def _with_layers(host: Host, document: Any, params: Mapping[str, Any]) -> Tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The parameters with the names of inputs where they name layers of the document, and those layers."""
+    """The parameters with the names of inputs where they name layers of the document, and those layers.
+
+    What is switched off looks at none.
+    """
     pictures: Dict[str, Any] = {}
     named: Dict[str, Any] = {}
     for name, value in params.items():
@@ -118,6 +135,9 @@ def _with_layers(host: Host, document: Any, params: Mapping[str, Any]) -> Tuple[
         for entry in entries:
             for key, chosen in entry.items():
                 if isinstance(chosen, str) and chosen.startswith(LAYER):
+                    if not entry.get("enabled", True):
+                        entry[key] = ""
+                        continue
                     layer = host.layer_named(document, chosen[len(LAYER) :])
                     if layer is None:
                         raise Obstacle("A layer that is chosen in the settings is gone; choose another one there.")
@@ -176,7 +196,7 @@ def again(host: Host, document: Optional[Any], layer: Any, changes: Mapping[str,
     target = _again(
         host, document, layer, (mode, params, canvas), area, region, recipe.get("sketch"), context_in(recipe)
     )
-    return dataclasses.replace(target, pictures=pictures)
+    return dataclasses.replace(target, pictures=pictures, hints=_hints(host, document, pictures))
 
 
 def _pictures_of(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -230,9 +250,9 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
         raise Obstacle(f"The {host.word} was closed before it could be read; nothing was done.")
     if host.canvas_of(document) != target.canvas:
         raise Obstacle(f"The {host.word} changed its size just now; try once more.")
-    without = target.without
-    if without is not None and not host.is_there(document, without):
-        without = None
+    without = [target.without] if target.without is not None and host.is_there(document, target.without) else []
+    # Hints lie over the picture so that they can be corrected; they are no part of it.
+    without += [layer for layer in target.hints if host.is_there(document, layer)]
     data: Buffer = b""
     if target.mode == "sketch":
         if not host.is_there(document, target.layer):
@@ -240,7 +260,7 @@ def snapshot(host: Host, target: Target, box: Box) -> Snapshot:
         data = host.read_layer(document, target.layer, box)
         if target.params.get("background") == "document":
             backdrop = host.read_visible(document, box, without)
-    elif target.mode == NEW_DOCUMENT and target.layer is not None:
+    elif target.mode in (NEW_DOCUMENT, ANNOTATE) and target.layer is not None:
         if not host.is_there(document, target.layer):
             raise Obstacle("The layer was removed before it could be read; nothing was done.")
         data = host.read_layer(document, target.layer, box)

@@ -16,6 +16,7 @@ from impasto_protocol.parts import HistoryEntry
 class Layer:
     name: str
     blank: bool = False
+    shown: bool = True
     recipe: bytes = b""
     box: Box | None = None
 
@@ -78,11 +79,14 @@ class DoubleHost(Host):
     def is_blank(self, document: Any, layer: Any, box: Box) -> bool:
         return bool(layer.blank)
 
+    def is_shown(self, document: Any, layer: Any) -> bool:
+        return bool(layer.shown)
+
     def is_there(self, document: Any, layer: Any) -> bool:
         return any(layer is other for other in document.layers)
 
-    def read_visible(self, document: Any, box: Box, without: Any = None) -> bytes:
-        self.read.append(("visible", without))
+    def read_visible(self, document: Any, box: Box, without: Any = ()) -> bytes:
+        self.read.append(("visible", tuple(without)))
         return b"v" * (box.width * box.height * 4)
 
     def read_layer(self, document: Any, layer: Any, box: Box) -> bytes:

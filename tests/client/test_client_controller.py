@@ -89,7 +89,7 @@ def test_a_selection_becomes_a_layer_that_can_be_made_again(controller: Any) -> 
     assert area == Box(10, 20, 30, 8)
     controller.handle(planned(ticket, Box(10, 20, 30, 8)))
     assert controller._runner.last("submit")[3].mask == rectangle(10, 20, 30, 8).mask
-    assert controller.host.read[-1] == ("visible", made)
+    assert controller.host.read[-1] == ("visible", (made,))
     document.layers.append(Layer("varnish"))
     controller.handle(result(ticket, Box(10, 20, 30, 8)))
     assert names(document) == ["painting", "made", "made", "varnish"]
@@ -339,7 +339,7 @@ def test_a_new_picture_sends_no_pixels(controller: Any) -> None:
     submitted(controller, "txt2img", document, Box(0, 0, 100, 80))
     assert controller._runner.last("submit")[3].pixels == b"" and controller.host.read == []
     submitted(controller, "img2img", document, Box(0, 0, 100, 80))
-    assert controller.host.read == [("visible", None)]
+    assert controller.host.read == [("visible", ())]
 
 
 def test_the_settings_of_an_old_picture_are_asked_for_and_told(controller: Any, tmp_path: Path) -> None:

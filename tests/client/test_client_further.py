@@ -67,7 +67,7 @@ def test_a_hires_pass_begins_at_once_over_the_same_place(controller: Any) -> Non
     job, mode, params, _, _ = controller._runner.last("plan")
     assert (mode, params) == ("img2img", {"prompt": "a fox", "seed": 5, "hires": True})
     controller.handle(planned(job, Box(0, 0, 100, 80)))
-    assert controller.host.read[-1] == ("visible", document.layers[1])  # what it began with, not itself
+    assert controller.host.read[-1] == ("visible", (document.layers[1],))  # what it began with, not itself
 
     del document.layers[1]  # the job that made it is remembered
     controller.further.ask(document, picture, "hires")

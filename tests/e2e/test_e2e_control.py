@@ -63,6 +63,12 @@ def test_a_hint_guides_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             _, off, _ = await one(peer, "off", "txt2img", {**common, "control": [{**unit, "weight": 0.0}]},
                                   {"control_1": hint}, CANVAS)  # fmt: skip
             assert (off == plain).all()
+            gone = [{**unit, "model": "gone", "enabled": False}, {"model": "", "enabled": False}]
+            output, off, end = await one(
+                peer, "kept", "txt2img", {**common, "control": gone}, {"control_1": hint}, CANVAS
+            )
+            assert (off == plain).all() and "control" not in end.ran
+            assert "ControlNet 0" not in output.info["parameters"] and len(output.info["params"]["control"]) == 2
 
             for index, (units, inputs, code, path, said) in enumerate(
                 (

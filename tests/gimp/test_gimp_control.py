@@ -98,3 +98,55 @@ def gen():
 """
     )
     assert "layer that is chosen in the settings is gone" in told and gimp.layers() == before
+
+
+def test_a_hint_is_looked_at_made_a_layer_and_guides(gimp: GimpEditor) -> None:
+    gimp.new()
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[20:100, 40:140] = 255
+    gimp.select(mask)
+    before = gimp.layers()
+    gimp.panel.run("panel().wishes.form.set_overrides({'steps': 3})\npanel().wishes.seed.set_seed(5)")
+    tip, looked, strength = gimp.panel.run(
+        """
+def gen():
+    panel().poll()
+    panel().wishes.fold.set_expanded(True)
+    yield 0.3
+    widget("control_add").clicked()
+    yield 0.3
+    tip = [widget("control_0_layer").get_sensitive(), widget("control_0_layer").get_tooltip_text()]
+    widget("control_0_preprocessor").set_active_id("canny")
+    choice = widget("control_0_strength")
+    choice.set_active(2)
+    yield 0.2
+    unit = panel().wishes.form.overrides()["control"][0]
+    widget("control_0_preview").clicked()
+    picture = widget("control_0_hint")
+    yield (lambda: picture.get_visible(), 60)
+    yield (lambda: not controller().jobs.active, 60)
+    return [tip, picture.get_pixbuf().get_width(), [unit["weight"], unit["end"]]]
+"""
+    )
+    assert tip == [False, "Choose a preprocessor first: it makes the hint of a picture."]
+    assert looked == WIDTH and gimp.layers() == before and strength == [0.8, 0.8]
+    bound = gimp.panel.run(
+        """
+def gen():
+    widget("control_0_layer").clicked()
+    yield (lambda: panel().wishes.form.overrides()["control"][0]["preprocessor"] == "none", 60)
+    yield (lambda: not controller().jobs.active, 60)
+    return panel().wishes.form.overrides()["control"][0]["image"]
+"""
+    )
+    assert bound.startswith("layer:") and gimp.layers() == ["canny hint", *before]
+    gimp.start("inpaint", "a cat")
+    assert gimp.finish() in ("", SCALED)
+    recipe = json.loads(gimp.recipe(gimp.layers()[0]))
+    assert list(recipe["pictures"]) == ["control_1"] and recipe["params"]["control"][0]["weight"] == 0.8
+    gimp.panel.run("widget('control_0_enabled').set_active(False)")
+    gimp.start("inpaint", "a cat")
+    assert gimp.finish() in ("", SCALED)
+    recipe = json.loads(gimp.recipe(gimp.layers()[0]))
+    assert "pictures" not in recipe and recipe["params"]["control"][0]["enabled"] is False
+    gimp.panel.run("widget('control_0_remove').clicked()")

@@ -15,6 +15,7 @@ __all__ = [
     "CONTROL",
     "CONTROL_MODES",
     "CONTROL_TYPES",
+    "ENABLED",
     "INPAINTS",
     "KEEPS_AROUND",
     "MASK",
@@ -93,6 +94,14 @@ RESIZE_MODES = ("crop", "fill", "stretch")
 CONTROL_TYPES = ("openpose", "depth", "softedge", "lines", "normal", "segmentation", "tile", "inpaint")
 """Kinds of hints that union ControlNets tell apart; "lines" are canny, line art and straight lines."""
 
+STRENGTHS: tuple[Mapping[str, Any], ...] = (
+    {"title": "Hinted at", "values": {"weight": 0.5, "start": 0.0, "end": 0.6}},
+    {"title": "Followed", "values": {"weight": 0.8, "start": 0.0, "end": 0.8}},
+    {"title": "Followed closely", "values": {"weight": 1.0, "start": 0.0, "end": 1.0}},
+    {"title": "Traced", "values": {"weight": 1.4, "start": 0.0, "end": 1.0}},
+)
+"""How strongly a unit leads, in words: values of its parameters that belong together."""
+
 _LOW = (
     "canny: below are no edges (100); threshold: grey level (127); blur: pixels (9); scribble: difference (32); mlsd: "
     "least score (0.1); shuffle: its seed (0); recolor: gamma (1); normal_depth: from which nearness on "
@@ -107,6 +116,15 @@ _POSE = (
 _POSE_LENGTH = 400_000
 
 _STEP: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0, "step": 0.01, "ui": {"widget": "slider", "unit": "%"}}
+
+ENABLED = Param(
+    "enabled",
+    "boolean",
+    True,
+    "On",
+    "Off keeps what is set here without using it.",
+    ui={"widget": "check"},
+)
 
 MASK = Param(
     "mask",
@@ -130,6 +148,7 @@ CONTROL = (
         ui={"widget": "model"},
         choices={"from": "models", "kind": "controlnet"},
     ),
+    ENABLED,
     Param(
         "image",
         "string",
@@ -228,6 +247,7 @@ _NAMED = {param.name: param for param in CONTROL}
 
 REFERENCES = (
     _NAMED["image"],
+    ENABLED,
     Param(
         "kind",
         "string",
@@ -298,7 +318,7 @@ class Controlled:
         "Control",
         "Pictures that guide the structure of the result, each through a ControlNet.",
         maximum=8,
-        ui={"group": "control", "advanced": True},
+        ui={"group": "control", "advanced": True, "strengths": STRENGTHS},
         items=CONTROL,
     )
     references: Maps = param(

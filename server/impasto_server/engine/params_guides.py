@@ -8,7 +8,7 @@ from impasto_protocol.schema import Param
 
 from .fields import Maps, param
 from .ip_layers import IP_LAYERS
-from .params_control import MASK, REFERENCES
+from .params_control import ENABLED, MASK, REFERENCES
 
 __all__ = ["IP_ADAPTERS", "IP_PICTURES", "REGIONS", "Guided"]
 
@@ -41,6 +41,7 @@ IP_ADAPTERS = (
         ui={"widget": "model"},
         choices={"from": "models", "kind": "ip-adapter"},
     ),
+    ENABLED,
     _UNIT["image"],
     *(_more(number) for number in range(2, len(IP_PICTURES) + 1)),
     Param(
@@ -89,6 +90,7 @@ REGIONS = (
         maximum=10_000,
         ui={"widget": "prompt"},
     ),
+    ENABLED,
     Param(
         "mask",
         "string",

@@ -45,7 +45,7 @@ class Guides:
 def guides_of(
     catalogue: Catalogue, params: ModeParams, model: Model | None, inputs: Mapping[str, InputPicture]
 ) -> Guides:
-    """The units of the job that have a weight, without their pictures.
+    """The units of the job that are on and have a weight, without their pictures; of the others nothing is asked.
 
     Raises RequestError and ModelError that name the unit: a missing picture, an end before the start, a network that is
     not there or of another family, an IP-Adapter without its vision tower, a region without a prompt or a mask; also
@@ -54,11 +54,12 @@ def guides_of(
     given = {name for name in inputs if CONTROL_INPUT.fullmatch(name)}
     if not isinstance(params, Common) or model is None:
         return Guides()
-    control = [_unit(catalogue, model, index, entry) for index, entry in enumerate(params.control)]
-    references = [_reference(index, entry) for index, entry in enumerate(params.references)]
-    adapters = [ip_unit(catalogue, model, index, entry) for index, entry in enumerate(params.ip_adapters)]
-    regions = [_region(index, entry) for index, entry in enumerate(params.regions)]
+    control = [_unit(catalogue, model, index, entry) for index, entry in _on(params.control)]
+    references = [_reference(index, entry) for index, entry in _on(params.references)]
+    adapters = [ip_unit(catalogue, model, index, entry) for index, entry in _on(params.ip_adapters)]
+    regions = [_region(index, entry) for index, entry in _on(params.regions)]
     entries = _entries(params)
+    given -= {str(entry.get(field, "")) for entry in entries.values() if not entry["enabled"] for field in PICTURES}
     units: tuple[Unit, ...] = (*control, *references, *adapters, *regions)
     for unit in units:
         named = {field: str(entries[unit.path].get(field, "")) for field in PICTURES}
@@ -116,8 +117,18 @@ def _entries(params: Common) -> dict[str, Mapping[str, Any]]:
     }
 
 
+def _on(entries: Sequence[Mapping[str, object]]) -> list[tuple[int, Mapping[str, object]]]:
+    """The entries that are on, with their places."""
+    return [(index, entry) for index, entry in enumerate(entries) if entry["enabled"]]
+
+
+def _values(entry: Mapping[str, object]) -> dict[str, object]:
+    """What a unit has of its entry."""
+    return {name: value for name, value in entry.items() if name not in (*PICTURES, "enabled")}
+
+
 def _unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, object]) -> ControlUnit:
-    values = {name: value for name, value in entry.items() if name not in PICTURES}
+    values = _values(entry)
     path = f"params.control[{index}]"
     found = catalogue.controlnet(str(values.pop("model")), f"{path}.model", model.facts.family)
     for end in ("threshold_low", "threshold_high"):
@@ -130,12 +141,12 @@ def _unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, ob
 
 
 def _reference(index: int, entry: Mapping[str, object]) -> ReferenceUnit:
-    values = {name: value for name, value in entry.items() if name not in PICTURES}
+    values = _values(entry)
     return ReferenceUnit(name=f"reference {index + 1}", path=f"params.references[{index}]", **values)  # type: ignore[arg-type]
 
 
 def _region(index: int, entry: Mapping[str, object]) -> RegionUnit:
-    values = {name: value for name, value in entry.items() if name not in PICTURES}
+    values = _values(entry)
     return RegionUnit(name=f"region {index + 1}", path=f"params.regions[{index}]", **values)  # type: ignore[arg-type]
 
 

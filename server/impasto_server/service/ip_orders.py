@@ -22,7 +22,7 @@ def ip_unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, 
     Raises ModelError that names it: an unknown or unfit IP-Adapter, or one whose vision tower is not there.
     """
     name, path = f"IP-Adapter unit {index + 1}", f"params.ip_adapters[{index}]"
-    values = {key: value for key, value in entry.items() if key not in (*IP_PICTURES, "mask", "model")}
+    values = {key: value for key, value in entry.items() if key not in (*IP_PICTURES, "mask", "model", "enabled")}
     if not entry["weight"]:
         return IPUnit(name=name, path=path, model="", tower="", **values)  # type: ignore[arg-type]
     found = catalogue.ip_adapter(str(entry["model"]), f"{path}.model", model.facts.family)
