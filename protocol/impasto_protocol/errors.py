@@ -7,7 +7,7 @@ Every refusal and every failure, on the wire and inside the engine, is an `Impas
     ├── ProtocolError    protocol.bad_message  protocol.unknown_type  protocol.version  protocol.not_ready
     ├── AuthError        auth.denied  auth.wrong_code  auth.locked
     ├── RequestError     request.invalid_param  request.unknown_mode  request.missing_input  request.empty_selection
-    │                    request.bad_geometry  request.bad_file  request.no_parameters
+    │                    request.bad_geometry  request.bad_file  request.no_parameters  request.no_face
     ├── AssetError       asset.missing  asset.digest_mismatch  asset.too_large  asset.bad_image
     ├── JobError         job.unknown  job.conflict  job.queue_full  job.cancelled
     ├── ModelError       model.unknown  model.unidentified  model.unsupported  model.corrupt  model.unsafe

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.e2e import guard
 from tests.e2e.test_e2e_actions import one, settings_of
 from tests.e2e.test_e2e_serve import impasto
-from tests.ip_adapters import write_tiny_ip_adapter, write_tiny_tower
+from tests.ip_adapters import write_tiny_identity, write_tiny_ip_adapter, write_tiny_tower
 from tests.service.fakes import ask_submit, connected, picture, running
 from tests.tiny import tiny_modules, write_tiny_checkpoint
 
@@ -52,8 +52,6 @@ def test_a_picture_prompts_with_its_tower_and_is_refused_without(tmp_path: Path)
             running(settings_of(tmp_path), identify=facts.identify) as (server, endpoint),
             connected(endpoint) as peer,
         ):
-            face = {m.id: m.to_wire() for m in server.catalogue.models}["ip-adapter-faceid"]
-            assert not face["usable"] and "FaceID" in face["reason"] and "plus-face" in face["reason"]
             shown = {"control_1": InputPicture(await peer.put(picture(48, 80)), 48, 80, "rgba8")}
             where = left_half(64, 64)
             masked = {**shown, "control_2": InputPicture(await peer.put(where.tobytes()), 64, 64, "rgba8")}
@@ -89,7 +87,6 @@ def test_a_picture_prompts_with_its_tower_and_is_refused_without(tmp_path: Path)
             _, silent, _ = await one(peer, "off", "txt2img", off, shown, CANVAS)
             assert (silent == plain).all()
             for name, inputs, fields, code, path in (
-                ("w1", shown, {"model": "ip-adapter-faceid"}, "model.unsupported", ".model"),
                 ("w2", shown, {"model": "ip-adapter_plas"}, "model.unknown", ".model"),
                 ("w3", {}, {}, "request.missing_input", ".image"),
                 ("w4", shown, {"mask": "control_2"}, "request.missing_input", ".mask"),
@@ -98,6 +95,60 @@ def test_a_picture_prompts_with_its_tower_and_is_refused_without(tmp_path: Path)
             ):
                 answer = await refused(name, inputs, **fields)
                 assert (answer.code, answer.path) == (code, f"params.ip_adapters[0]{path}"), answer
+
+    asyncio.run(scenario())
+
+
+def photograph() -> tuple[bytes, int, int]:
+    """The astronaut of scikit-image, RGBA."""
+    from skimage import data
+
+    image = np.dstack([data.astronaut(), np.full((512, 512), 255, np.uint8)])
+    return image.tobytes(), 512, 512
+
+
+def test_a_face_prompts_where_the_network_is_there_that_knows_it(tmp_path: Path) -> None:
+    models(tmp_path)
+    unet, _, _ = tiny_modules()
+    write_tiny_ip_adapter(tmp_path / "models" / "ip-adapter-faceid-plusv2.bin", unet, "faceid-plus")
+
+    async def scenario() -> None:
+        async with (
+            running(settings_of(tmp_path), identify=facts.identify) as (server, endpoint),
+            connected(endpoint) as peer,
+        ):
+            data, width, height = photograph()
+            shown = {"control_1": InputPicture(await peer.put(data), width, height, "rgba8")}
+            empty = {"control_1": InputPicture(await peer.put(picture(48, 80)), 48, 80, "rgba8")}
+            common = {"prompt": "a cat", "steps": 2, "seed": 5}
+
+            def asked(model: str, weight: float = 1.0) -> dict[str, Any]:
+                return {**common, "ip_adapters": [{"model": model, "image": "control_1", "weight": weight}]}
+
+            missing = await ask_submit(peer, "m1", params=asked("ip-adapter-faceid"), inputs=shown, canvas=CANVAS)
+            assert isinstance(missing, Error) and missing.code == "model.unknown"
+            assert "w600k_r50.onnx" in missing.message and "IP-Adapter unit 1" in missing.message
+            write_tiny_identity(tmp_path / "models" / "w600k_r50.onnx")
+            server.catalogue.scan()
+            known = {m.id: m.to_wire() for m in server.catalogue.models}["w600k_r50"]
+            assert (known["kind"], known["variant"], known["usable"]) == ("annotator", "face-identity", True)
+            _, plain, _ = await one(peer, "plain", "txt2img", common, {}, CANVAS)
+            _, guided, end = await one(peer, "face", "txt2img", asked("ip-adapter-faceid"), shown, CANVAS)
+            (told,) = end.ran["ip_adapters"]
+            assert (told["kind"], told["identity"]) == ("faceid", "w600k_r50") and "tower" not in told
+            assert (guided != plain).any()
+            _, again, _ = await one(peer, "plain-again", "txt2img", common, {}, CANVAS)
+            assert (again == plain).all(), "the adapter's LoRA is off again"
+            blind = await ask_submit(peer, "m2", params=asked("ip-adapter-faceid-plusv2"), inputs=shown, canvas=CANVAS)
+            assert isinstance(blind, Error) and "image encoder" in blind.message
+            write_tiny_tower(tmp_path / "models" / "image_encoder" / "model.safetensors")
+            server.catalogue.scan()
+            _, plus, end = await one(peer, "plus", "txt2img", asked("ip-adapter-faceid-plusv2"), shown, CANVAS)
+            assert end.ran["ip_adapters"][0]["kind"] == "faceid-plus" and (plus != guided).any()
+            await ask_submit(peer, "nobody", params=asked("ip-adapter-faceid"), inputs=empty, canvas=CANVAS)
+            failed = (await peer.end("nobody")).error
+            assert (failed.code, failed.path) == ("request.no_face", "params.ip_adapters[0].image")
+            assert "IP-Adapter unit 1" in failed.message
 
     asyncio.run(scenario())
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from impasto_server.engine.clip_vision import load_tower, seen
-from impasto_server.engine.ip_adapter import IPAdapter, image_tokens, load_ip_adapter
+from impasto_server.engine.clip_vision import Seen, load_tower, seen
+from impasto_server.engine.ip_adapter import IPAdapter, image_tokens, load_ip_adapter, second_version
 from impasto_server.engine.jobs import IPUnit
 from impasto_server.engine.samplers import SAMPLERS
 from PIL import Image
@@ -165,3 +165,63 @@ def test_sdxl_equals_the_stock_pipeline(tmp_path):
     with ours.attached():
         got = SAMPLERS["euler"][0](ours, start * scheduler.init_noise_sigma, levels, lambda x: x, lambda i, d: None)
     assert float((expected - got).abs().max() / expected.abs().max()) <= 1e-5
+
+
+def identity(seed: int) -> torch.Tensor:
+    """[1, 512], of length 1."""
+    return torch.nn.functional.normalize(torch.randn(1, 512, generator=seeded(seed)), dim=1)
+
+
+def stock_face(unet: Any, kind: str, who: torch.Tensor, hidden: Any, second: bool, start: Any, scheduler: Any) -> Any:
+    """The same of a FaceID: its LoRA is put on the weights here, for which diffusers wants another library."""
+    tables = ip_tensors(unet, kind)
+    with torch.inference_mode(False), torch.no_grad():
+        own = UNet2DConditionModel(**unet.config).eval()
+        own.load_state_dict(unet.state_dict())
+        for number, name in enumerate(own.attn_processors):
+            attention = own.get_submodule(name.removesuffix(".processor"))
+            for side, layer in (("q", attention.to_q), ("k", attention.to_k), ("v", attention.to_v),
+                                ("out", attention.to_out[0])):  # fmt: skip
+                down, up = (tables["ip_adapter"][f"{number}.to_{side}_lora.{end}.weight"] for end in ("down", "up"))
+                layer.weight += up @ down
+        pipe = StableDiffusionPipeline(
+            vae=tiny_vae(), unet=own, scheduler=scheduler, text_encoder=None, tokenizer=None, safety_checker=None,
+            feature_extractor=None, image_encoder=None, requires_safety_checker=False,
+        )  # fmt: skip
+        pipe.set_progress_bar_config(disable=True)
+        own._load_ip_adapter_weights([tables], low_cpu_mem_usage=False)
+        pipe.set_ip_adapter_scale(1.0)
+        if hidden is not None:
+            projection = own.encoder_hid_proj.image_projection_layers[0]
+            projection.clip_embeds, projection.shortcut = torch.cat(hidden)[:, None], second
+        positive, negative = tiny_text()
+        return pipe(
+            prompt_embeds=positive, negative_prompt_embeds=negative, height=128, width=128, num_inference_steps=STEPS,
+            guidance_scale=CFG, output_type="latent", latents=start,
+            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(who), who])[:, None]],
+        ).images  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [("faceid", "faceid.bin"), ("faceid-plus", "faceid-plus.bin"), ("faceid-plus", "faceid-plusv2.safetensors")],
+)
+def test_face_ids_equal_the_stock_pipeline(tmp_path, kind, file):
+    unet = tiny_unet()
+    scheduler, levels, times = euler()
+    start, who = torch.randn(1, 4, 16, 16, generator=seeded(5)), identity(9)
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    model = load_ip_adapter(write_tiny_ip_adapter(tmp_path / file, unet, kind), components_of(unet))
+    hidden = None
+    if kind == "faceid-plus":
+        hidden = [torch.randn(1, 17, model.sizes.width, generator=seeded(seed)) for seed in (1, 2)]
+    expected = stock_face(unet, kind, who, hidden, second_version(model.path), start, scheduler)
+    blank = torch.zeros(1, 0, 0)
+    nobody, someone = hidden if hidden is not None else (blank, blank)
+    tokens, away = image_tokens(model, [Seen(who, someone)], Seen(torch.zeros_like(who), nobody), "average")
+    ours = denoiser(unet, (IPAdapter(model, IPUnit("1", "", "", ""), tokens, away),), levels, times)
+    with ours.attached():
+        got = SAMPLERS["euler"][0](ours, start * scheduler.init_noise_sigma, levels, lambda x: x, lambda i, d: None)
+    assert float((expected - got).abs().max() / expected.abs().max()) <= 1e-5
+    after = unet.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "its LoRA is off again"

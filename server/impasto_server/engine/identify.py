@@ -33,7 +33,7 @@ from .layout import UNET_PREFIX, VAE_PREFIX, XL_TEXT_2_PREFIX, XL_TEXT_PREFIX
 from .modelfile import header_of
 from .modelpath import ONNX, PICTURE, is_model_folder
 from .modelspec import Facts, read_facts
-from .onnxfiles import read_onnx
+from .onnxfiles import is_identity_network, read_onnx
 from .rules import RULES, Found
 from .vae_layout import vae_names
 
@@ -177,6 +177,8 @@ def _onnx(path: Path) -> ModelInfo | Unknown:
     """By inputs and outputs."""
     facts = read_onnx(path)
     given = [shape for shape in facts.inputs.values() if len(shape) == 4]
+    if is_identity_network(facts):
+        return ModelInfo("annotator", "", "face-identity")
     for shape in facts.outputs.values():
         if given and len(shape) == 3 and shape[1] == 133:
             return ModelInfo("annotator", "", "whole-body")

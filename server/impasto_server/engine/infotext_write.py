@@ -104,7 +104,7 @@ def infotext(
             pairs[key] = text
         if text != "" or value == AUTO:
             written.add(known.param)
-    for index, unit in enumerate(unit for unit in params.control if unit["enabled"]):
+    for index, unit in enumerate(unit for unit in params.control if unit.get("enabled", True)):
         pairs[f"{CONTROLNET}{index}"] = format_pairs(_unit(unit).items())
     hashed = {name: digits for name, digits in (embeddings or {}).items() if digits}
     if loras:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from .load import Components
 from .modelfile import header_of, open_model
 from .vision_shapes import AdapterSizes, adapter_of
 
-__all__ = ["IPAdapter", "IPAdapterModel", "cross_layers", "image_tokens", "load_ip_adapter"]
+__all__ = ["IPAdapter", "IPAdapterModel", "cross_layers", "image_tokens", "load_ip_adapter", "second_version"]
 
 _HEAD = 64
 """Numbers a head of the resampler has."""
@@ -43,15 +43,18 @@ class IPAdapterModel:
     weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     sizes: AdapterSizes
     path: Path
+    deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Of FaceID kinds: layer of an attention -> the LoRA (down [rank, in], up [out, rank]) that was trained along."""
 
     @property
     def size_bytes(self) -> int:
-        tensors = [*self.projection.parameters(), *(t for pair in self.weights.values() for t in pair)]
+        pairs = (*self.weights.values(), *self.deltas.values())
+        tensors = [*self.projection.parameters(), *(t for pair in pairs for t in pair)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def load_ip_adapter(path: str | Path, components: Components) -> IPAdapterModel:
-    """The IP-Adapter at `path` (base, plus, plus-face, full-face) for a checkpoint.
+    """The IP-Adapter at `path` (base, plus, plus-face, full-face, FaceID kinds) for a checkpoint.
 
     Raises ModelError `model.unsupported` where it is of another kind or for another network, with `need` and `got`, and
     `model.corrupt`, `model.unknown`, `model.unsafe` as `load_checkpoint` does.
@@ -61,7 +64,7 @@ def load_ip_adapter(path: str | Path, components: Components) -> IPAdapterModel:
     if sizes is None:
         raise ModelError(
             "model.unsupported",
-            f"{path.name} is no IP-Adapter of the kinds base, plus and full-face; choose another file.",
+            f"{path.name} is no IP-Adapter of the kinds base, plus, full-face and FaceID; choose another file.",
             data={"file": path.name},
         )
     width = int(components.unet.config.cross_attention_dim)
@@ -78,7 +81,8 @@ def load_ip_adapter(path: str | Path, components: Components) -> IPAdapterModel:
                 data={"file": path.name, "need": need, "got": got},
             )
         reader = _Reader(path, tensors, names, components.device, components.dtype)
-        projection = reader.module(_projection(sizes, tensors, names))
+        projection = reader.module(_projection(sizes, tensors, names), sizes.kind == "faceid-plus")
+        deltas = _deltas(reader, components.unet) if sizes.identity else {}
         weights = {}
         for index, layer in enumerate(layers):
             module = components.unet.get_submodule(layer)
@@ -88,7 +92,25 @@ def load_ip_adapter(path: str | Path, components: Components) -> IPAdapterModel:
                 reader.tensor(f"ip_adapter.{number}.to_k_ip.weight", shape),
                 reader.tensor(f"ip_adapter.{number}.to_v_ip.weight", shape),
             )
-    return IPAdapterModel(projection, weights, sizes, path)
+    return IPAdapterModel(projection, weights, sizes, path, deltas)
+
+
+def _deltas(reader: _Reader, network: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The LoRA in the file, for all attentions as files count them: from 0 on, those to the text odd. Empty without."""
+    found = {}
+    for number, name in enumerate(network.attn_processors):
+        attention = name.removesuffix(".processor")
+        for projection, layer in (("to_q", "to_q"), ("to_k", "to_k"), ("to_v", "to_v"), ("to_out", "to_out.0")):
+            key = f"ip_adapter.{number}.{projection}_lora"
+            if f"{key}.down.weight" not in reader.names:
+                continue
+            module = network.get_submodule(f"{attention}.{layer}")
+            rank = reader.tensors.get_tensor(f"{key}.down.weight").shape[0]
+            found[f"{attention}.{layer}"] = (
+                reader.tensor(f"{key}.down.weight", (rank, module.in_features)),
+                reader.tensor(f"{key}.up.weight", (module.out_features, rank)),
+            )
+    return found
 
 
 def cross_layers(network: Any) -> list[str]:
@@ -106,6 +128,30 @@ def _projection(sizes: AdapterSizes, tensors: Tensors, names: Set[str]) -> Any:
             return known.ImageProjection(sizes.width, sizes.text, sizes.tokens)
         if sizes.kind == "full-face":
             return known.IPAdapterFullImageProjection(sizes.width, sizes.text)
+        if sizes.kind == "faceid":
+            middle = tensors.get_tensor("image_proj.proj.0.weight").shape[0]
+            return known.IPAdapterFaceIDImageProjection(
+                sizes.identity, sizes.text, middle / sizes.identity, sizes.tokens
+            )
+        if sizes.kind == "faceid-plus":
+            start = "image_proj.perceiver_resampler."
+            shapes = {name: tensors.get_tensor(name).shape for name in names if name.startswith("image_proj.")}
+            own = shapes[f"{start}proj_in.weight"][0]
+            layers = len({name.split(".")[3] for name in shapes if name.startswith(f"{start}layers.")})
+            query = shapes.get(f"{start}layers.0.0.to_q.weight", (own,))
+            ff = shapes.get(f"{start}layers.0.1.1.weight", (4 * own,))
+            return known.IPAdapterFaceIDPlusImageProjection(
+                embed_dims=own,
+                output_dims=sizes.text,
+                hidden_dims=sizes.width,
+                id_embeddings_dim=sizes.identity,
+                depth=max(layers, 1),
+                dim_head=_HEAD,
+                heads=max(query[0] // _HEAD, 1),
+                num_tokens=sizes.tokens,
+                ffn_ratio=ff[0] / own,
+                ffproj_ratio=shapes["image_proj.proj.0.weight"][0] / sizes.identity,
+            )
         hidden = tensors.get_tensor("image_proj.latents").shape[2]
         depth = len({name.split(".")[2] for name in names if name.startswith("image_proj.layers.")})
         first = [name for name in _names_of("layers.0.attn.to_q.weight") if name in names]
@@ -119,8 +165,8 @@ def _projection(sizes: AdapterSizes, tensors: Tensors, names: Set[str]) -> Any:
 
 _ORIGINAL = (
     (r"image_embeds\.", "proj."),
-    (r"ff\.net\.0\.proj\.", "proj.0."),
-    (r"ff\.net\.2\.", "proj.2."),
+    (r"(?:ff|proj)\.net\.0\.proj\.", "proj.0."),
+    (r"(?:ff|proj)\.net\.2\.", "proj.2."),
     (r"(layers\.\d+)\.ln0\.", r"\1.0.norm1."),
     (r"(layers\.\d+)\.ln1\.", r"\1.0.norm2."),
     (r"(layers\.\d+)\.attn\.to_q\.", r"\1.0.to_q."),
@@ -133,8 +179,11 @@ _ORIGINAL = (
 """Names of diffusers' modules -> those of the original files."""
 
 
-def _names_of(name: str) -> tuple[str, ...]:
-    """What the parameter may be called in a file: as in the original, and as in diffusers."""
+def _names_of(name: str, resampled: bool = False) -> tuple[str, ...]:
+    """What the parameter may be called in a file: as in the original, and as in diffusers. With `resampled` in one that
+    keeps its resampler apart from the projection of identities."""
+    if resampled and not name.startswith(("proj.", "norm.")):
+        return tuple(f"image_proj.perceiver_resampler.{one.partition('.')[2]}" for one in _names_of(name)[:1])
     for pattern, other in _ORIGINAL:
         if re.match(pattern, name):
             return f"image_proj.{re.sub(pattern, other, name, count=1)}", f"image_proj.{name}"
@@ -160,7 +209,7 @@ class _Reader:
             raise self._corrupt(f"{name} is {tuple(value.shape)} {value.dtype} where {tuple(shape)} numbers belong")
         return value.to(self.device, self.dtype)
 
-    def module(self, module: Any) -> Any:
+    def module(self, module: Any, resampled: bool = False) -> Any:
         """The projection with its weights, ready to run."""
         state = {}
         for name, wanted in module.state_dict().items():
@@ -168,7 +217,7 @@ class _Reader:
                 # The full-face one's norm is the last of its sequence in the original.
                 choices: tuple[str, ...] = (f"image_proj.{name}", f"image_proj.proj.3.{name.rpartition('.')[2]}")
             else:
-                choices = _names_of(name)
+                choices = _names_of(name, resampled)
             found = next((choice for choice in choices if choice in self.names), choices[0])
             halves = found.endswith(".to_kv.weight")
             state[name] = self.tensor(found, tuple(wanted.shape), int(".to_v." in name) if halves else None)
@@ -189,22 +238,43 @@ def image_tokens(
     """What is read beside the text, [1, tokens, width]: of the pictures, and of none for the negative side.
 
     `combine` "concat" offers the tokens of all pictures, "average" those of their mean. A base one sees nothing as
-    zeros, the others as what the tower says of an empty picture.
+    zeros, the others as what the tower says of an empty picture; FaceID kinds, for which `identity` is in the place of
+    `embedding`, see nobody as zeros.
     """
-    base = model.sizes.kind == "base"
-    seen = torch.cat([one.embedding if base else one.hidden for one in pictures])
-    empty = torch.zeros_like(seen[:1]) if base else nothing.hidden
-    if combine == "average":
-        seen = seen.mean(0, keepdim=True)
-    weight = next(model.projection.parameters())
 
-    def tokens_of(values: torch.Tensor) -> torch.Tensor:
-        projected: torch.Tensor = model.projection(values.to(weight))
-        return projected
+    def seen_of(looks: list[Seen]) -> Seen:
+        found = Seen(torch.cat([one.embedding for one in looks]), torch.cat([one.hidden for one in looks]))
+        if combine == "average":
+            return Seen(found.embedding.mean(0, keepdim=True), found.hidden.mean(0, keepdim=True))
+        return found
 
-    tokens = tokens_of(seen)
-    away = tokens_of(empty).expand(tokens.shape[0], -1, -1)
+    seen = seen_of(pictures)
+    nobody = model.sizes.kind in ("base", "faceid", "faceid-plus")
+    empty = Seen(torch.zeros_like(seen.embedding[:1]) if nobody else nothing.embedding, nothing.hidden)
+    tokens = _projected(model, seen)
+    away = _projected(model, empty).expand(tokens.shape[0], -1, -1)
     return tokens.reshape(1, -1, tokens.shape[-1]), away.reshape(1, -1, tokens.shape[-1])
+
+
+def _projected(model: IPAdapterModel, seen: Seen) -> torch.Tensor:
+    """The tokens [pictures, tokens, width] of what is seen."""
+    kind, projection = model.sizes.kind, model.projection
+    weight = next(projection.parameters())
+    if kind == "faceid-plus":
+        # diffusers' module takes the tower's word, and which version it is, as attributes.
+        projection.clip_embeds = seen.hidden.to(weight)[:, None]
+        projection.shortcut = second_version(model.path)
+    values = seen.embedding if kind in ("base", "faceid", "faceid-plus") else seen.hidden
+    projected: torch.Tensor = projection(values.to(weight))
+    if kind == "faceid-plus":
+        projection.clip_embeds = None
+    return projected
+
+
+def second_version(path: Path) -> bool:
+    """Whether a FaceID plus is of the second version, which adds the resampled tokens to those of the identity: nothing
+    but the name of the file tells."""
+    return re.search(r"plus[-_]?v2", path.name.lower()) is not None
 
 
 class IPAdapter:
@@ -230,7 +300,7 @@ class IPAdapter:
     def attach(self, network: nn.Module) -> Iterator[None]:
         self._factors = _factors(network, self.unit.layers)
         try:
-            with install(network).contributing(self):
+            with _changed(network, self.model.deltas, self.unit.weight), install(network).contributing(self):
                 yield
         finally:
             self._held.clear()
@@ -273,6 +343,26 @@ class IPAdapter:
         if tokens not in self._masks:
             self._masks[tokens] = at_tokens(self.mask, tokens).to(query)
         return self._masks[tokens]
+
+
+@contextmanager
+def _changed(
+    network: nn.Module, deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]], weight: float
+) -> Iterator[None]:
+    """The network with the adapter's LoRA on it, `weight` times; its parameters come back as they were."""
+    kept: list[tuple[nn.Module, nn.Parameter]] = []
+    try:
+        for layer, (down, up) in deltas.items():
+            module = network.get_submodule(layer)
+            own = module.get_parameter("weight")
+            kept.append((module, own))
+            delta = up.to(own.device, torch.float32) @ down.to(own.device, torch.float32)
+            changed = (own.float() + weight * delta).to(own.dtype)
+            module.register_parameter("weight", nn.Parameter(changed, requires_grad=False))
+        yield
+    finally:
+        for module, own in reversed(kept):
+            module.register_parameter("weight", own)
 
 
 def _factors(network: Any, preset: str) -> dict[str, float]:

@@ -157,7 +157,8 @@ class ReferenceUnit:
 @dataclass(frozen=True)
 class IPUnit:
     """One IP-Adapter of a job; fields as in `ControlUnit`. `images` are its pictures, RGBA (none: the one that is
-    painted over), put together by `combine`, "average" or "concat"; `tower` is the file of the vision tower, `layers` a
+    painted over), put together by `combine`, "average" or "concat"; `tower` is the file of the vision tower and
+    `identity` that of the network that tells faces apart, "" where none is needed; `layers` a
     preset of `ip_layers`. `mask` RGBA says where it counts (`coverage`), None everywhere."""
 
     name: str
@@ -172,13 +173,15 @@ class IPUnit:
     combine: str = "average"
     resize: str = "crop"
     mask: Pixels | None = None
+    identity: str = ""
 
     @property
     def told(self) -> dict[str, Any]:
         """What ran, as plain values."""
         own = {name: getattr(self, name) for name in ("weight", "start", "end", "layers", "combine", "resize")}
         said = {"pictures": max(len(self.images), 1), "masked": self.mask is not None}
-        return {"model": model_name(self.model), "tower": model_name(self.tower), **own, **said}
+        files = {name: model_name(file) for name in ("tower", "identity") if (file := getattr(self, name))}
+        return {"model": model_name(self.model), **files, **own, **said}
 
 
 @dataclass(frozen=True)

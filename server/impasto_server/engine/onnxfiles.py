@@ -12,7 +12,10 @@ from pathlib import Path
 
 from .checkpoint import corrupt, unreadable
 
-__all__ = ["OnnxFacts", "read_onnx"]
+__all__ = ["IDENTITY_SIDE", "OnnxFacts", "is_identity_network", "read_onnx"]
+
+IDENTITY_SIDE, _IDENTITY = 112, 512
+"""Pixels that a network sees which tells faces apart (ArcFace), and the numbers that it gives."""
 
 Shape = tuple[int | str, ...]
 """A size, or the name of one that is left open."""
@@ -46,6 +49,14 @@ def read_onnx(path: str | Path) -> OnnxFacts:
         raise unreadable(path, error) from error
     except (_Wrong, UnicodeDecodeError) as error:
         raise corrupt(path, f"it is no complete ONNX file ({error})") from error
+
+
+def is_identity_network(facts: OnnxFacts) -> bool:
+    """Whether this is a network that tells faces apart, by what it wants and gives."""
+    inputs, outputs = list(facts.inputs.values()), list(facts.outputs.values())
+    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]) != 4:
+        return False
+    return inputs[0][1:] == (3, IDENTITY_SIDE, IDENTITY_SIDE) and outputs[0][-1:] == (_IDENTITY,)
 
 
 def _model(data: mmap.mmap) -> OnnxFacts:

@@ -136,7 +136,7 @@ def _resolved(params: DiffusionParams, fields: _Fields, files: WordFiles, seed: 
 def counting_regions(params: Common) -> list[tuple[str, Mapping[str, object]]]:
     """Where it stands, and the entry, of each region that is on and has a weight."""
     regions = enumerate(params.regions)
-    return [(f"params.regions[{i}]", entry) for i, entry in regions if entry["enabled"] and entry["weight"]]
+    return [(f"params.regions[{i}]", entry) for i, entry in regions if entry.get("enabled", True) and entry["weight"]]
 
 
 def _of_region(common: Words, path: str, entry: Mapping[str, object], files: WordFiles, seed: int) -> Words:

@@ -67,7 +67,7 @@ class Engine:
         self._upscalers: ComponentCache[UpscalerModel] = ComponentCache(budget // 8, load_upscaler)
         self._hints = Hints(Kit(), self.device)
         self._controls = Controls(budget // 4)
-        self._ip_adapters = IPAdapters(budget // 4)
+        self._ip_adapters = IPAdapters(budget // 4, self._hints.kit)
         # One for the pictures, one for the previews.
         self._vaes: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)
         self._tiny: ComponentCache[LoadedVae] = ComponentCache(0, load_vae)

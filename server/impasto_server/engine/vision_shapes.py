@@ -33,13 +33,15 @@ class Tower:
 
 @dataclass(frozen=True)
 class AdapterSizes:
-    """Of an IP-Adapter: `kind` is base, plus or full-face; `width` what it reads of the tower: the embedding of a base
-    one, the hidden states of the others; `text` the width of the text beside which its `tokens` are read."""
+    """Of an IP-Adapter: `kind` is base, plus, full-face, faceid or faceid-plus; `width` what it reads of the tower: the
+    embedding of a base one, the hidden states of the others, 0 where it needs none; `text` the width of the text beside
+    which its `tokens` are read; `identity` how many numbers that tell a person it reads."""
 
     kind: str
     width: int
     text: int
     tokens: int
+    identity: int = 0
 
     @property
     def needs(self) -> str:
@@ -75,10 +77,17 @@ def tower_of(shapes: Shapes) -> Tower | None:
 
 
 def adapter_of(shapes: Shapes) -> AdapterSizes | None:
-    """The sizes of an IP-Adapter of a kind that looks at pictures with a tower alone; None for any other file."""
+    """The sizes of an IP-Adapter of a kind that is known; None for any other file."""
     text = shapes.get("ip_adapter.1.to_k_ip.weight", (0,))[-1]
-    if not text or "image_proj.perceiver_resampler.proj_in.weight" in shapes:
+    if not text:
         return None
+    first, last = shapes.get("image_proj.proj.0.weight", ()), shapes.get("image_proj.proj.2.weight", ())
+    resampled = shapes.get("image_proj.perceiver_resampler.proj_in.weight")
+    if resampled is not None:
+        fits = len(resampled) == len(first) == len(last) == 2 and last[0] % resampled[0] == 0
+        return AdapterSizes("faceid-plus", resampled[1], text, last[0] // resampled[0], first[1]) if fits else None
+    if len(first) == len(last) == 2 and "image_proj.norm.weight" in shapes and "image_proj.proj.3.weight" not in shapes:
+        return AdapterSizes("faceid", 0, text, last[0] // text, first[1]) if last[0] % text == 0 else None
     latents = shapes.get("image_proj.latents")
     if latents is not None and "image_proj.proj_in.weight" in shapes:
         return AdapterSizes("plus", shapes["image_proj.proj_in.weight"][1], text, latents[1])

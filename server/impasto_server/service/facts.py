@@ -54,7 +54,7 @@ class Facts:
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 11 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 12 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -111,12 +111,6 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         return replace(facts, kind="vae", variant="taesd")
     if found.kind in ("annotator", "clip-vision"):
         return facts
-    if found.kind == "ip-adapter" and found.variant.startswith("faceid"):
-        reason = (
-            "It is an IP-Adapter of the kind FaceID, which reads a person's identity through InsightFace's network; "
-            "Impasto does not have that. For faces take an IP-Adapter plus-face or full-face."
-        )
-        return replace(facts, usable=False, reason=reason, code="model.unsupported")
     if found.kind == "ip-adapter" and found.family in ("", *FAMILIES):
         return facts
     if found.kind == "vae" and found.config is not None:

@@ -33,6 +33,19 @@ def ip_unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, 
             f"The file of {found.id!r} is no longer an IP-Adapter of a known kind ({name}); choose another.",
             path=f"{path}.model",
         )
+    identity = identity_network(catalogue) if sizes.identity else None
+    if sizes.identity and identity is None:
+        raise ModelError(
+            "model.unknown",
+            f"The IP-Adapter {found.id!r} of {name} needs the network that tells faces apart, and none of your folders "
+            "has it. Put w600k_r50.onnx (of InsightFace's buffalo_l) into a models folder; its licence allows no "
+            "commercial use.",
+            path=f"{path}.model",
+            data={"model": found.id, "need": "w600k_r50.onnx"},
+        )
+    who = str(identity.path) if identity is not None else ""
+    if not sizes.width:
+        return IPUnit(name=name, path=path, model=str(found.path), tower="", identity=who, **values)  # type: ignore[arg-type]
     tower = tower_for(catalogue, sizes)
     if tower is None:
         raise ModelError(
@@ -42,13 +55,20 @@ def ip_unit(catalogue: Catalogue, model: Model, index: int, entry: Mapping[str, 
             path=f"{path}.model",
             data={"model": found.id, "need": sizes.needs},
         )
-    return IPUnit(name=name, path=path, model=str(found.path), tower=str(tower.path), **values)  # type: ignore[arg-type]
+    files = {"model": str(found.path), "tower": str(tower.path), "identity": who}
+    return IPUnit(name=name, path=path, **files, **values)  # type: ignore[arg-type]
 
 
 _WHERE = {
     "ViT-H": "models/image_encoder/model.safetensors of h94/IP-Adapter (CLIP-ViT-H-14-laion2B)",
     "ViT-bigG": "sdxl_models/image_encoder/model.safetensors of h94/IP-Adapter (CLIP-ViT-bigG-14-laion2B)",
 }
+
+
+def identity_network(catalogue: Catalogue) -> Model | None:
+    """The first network of the catalogue that tells faces apart."""
+    known = (model for model in catalogue.models if model.facts.kind == "annotator" and model.facts.usable)
+    return next((model for model in known if model.facts.variant == "face-identity"), None)
 
 
 def tower_for(catalogue: Catalogue, sizes: AdapterSizes) -> Model | None:
