@@ -137,7 +137,7 @@ def test_it_needs_a_picture_and_no_checkpoint():
     with pytest.raises(RequestError) as caught:
         Engine(DEVICE, "fp32").run(job, lambda e: None, lambda: False)
     assert caught.value.code == "request.missing_input"
-    assert [m.name for m in describe() if not needs_checkpoint(m.name)] == ["upscale", "annotate"]
+    assert [m.name for m in describe() if not needs_checkpoint(m.name)] == ["upscale", "faceswap", "annotate"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def connection(
             yield client
 
 
-_MODELS = ("model", "upscaler")
+_MODELS = ("model", "upscaler", "profile")
 """Parameters that take a name of the catalogue, on the command line also a file or a folder."""
 
 

@@ -401,7 +401,7 @@ def _save(
             finished = image.copy()
             finished.alpha_composite(layer, *_corner(output.placement))
         opaque = finished.getchannel("A").getextrema() == (255, 255)
-        composite = args.verb == "inpaint"
+        composite = args.verb in ("inpaint", "faceswap")
         result["file"] = write(finished.convert("RGB") if opaque else finished, target, composite=composite)
     return result
 

@@ -18,7 +18,7 @@ from impasto_protocol.errors import RequestError
 from impasto_protocol.geometry import Box, Size
 
 from .jobs import Emit, Event, Job, Layer, Link, Pixels, Result
-from .modes import MODES, Inpaint, Upscale
+from .modes import MODES, FaceSwap, Inpaint, Upscale
 from .planning import outputs_of
 
 __all__ = ["CHAINABLE", "links_left", "next_job", "outputs_expected", "picture_after", "run_chain"]
@@ -77,7 +77,7 @@ def next_job(job: Job, layers: Sequence[Layer]) -> Job:
 
 def picture_after(job: Job, layer: Layer) -> tuple[Pixels, tuple[int, int]]:
     """The picture as it is after a job, RGBA, and where its corner lies in the document."""
-    if not isinstance(job.params, Inpaint) or job.image is None:
+    if not isinstance(job.params, (Inpaint, FaceSwap)) or job.image is None:
         return layer.pixels, (layer.box.x, layer.box.y)
     whole, box = job.image.copy(), layer.box
     x, y = box.x - job.box.x, box.y - job.box.y

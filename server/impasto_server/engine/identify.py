@@ -45,7 +45,7 @@ class ModelInfo:
     """What a file is.
 
     `kind`: checkpoint, unet, text-encoder, lora, controlnet, vae, taesd, embedding, ip-adapter, upscaler, transformer,
-    annotator, clip-vision. `family`: sd1, sd2, sdxl, ...; "" where the file does not tell. `variant`: normal, ...
+    annotator, clip-vision, face. `family`: sd1, sd2, sdxl, ...; "" where the file does not tell. `variant`: normal, ...
     `prediction_type`: epsilon, v_prediction, or "" where undecided. `native_size` in pixels, 0 where unknown. `hints`
     are defaults for the parameters of a job. `config` holds the networks' configurations (unet, vae, text) of what can
     be loaded, else None. `layout`: ldm (single-file), diffusers, or "". `inpaint_partner`: the name of the checkpoint
@@ -91,6 +91,7 @@ _KINDS = {
     "transformer": "a diffusion transformer",
     "annotator": "a network that makes hints of pictures",
     "clip-vision": "a vision tower of CLIP",
+    "face": "a face profile",
 }
 
 

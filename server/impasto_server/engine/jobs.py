@@ -231,18 +231,18 @@ class Job:
     """One request, complete: nothing else is consulted while it runs.
 
     `image` covers `box` of the document (box.size equals its extent); `mask` covers the same box. `checkpoint` is the
-    path of the file or folder that the catalogue resolved `params.model` to (of an upscale: `params.upscaler`); "" for
-    a mode without one. `partner_of` is the name that was asked for where that is its inpainting partner. A txt2img job
-    has neither image nor mask; its box says where the picture belongs. `backdrop` lies under a sketch and covers the
-    same box. `words` are the styles and the lines of wildcards that the prompts name, `loras` the files of the LoRAs
-    that parameters and prompts may ask for, by the name that they use, and `embeddings` those of the words that may
-    stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths of what `params.hires_model` and
-    `params.hires_upscaler` name; "" where that is the same checkpoint, and no file. `second_upscaler` is that of
-    `params.second_upscaler`, "" where none is blended in. `control` are the units of `params.control` that have a
-    weight, in their order, `references`, `ip_adapters` and `regions` those of the lists of the same names; `vaes` says
-    where VAE and text encoder come from, and `annotators` are the files of the networks that `params.preprocessor` of
-    an annotate job runs. A job with `cells` makes one picture (or batch) for each; the fields that a cell has are then
-    those of the first. `chain` is what follows (`chain.py`).
+    path of the file or folder that the catalogue resolved `params.model` to (of an upscale: `params.upscaler`, of a
+    face swap: `params.profile`); "" for a mode without one. `partner_of` is the name that was asked for where that is
+    its inpainting partner. A txt2img job has neither image nor mask; its box says where the picture belongs. `backdrop`
+    lies under a sketch and covers the same box. `words` are the styles and the lines of wildcards that the prompts
+    name, `loras` the files of the LoRAs that parameters and prompts may ask for, by the name that they use, and
+    `embeddings` those of the words that may stand in the prompts. `hires_checkpoint` and `hires_upscaler` are the paths
+    of what `params.hires_model` and `params.hires_upscaler` name; "" where that is the same checkpoint, and no file.
+    `second_upscaler` is that of `params.second_upscaler`, "" where none is blended in. `control` are the units of
+    `params.control` that have a weight, in their order, `references`, `ip_adapters` and `regions` those of the lists of
+    the same names; `vaes` says where VAE and text encoder come from, and `annotators` are the files of the networks
+    that `params.preprocessor` of an annotate job runs. A job with `cells` makes one picture (or batch) for each; the
+    fields that a cell has are then those of the first. `chain` is what follows (`chain.py`).
     """
 
     id: str

@@ -18,6 +18,7 @@ from .fields import STRENGTH, param, params_of
 from .intents import INTENTS
 from .params_common import Common
 from .params_control import Annotate
+from .params_faces import FaceSwap
 from .params_hires import Hires, HiresSize
 from .params_inpaint import Inpaint
 from .params_refine import Panorama, Refine
@@ -30,6 +31,7 @@ __all__ = [
     "Annotate",
     "Common",
     "DiffusionParams",
+    "FaceSwap",
     "Img2Img",
     "Inpaint",
     "ModeParams",
@@ -90,7 +92,7 @@ class Sketch(Img2Img):
 DiffusionParams = Txt2Img | Img2Img | Sketch | Inpaint | Refine
 """Those that need a checkpoint."""
 
-ModeParams = DiffusionParams | Upscale | Annotate
+ModeParams = DiffusionParams | Upscale | FaceSwap | Annotate
 
 _IMAGE = ModeInput("image", "image", "Picture")
 _BACKDROP = ModeInput("backdrop", "image", "What lies under the sketch", required=False)
@@ -104,6 +106,7 @@ MODES: Mapping[str, tuple[type[ModeParams], str, tuple[ModeInput, ...]]] = {
     "inpaint": (Inpaint, "Inpaint selection", (_IMAGE, _MASK, _CONTROL)),
     "refine": (Refine, "Refine in tiles", (_IMAGE, _CONTROL)),
     "upscale": (Upscale, "Upscale", (_IMAGE,)),
+    "faceswap": (FaceSwap, "Swap faces", (_IMAGE,)),
     "annotate": (Annotate, "Annotate", (_IMAGE,)),
 }
 """Name -> (parameter dataclass, title, inputs)."""

@@ -28,7 +28,7 @@ from impasto_protocol.geometry import Box, Size
 from impasto_protocol.schema import AUTO
 
 from .fields import Number
-from .modes import Annotate, Common, DiffusionParams, Img2Img, Inpaint, ModeParams, Refine, Txt2Img, Upscale
+from .modes import Annotate, Common, DiffusionParams, FaceSwap, Img2Img, Inpaint, ModeParams, Refine, Txt2Img, Upscale
 from .params_hires import Hires, hires_sizes, second_pass
 from .params_refine import Panorama, Tiled
 from .step_counts import model_calls, run_steps
@@ -235,7 +235,7 @@ def _plan_for(params: ModeParams, box: Box, bounds: Box | None, native_size: int
     if isinstance(params, Upscale):
         working = upscaled_size(params, box.size)
         return Plan(box, working, 0, upscale_bands(working))
-    if isinstance(params, Annotate):
+    if isinstance(params, (Annotate, FaceSwap)):
         return Plan(box, box.size, 0, 1)
     reach = 0
     steps = run_steps(params)

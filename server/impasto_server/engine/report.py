@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 
 from .jobs import Cancelled, Emit, Progress
-from .modes import Annotate, ModeParams, Refine, Upscale
+from .modes import Annotate, FaceSwap, ModeParams, Refine, Upscale
 from .params_hires import Hires, second_pass
 
 __all__ = ["Report", "Share", "expected"]
@@ -26,6 +26,8 @@ def expected(params: ModeParams) -> tuple[Share, ...]:
         return (*load, ("upscale", 100))
     if isinstance(params, Annotate):
         return (("annotate", 100),)
+    if isinstance(params, FaceSwap):
+        return (("detect", 50), ("swap", 50))
     if isinstance(params, Refine):
         return (("load", 8), ("encode", 7), ("denoise", 3 * _DENOISE), ("compose", 10), ("decode", 2))
     first = (("load", 8.0), ("encode", 7.0), ("denoise", _DENOISE))

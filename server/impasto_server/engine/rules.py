@@ -261,6 +261,15 @@ def upscaler(shapes: Shapes) -> Found | None:
     return None
 
 
+def face(shapes: Shapes) -> Found | None:
+    """Face profiles: ours with photographs, and FaceSwapLab's, which are an embedding of ArcFace's size."""
+    if len(shapes.get("photo.0.pixels", ())) == 3 and shapes.get("photo.0.mesh") == (468, 3):
+        return Found("face", "", "photographs")
+    if shapes.get("embedding") in ((512,), (1, 512)) and "gender" in shapes and "age" in shapes:
+        return Found("face", "", "faceswaplab")
+    return None
+
+
 def clip_vision(shapes: Shapes) -> Found | None:
     """CLIP's vision towers, which IP-Adapters look through; `variant` says which. Also whole CLIP models."""
     tower = tower_of(shapes)
@@ -317,6 +326,7 @@ RULES: tuple[Callable[[Shapes], Found | None], ...] = (
     text_encoder,
     embedding,
     upscaler,
+    face,
     clip_vision,
     annotator,
 )

@@ -17,6 +17,7 @@ from .addons import Addons, asked_loras, named_loras
 from .attention import install
 from .chain import run_chain
 from .controlnet import Controls
+from .faceswap import faceswap
 from .generate import GENERATE
 from .hints import Hints, annotate
 from .hires import paint_again
@@ -28,7 +29,7 @@ from .latents import LatentCache
 from .load import Components, load_checkpoint
 from .memory import ComponentCache, choose_device, choose_dtype, free_bytes, give_back, is_out_of_memory
 from .modelpath import stamp_of
-from .modes import Annotate, Upscale
+from .modes import Annotate, FaceSwap, Upscale
 from .params_hires import Hires
 from .params_refine import Refine
 from .patch import Patcher
@@ -120,6 +121,9 @@ class Engine:
         if isinstance(job.params, Annotate):
             planned_for(job, 0)
             return annotate(job, job.params, report, self._hints)
+        if isinstance(job.params, FaceSwap):
+            planned_for(job, 0)
+            return faceswap(job, job.params, report, self._hints.kit, emit)
         params = drawn_seeds(job.params)
         job, seeds = replace(job, params=params), seeds_of(params)
         words = tuple(resolve_words(params, job.words, seed) for seed in seeds)

@@ -196,6 +196,21 @@ class Catalogue:
             data={"nearest": near},
         )
 
+    def face(self, name: str) -> Model:
+        """The face profile of that name; for an empty one the only one. Raises ModelError as `checkpoint` does."""
+        usable = [m for m in self.models if m.facts.kind == "face" and m.facts.usable]
+        if not name and len(usable) == 1:
+            return usable[0]
+        found = self.named(name) or next(
+            (m for m in self.models if m.facts.kind == "face" and m.path.stem == name), None
+        )
+        if name and found is not None:
+            return _usable(found, ("face",), "params.profile")
+        near = self._nearest(name, "face") if name else []
+        wanted = f"There is no face profile {name[:80]!r}." if name else "A face swap needs a face profile."
+        hint = f"Did you mean {near[0]!r}?" if near else _faces_hint([m.id for m in usable])
+        raise ModelError("model.unknown", f"{wanted} {hint}", path="params.profile", data={"nearest": near})
+
     def controlnet(self, name: str, path: str, family: str) -> Model:
         """The ControlNet of that name, for a checkpoint of `family`. Raises ModelError as `lora` does."""
         return self._guide(name, path, family, "controlnet", "ControlNet")
@@ -365,6 +380,12 @@ class Catalogue:
             else mode
             for mode in describe()
         )
+
+
+def _faces_hint(names: list[str]) -> str:
+    if names:
+        return f"Choose one of {', '.join(names)[:300]}."
+    return "Make one: impasto faces build NAME PHOTO... --consent TEXT"
 
 
 _WORD = re.compile(r"[\w.\-]+")

@@ -12,7 +12,7 @@ from impasto_protocol.messages import ChainLink
 
 from ..engine.chain import CHAINABLE
 from ..engine.jobs import Chain, Job, Link
-from ..engine.modes import Inpaint, Upscale
+from ..engine.modes import FaceSwap, Inpaint, Upscale
 from ..engine.planning import Plan, check_box, outputs_of
 from ..engine.prompt_words import WordSources
 from .catalogue import Catalogue
@@ -51,7 +51,7 @@ def check_chain(
             "request.invalid_param", f"A chain has at most {MAX_LINKS} links after its first job.", path="then"
         )
     # What a picture is scaled to; of an upscale that is a new document.
-    size = plan.working if isinstance(first[0].params, Upscale) else (box if _is_inpaint(first[0]) else plan.box).size
+    size = plan.working if isinstance(first[0].params, Upscale) else (box if _is_over(first[0]) else plan.box).size
     made = sum(outputs_of(each.params) for each in first)
     orders = []
     for index, link in enumerate(links):
@@ -66,8 +66,9 @@ def check_chain(
     return tuple(orders)
 
 
-def _is_inpaint(settings: Resolved) -> bool:
-    return isinstance(settings.params, Inpaint)
+def _is_over(settings: Resolved) -> bool:
+    """Whether the result lies over the picture that was sent, all of which goes on."""
+    return isinstance(settings.params, (Inpaint, FaceSwap))
 
 
 def _checked(link: ChainLink, catalogue: Catalogue, sources: WordSources, made: int, size: Size) -> LinkOrder:

@@ -54,7 +54,7 @@ class Facts:
 
 def index_version() -> str:
     """What the facts depend on beside the files; with another one they are looked for anew."""
-    return f"{__version__} 12 {'upscalers' if _has_spandrel() else ''}".strip()
+    return f"{__version__} 13 {'upscalers' if _has_spandrel() else ''}".strip()
 
 
 def _has_spandrel() -> bool:
@@ -111,6 +111,14 @@ def _judged(found: ModelInfo, notes: Notes) -> Facts:
         return replace(facts, kind="vae", variant="taesd")
     if found.kind in ("annotator", "clip-vision"):
         return facts
+    if found.kind == "face" and found.variant == "photographs":
+        return facts
+    if found.kind == "face":
+        reason = (
+            "It is a face checkpoint of FaceSwapLab, which holds an embedding and no photographs, and Impasto cannot "
+            "paint from that yet; make a profile from photographs with `impasto faces build`."
+        )
+        return replace(facts, usable=False, reason=reason, code="model.unsupported")
     if found.kind == "ip-adapter" and found.family in ("", *FAMILIES):
         return facts
     if found.kind == "vae" and found.config is not None:

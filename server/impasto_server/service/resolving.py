@@ -10,7 +10,7 @@ from impasto_protocol.errors import ModelError
 
 from ..engine.addon_names import lora_names
 from ..engine.jobs import Cell
-from ..engine.modes import Common, Inpaint, ModeParams, Txt2Img, Upscale, parse_params
+from ..engine.modes import Common, FaceSwap, Inpaint, ModeParams, Txt2Img, Upscale, parse_params
 from ..engine.params_hires import LATENT_UPSCALERS, Hires
 from ..engine.prompt_words import WordFiles, WordSources, check_words
 from ..engine.variants import Variant, variants_of
@@ -23,7 +23,8 @@ __all__ = ["Resolved", "path_of", "resolve", "resolve_params"]
 
 @dataclass(frozen=True)
 class Resolved:
-    """The parameters of one picture (or batch) and what they name. `model` is the checkpoint or upscaler that runs."""
+    """The parameters of one picture (or batch) and what they name. `model` is what runs: a
+    checkpoint, an upscaler, a face profile."""
 
     params: ModeParams
     model: Model | None
@@ -97,6 +98,8 @@ def resolve_params(catalogue: Catalogue, mode: str, values: Mapping[str, object]
     first = parse_params(mode, values)
     if isinstance(first, Upscale):
         return first, catalogue.upscaler(first.upscaler) if first.upscaler else None
+    if isinstance(first, FaceSwap):
+        return first, catalogue.face(first.profile)
     if not isinstance(first, Common):
         return first, None
     model = catalogue.checkpoint(first.model)
