@@ -81,6 +81,19 @@ def test_profiles_from_the_command_line(tmp_path: Path) -> None:
     assert "compositeWithTrainedAlgorithmicMedia" in str(Image.open(swapped).info)
 
 
+def test_without_a_profile_the_mode_says_how_to_make_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            running(settings_of(tmp_path), identify=facts.identify) as (_, endpoint),
+            connected(endpoint) as peer,
+        ):
+            catalog: Any = await peer.ask(CatalogRequest)
+            (mode,) = [m for m in catalog.modes if m.name == "faceswap"]
+            assert not mode.available and "impasto faces build" in mode.reason
+
+    asyncio.run(scenario())
+
+
 def test_over_a_socket_and_in_a_chain(tmp_path: Path) -> None:
     build(tmp_path)
     (tmp_path / "models").mkdir(exist_ok=True)

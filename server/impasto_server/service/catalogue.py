@@ -21,7 +21,7 @@ from impasto_protocol.schema import Mode
 from ..engine.addon_names import unknown_lora
 from ..engine.lora_check import check_lora
 from ..engine.modelpath import ONNX, model_name
-from ..engine.modes import describe, needs_checkpoint
+from ..engine.modes import MODES, describe, needs_checkpoint
 from .facts import Facts, index_version
 from .file_hashes import FileHashes
 from .model_index import Known, load_index, save_index
@@ -372,12 +372,11 @@ class Catalogue:
 
     def modes(self) -> tuple[Mode, ...]:
         """What can be asked for, and where it cannot be done now, why."""
-        if self.checkpoints():
-            return describe()
+        reasons = {} if self.checkpoints() else {m: self.no_checkpoint for m in MODES if needs_checkpoint(m)}
+        if not any(m.facts.kind == "face" and m.facts.usable for m in self.models):
+            reasons["faceswap"] = f"There is no face profile yet. {_faces_hint([])}"
         return tuple(
-            dataclasses.replace(mode, available=False, reason=self.no_checkpoint)
-            if needs_checkpoint(mode.name)
-            else mode
+            dataclasses.replace(mode, available=False, reason=reasons[mode.name]) if mode.name in reasons else mode
             for mode in describe()
         )
 
