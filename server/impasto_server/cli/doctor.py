@@ -163,7 +163,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
     reasons = {m.reason for m in modes if not m.available} - ({catalogue.no_checkpoint} if not usable else set())
     for reason in sorted(reasons):
         names = ", ".join(m.name for m in modes if not m.available and m.reason == reason)
-        yield Finding("modes", "BAD", f"{names}: {reason}")
+        # What is missing is the painter's own to give; that there is no checkpoint is said above.
+        yield Finding("modes", "note", f"{names}: {reason}")
     for model in catalogue.models:
         if not model.facts.usable:
             yield Finding("model", "note", f"{model.path}: {model.facts.reason}")
