@@ -142,7 +142,7 @@ def told(capsys: Any) -> dict[str, dict[str, str]]:
 def test_a_fresh_installation_is_not_bad(person: Path, capsys: Any) -> None:
     found = told(capsys)
     assert not [f for f in found.values() if f["level"] == "BAD"], found
-    assert found["modes"]["level"] == "note" and "impasto faces build" in found["modes"]["text"], "of faces it has none"
+    assert found["faceswap"]["level"] == "note" and "impasto faces build" in found["faceswap"]["text"]
     assert found["krita"]["mend"].startswith("impasto setup plugins") and found["gimp"]["level"] == "note"
     assert found["models"]["level"] == "note" and "upscale" in found["modes"]["text"]
 

@@ -164,7 +164,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
     for reason in sorted(reasons):
         names = ", ".join(m.name for m in modes if not m.available and m.reason == reason)
         # What is missing is the painter's own to give; that there is no checkpoint is said above.
-        yield Finding("modes", "note", f"{names}: {reason}")
+        yield Finding(names, "note", reason)
     for model in catalogue.models:
         if not model.facts.usable:
             yield Finding("model", "note", f"{model.path}: {model.facts.reason}")
