@@ -73,6 +73,16 @@ ACTIONS: Tuple[Action, ...] = (
         "and adds the picture as a new layer on top. The existing layers are not changed.",
     ),
     Action(
+        "faceswap",
+        "plug-in-impasto-faceswap",
+        "Swap _Faces...",
+        "Faces",
+        "Swap faces",
+        "Exchange faces that the image shows, as a new layer.",
+        "Sends what is seen of the image to the Impasto server, which puts the face of a profile in the place of those "
+        "that are there, and adds them as a new layer on top. The existing layers are not changed.",
+    ),
+    Action(
         "upscale",
         "plug-in-impasto-upscale",
         "_Upscale Image...",

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from impasto_client import wishes as state
 from impasto_client.events import ServerCatalog
-from impasto_client.ways import family_of
+from impasto_client.ways import PROMPTED, family_of
 from impasto_protocol.schema import Mode
 
 from .form import Form, spin_scale
@@ -83,15 +83,15 @@ class Wishes:
         if self.mode:
             self._read()
         self.mode = name
-        paints = name != "upscale"
+        paints = name in PROMPTED
         for widget in (self.model, self.prompt, self.negative_fold, self.strength, self.seed_row):
             widget.set_visible(paints)
             widget.set_no_show_all(not paints)
         if name == "txt2img":  # of which nothing is kept
             self.strength.set_visible(False)
             self.strength.set_no_show_all(True)
-        self.scale.set_visible(not paints)
-        self.scale.set_no_show_all(paints)
+        self.scale.set_visible(name == "upscale")
+        self.scale.set_no_show_all(name != "upscale")
         self.strength.set_tooltip_text(state.strength_tip(name))
         self._show_family()
         self._describe()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from impasto_client.ways import CHOICES, WAYS, Action, choice_of
+from impasto_client.ways import CHOICES, PROMPTED, WAYS, Action, choice_of
 from impasto_client.wishes import strength_tip
 
 from .aim_box import AimBox
@@ -100,13 +100,13 @@ class Panel(QWidget):
         self.way.setCurrentIndex(self.way.findData(way))
         self.button.setText(action.button)
         self.button.setToolTip(action.tip)
-        paints = action.mode != "upscale"
+        paints = action.mode in PROMPTED
         for widget in (self.model, self.prompt, self.negative_fold, self.seed_row):
             widget.setVisible(paints)
         self.way.setVisible(choice == "paint")
         self.aim.setVisible(action.mode == "inpaint")
         self.strength.setVisible(paints and way != "txt2img")
-        self.scale.setVisible(not paints)
+        self.scale.setVisible(action.mode == "upscale")
         self.strength.setToolTip(strength_tip(action.mode))
 
     def _wishes(self) -> Any:

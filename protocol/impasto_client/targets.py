@@ -225,7 +225,7 @@ def _again(
         if sketch is None:
             raise Obstacle("The sketch of this layer is gone; choose a sketch and make a picture of it.")
         return Target(mode, document, canvas, params, area, layer=sketch, without=layer, above=layer)
-    if mode in ("txt2img", "img2img", "refine"):
+    if mode in ("txt2img", "img2img", "refine", "faceswap"):
         return Target(mode, document, canvas, params, without=layer, above=layer)
     raise Obstacle(f"A layer made by {mode} cannot be made again here.")
 

@@ -5,12 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
-__all__ = ["AUTOMATIC", "CHOICES", "WAYS", "Action", "actions", "choice_of", "family_of", "is_full", "mode_for"]
+__all__ = [
+    "AUTOMATIC",
+    "CHOICES",
+    "PROMPTED",
+    "WAYS",
+    "Action",
+    "actions",
+    "choice_of",
+    "family_of",
+    "is_full",
+    "mode_for",
+]
 
 CHOICES: Tuple[Tuple[str, str, str], ...] = (
     ("paint", "Paint", "Paint a new picture, refine the one that is there, or repaint what is selected."),
     ("sketch", "Sketch", "Make a picture from the active paint layer, as a new layer."),
     ("upscale", "Upscale", "Make the picture, a layer or the selection larger: a new one, or this one resized."),
+    (
+        "faceswap",
+        "Faces",
+        "Put the face of a person, of whom there is a profile, in the place of others.",
+    ),
 )
 """(choice, its name, what it is for)."""
 
@@ -25,6 +41,9 @@ WAYS: Tuple[Tuple[str, str], ...] = (
 """What "paint" can mean: (mode, in words)."""
 
 TILED = "refine"
+
+PROMPTED = ("txt2img", "img2img", "inpaint", "sketch", "refine")
+"""Modes that paint from words with a checkpoint; the others have neither."""
 
 _FULL = 0.999
 """From this strength on nothing of what is there is kept."""
@@ -47,6 +66,7 @@ def actions(word: str) -> Dict[str, Action]:
         Action("refine", "Refine in tiles", f"Repaint the whole {word} a little at its full size, as a new layer."),
         Action("inpaint", "Inpaint selection", "Repaint the selected region as a new layer."),
         Action("sketch", "Sketch layer to image", "Make a picture from the active paint layer, as a new layer."),
+        Action("faceswap", "Swap faces", f"Exchange faces that the {word} shows, as a new layer."),
         Action("upscale", f"Upscale {word}", f"Open a larger picture as a new {word}, or resize this one with it."),
     )
     return {action.mode: action for action in every}

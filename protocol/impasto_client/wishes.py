@@ -10,7 +10,7 @@ from impasto_protocol.schema import Intent, Mode, Param
 from .enlarging import with_own_params
 from .form_model import kind_of
 from .intents import intent_of, split, strength_key
-from .ways import AUTOMATIC, family_of
+from .ways import AUTOMATIC, PROMPTED, family_of
 from .wording import describe_model
 
 __all__ = [
@@ -134,6 +134,8 @@ class Wishes:
         family, more = family_of(mode), more or {}
         if mode == "upscale":
             return {"scale": self.scale, **more}
+        if mode not in PROMPTED:
+            return dict(more)
         params: Dict[str, Any] = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
         if intent is not None:
             params.update(intent.params)

@@ -24,7 +24,7 @@ STAGES.update({"denoise": "Painting", "decode": "Finishing", "compose": "Finishi
 NOTES = 3
 """What could not be taken over from a picture is told so many times."""
 DEEDS = {"txt2img": "New picture", "img2img": "Refining", "inpaint": "Inpainting", "sketch": "Sketch"}
-DEEDS.update({"upscale": "Upscaling", "refine": "Refining in tiles"})
+DEEDS.update({"upscale": "Upscaling", "refine": "Refining in tiles", "faceswap": "Swapping faces", "annotate": "Hint"})
 
 TITLES = {"philox": "Philox", "torch-cpu": "Torch CPU", "unipc": "UniPC", "ddim_cfgpp": "DDIM CFG++"}
 TITLES.update({"sgm_uniform": "SGM Uniform", "kl_optimal": "KL Optimal", "align_your_steps": "Align Your Steps"})

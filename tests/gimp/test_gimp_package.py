@@ -39,7 +39,8 @@ def test_the_zip_has_one_folder_whose_program_may_run_and_nothing_compiled(archi
     assert modes["impasto_gimp/impasto_gimp.py"] & stat.S_IXUSR and not modes["impasto_gimp/plugin.py"] & stat.S_IXUSR
     assert not [n for n in names if n.endswith((".pyc", ".so", ".pyd")) or "__pycache__" in n]
     described = {mode.name: mode.to_wire() for mode in describe()}
-    assert [mode["name"] for mode in schema] == ["txt2img", "img2img", "sketch", "inpaint", "refine", "upscale"]
+    painting = ["txt2img", "img2img", "sketch", "inpaint", "refine"]
+    assert [mode["name"] for mode in schema] == [*painting, "upscale", "faceswap"]
     assert all(mode == json.loads(json.dumps(described[mode["name"]])) for mode in schema)
 
 

@@ -91,8 +91,8 @@ def gen():
         out.append(look())
     return out
 """)
-    assert first == ["inpaint", "Inpaint selection", [True, True, False], 1.0, [True, False, False]]
-    assert sketch == ["sketch", "Sketch layer to image", [True, True, False], 0.75, [False, True, False]]
+    assert first == ["inpaint", "Inpaint selection", [True, True, False], 1.0, [True, False, False, False]]
+    assert sketch == ["sketch", "Sketch layer to image", [True, True, False], 0.75, [False, True, False, False]]
     assert upscale[:3] == ["upscale", "Upscale document", [False, False, True]]
     assert again == first
 

@@ -18,7 +18,7 @@ from .packing import add_vendored, copy_sources, package_folder, put_folder, zip
 __all__ = ["add_shortcuts", "build_gimp", "gimp_folders", "install_gimp", "place_gimp", "remove_gimp"]
 
 NAME = "impasto_gimp"
-MODES = ("inpaint", "sketch", "txt2img", "img2img", "refine", "upscale")
+MODES = ("inpaint", "sketch", "txt2img", "img2img", "refine", "upscale", "faceswap")
 FIRST = "3.0"
 """The folder of GIMP's first version 3."""
 
