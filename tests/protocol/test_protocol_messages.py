@@ -16,7 +16,7 @@ from impasto_protocol import messages as m
 from impasto_protocol.errors import ModelError, ProtocolError
 from impasto_protocol.geometry import Box, Size
 from impasto_protocol.messages import CLIENT_MESSAGES, SERVER_MESSAGES, parse
-from impasto_protocol.version import VERSION, Limits
+from impasto_protocol.version import PROTOCOL, VERSION, Limits
 
 JOB = "0123abcd"
 SUBMIT = m.Submit(
@@ -175,3 +175,9 @@ def test_the_specification_names_every_message_and_field() -> None:
     assert not (fields | set(CLIENT_MESSAGES) | set(SERVER_MESSAGES)) - spoken
     for f in dataclasses.fields(Limits):
         assert f"`{f.name}` | {f.default} |" in text
+
+
+def test_the_specification_says_which_version_it_is() -> None:
+    text = (Path(impasto_protocol.__file__).parents[1] / "SPEC.md").read_text(encoding="utf-8")
+    version = "{}.{}".format(*PROTOCOL)
+    assert text.startswith(f"# The Impasto protocol, version {version}\n") and f"\n| {version} | " in text
