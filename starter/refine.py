@@ -215,9 +215,10 @@ def train(
         seen, total, recent, last_kept = saved["pictures"], 0, torch.zeros((), device=device), time.time()
         for s in stacks.stacks:
             s.grad.zero_()
-        print(f"ready after {time.time() - begun:.0f} s", flush=True)
-        number = 0
-        while (done := number / steps if steps else (time.time() - begun) / (60 * minutes)) < 1:
+        ready, number = time.time(), 0
+        left = 60 * minutes - (ready - begun)
+        print(f"ready after {ready - begun:.0f} s", flush=True)
+        while (done := number / steps if steps else (time.time() - ready) / max(left, 1e-3)) < 1:
             fall = 1 if done < 0.3 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - 0.3) / 0.7))
             loss = loss_of(run, *pictures.batch(size), table, NOISY)
             loss.backward()
